@@ -1,0 +1,20 @@
+//! Bounds that hold whatever the pipeline says. Everything that can grow has one, here or in the plan.
+
+/// Largest payload of one record that is decoded; a larger one is a dead letter `too_large`.
+pub const MAX_RECORD_BYTES: usize = 8 << 20;
+/// Longest key in bytes; a longer one is a dead letter `key_too_long`.
+pub const MAX_KEY_BYTES: usize = 4096;
+/// Most records one poll hands to a lane, whatever `run.max_batch` says.
+pub const MAX_BATCH: usize = 65_536;
+/// Most bytes of payload one poll hands to a lane.
+pub const MAX_BATCH_BYTES: usize = 64 << 20;
+/// Most columns a recipe may produce.
+pub const MAX_FEATURES: usize = 4096;
+/// Most floats of state one key may have.
+pub const MAX_STATE_FLOATS: usize = 1 << 20;
+/// Most events one partition may hold back for `order.lateness`.
+pub const MAX_HELD: usize = 1 << 20;
+/// Most marks of one law.
+pub const MAX_MARKS: usize = 4096;
+/// Most entries of one category vocabulary.
+pub const MAX_VOCABULARY: usize = 65_536;

@@ -1,0 +1,8 @@
+//! Level 0: the words everything else is written in. Imports nothing of this crate.
+
+pub mod clock;
+pub mod error;
+pub mod limits;
+pub mod number;
+pub mod offset;
+pub mod time;

@@ -1,0 +1,121 @@
+//! Forecast rows as columns: what the sinks write. See `schemas/` for the contract by name and type.
+
+use std::sync::Arc;
+
+use super::flags::Flags;
+use super::text::TextColumn;
+use crate::base::offset::{Offset, Partition};
+use crate::base::time::EventTime;
+
+/// A likely next mark.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MarkChance {
+    /// Index into `Identity::marks`.
+    pub mark: u32,
+    /// Its probability.
+    pub p: f32,
+}
+
+/// What is the same for every row of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Identity {
+    /// Name of the model package.
+    pub model: String,
+    /// Its version.
+    pub model_version: String,
+    /// Hash of everything the state depends on.
+    pub fingerprint: String,
+    /// Names of the marks of the law.
+    pub marks: Vec<String>,
+    /// Quantiles of the next event's time, ascending, in (0, 1).
+    pub quantiles: Vec<f64>,
+    /// Names of the horizons as the pipeline writes them (`1h`), in its order.
+    pub horizons: Vec<String>,
+}
+
+/// Forecasts, one row per event. A NaN in a number column means "has none" and is written as null.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Forecasts {
+    /// Names shared by all rows.
+    pub identity: Arc<Identity>,
+    /// Key of the event.
+    pub keys: TextColumn,
+    /// Id of the event.
+    pub event_ids: TextColumn,
+    /// When the event happened (as taken: a late one at its key's last time).
+    pub event_times: Vec<EventTime>,
+    /// Partition of the event's record.
+    pub partitions: Vec<Partition>,
+    /// Offset of the event's record.
+    pub offsets: Vec<Offset>,
+    /// How many events of its key so far, this one included.
+    pub n_events: Vec<u64>,
+    /// Seconds since the key's last event; NaN for the first.
+    pub gap_s: Vec<f64>,
+    /// Surprise of the arrival time in nats: negative log density of the gap in the model's time unit
+    /// (or of its interval, where the package states a resolution). NaN for the first event of a key.
+    pub surprise_time: Vec<f64>,
+    /// Surprise of the mark in nats. NaN without marks or before.
+    pub surprise_mark: Vec<f64>,
+    /// Compensator over the gap; Exp(1) distributed if the model is right.
+    pub residual: Vec<f64>,
+    /// Score of the arrived event, a probability, where the model has one.
+    pub score: Vec<f64>,
+    /// Time of the next event, one column per quantile; `None` where it never comes to that.
+    pub next_times: Vec<Vec<Option<EventTime>>>,
+    /// Probability that no further event comes.
+    pub p_never: Vec<f64>,
+    /// Probability of an event within each horizon, one column per horizon.
+    pub p_within: Vec<Vec<f64>>,
+    /// The likeliest next marks, `marks_per_row` a row, likeliest first.
+    pub next_marks: Vec<MarkChance>,
+    /// Entries of `next_marks` per row.
+    pub marks_per_row: usize,
+    /// Intensity of the next event right after this one, per the model's time unit.
+    pub intensity_now: Vec<f64>,
+    /// What was unusual.
+    pub flags: Vec<Flags>,
+}
+
+impl Forecasts {
+    /// Empty columns for one run.
+    #[must_use]
+    pub fn new(identity: Arc<Identity>) -> Self {
+        let next_times = identity.quantiles.iter().map(|_| Vec::new()).collect();
+        let p_within = identity.horizons.iter().map(|_| Vec::new()).collect();
+        Forecasts { identity, next_times, p_within, ..Forecasts::default() }
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.event_times.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.event_times.is_empty()
+    }
+
+    /// Removes all rows and keeps the memory.
+    pub fn clear(&mut self) {
+        self.keys.clear();
+        self.event_ids.clear();
+        self.event_times.clear();
+        self.partitions.clear();
+        self.offsets.clear();
+        self.n_events.clear();
+        self.gap_s.clear();
+        self.surprise_time.clear();
+        self.surprise_mark.clear();
+        self.residual.clear();
+        self.score.clear();
+        self.next_times.iter_mut().for_each(Vec::clear);
+        self.p_never.clear();
+        self.p_within.iter_mut().for_each(Vec::clear);
+        self.next_marks.clear();
+        self.intensity_now.clear();
+        self.flags.clear();
+    }
+}

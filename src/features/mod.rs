@@ -1,0 +1,3 @@
+//! The recipe and the rows it makes.
+
+pub mod recipe;

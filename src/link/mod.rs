@@ -1,0 +1,3 @@
+//! Level 1: client settings that edges share.
+
+pub mod kafka;

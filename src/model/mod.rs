@@ -1,0 +1,3 @@
+//! The model package: a step graph, its named state tensors, and the batches it is run in. tract lives only here.
+
+pub mod manifest;

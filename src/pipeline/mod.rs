@@ -1,0 +1,3 @@
+//! The pipeline file: as written, and as the plan that runs.
+
+pub mod plan;

@@ -1,0 +1,102 @@
+//! The plan: what will run, checked and bounded. Built from the file as written, all faults reported together.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::time::{EventTime, Gap, TimeUnit};
+use crate::data::schema::EventSchema;
+use crate::features::recipe::{Cycle, Recipe};
+use crate::model::manifest::Manifest;
+use crate::{decode, head, order, sink, source, state};
+
+/// A checked pipeline.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Name of the pipeline.
+    pub name: String,
+    /// Folder of the pipeline file; relative paths start here.
+    pub folder: PathBuf,
+    /// Where records come from.
+    pub source: source::Settings,
+    /// How they are written.
+    pub format: decode::Format,
+    /// What is read from them: `[event]` plus every field the recipe needs (plus label and `[fit]` fields when planned for `fit`).
+    pub schema: EventSchema,
+    /// Event-time order and clock hygiene.
+    pub order: order::Settings,
+    /// Folder of the model package.
+    pub package: PathBuf,
+    /// The package's manifest and recipe; `None` when planned for `fit` or `generate`, which need no package.
+    pub model: Option<(Manifest, Recipe)>,
+    /// Bounds of the key states.
+    pub state: state::Settings,
+    /// What is asked of the law.
+    pub asks: head::Asks,
+    /// Horizons as written (`1h`), for column names.
+    pub horizon_names: Vec<String>,
+    /// Where forecasts go.
+    pub sink: sink::Settings,
+    /// `[sink] fields`: (output name, forecast field name) pairs in the order written; empty for all fields.
+    pub sink_fields: Vec<(String, String)>,
+    /// How often outputs are made durable and positions committed.
+    pub commit_every: Duration,
+    /// Where dead letters go.
+    pub dead_letter: sink::Settings,
+    /// Share of bad records above which the stage stops.
+    pub max_bad_ratio: f64,
+    /// Worker threads.
+    pub lanes: usize,
+    /// Most records a lane takes at once.
+    pub max_batch: usize,
+    /// What `fit` trains.
+    pub fit: FitPlan,
+}
+
+/// The `[fit]` table, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FitPlan {
+    /// Fields used as numbers.
+    pub numeric: Vec<String>,
+    /// Fields used as categories.
+    pub category: Vec<String>,
+    /// Calendar cycles used.
+    pub calendar: Vec<Cycle>,
+    /// IANA time zone of the calendar.
+    pub zone: String,
+    /// Half-lives of decaying counts, and of decaying means of every numeric field.
+    pub decay: Vec<String>,
+    /// Unit of the law of time; `None`: chosen so that the median gap lies between 1 and the next larger unit.
+    pub time_unit: Option<TimeUnit>,
+    /// Width of a coarse clock tick.
+    pub resolution: Option<Gap>,
+    /// Size of the recurrent state.
+    pub hidden: usize,
+    /// Mixture components.
+    pub components: usize,
+    /// Most passes over the training events.
+    pub epochs: usize,
+    /// Passes without improvement on the valid split before training stops.
+    pub patience: usize,
+    /// Step size of AdamW.
+    pub learning_rate: f64,
+    /// Seed of weights and shuffles.
+    pub seed: u64,
+    /// How events are split.
+    pub split: Split,
+}
+
+/// How history is split into train, valid and test.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Split {
+    /// By key: of the keys in byte order, of every five the fourth is valid and the fifth is test.
+    Key,
+    /// By time: events from `valid` on are valid, from `test` on test. Without dates: the last 20 % and the 20 % before.
+    Time {
+        /// First valid time.
+        valid: Option<EventTime>,
+        /// First test time.
+        test: Option<EventTime>,
+    },
+    /// By a text field of each event that says `train`, `valid` or `test` (anything else: only states advance).
+    Field(String),
+}

@@ -1,0 +1,58 @@
+//! Forecasts and dead letters out.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::error::Result;
+use crate::data::forecasts::Forecasts;
+use crate::data::rejected::Rejected;
+use crate::link::kafka::Client;
+
+/// Where forecasts or dead letters go, as the plan has checked it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Settings {
+    /// A Kafka topic, JSON values, the event's key as record key, the source position in the headers.
+    Kafka {
+        /// How to reach the cluster.
+        client: Client,
+        /// Topic to write.
+        topic: String,
+    },
+    /// A folder of Parquet files, one sub-folder a partition, rolled by size and time.
+    Parquet {
+        /// The folder.
+        path: PathBuf,
+        /// A file is closed when it has grown to about this many bytes.
+        roll_bytes: u64,
+        /// A file is closed when it has been open for this long.
+        roll_every: Duration,
+    },
+    /// One JSON object a line, to a file or to stdout (`-`).
+    Ndjson {
+        /// The file; `-` for stdout.
+        path: PathBuf,
+    },
+}
+
+/// Takes forecasts. Timetable, on the lane's thread: `write` any number of times, `flush` when an epoch ends,
+/// `close` once. All three may block on the edge (back-pressure); an error stops the lane and nothing that was not
+/// flushed counts as written.
+pub trait ForecastSink: Send {
+    /// Takes rows; they need not be durable yet.
+    fn write(&mut self, forecasts: &Forecasts) -> Result<()>;
+    /// Makes what was written durable (acknowledged, synced) if the sink does so now. Returns whether **everything** written so far is
+    /// durable. A sink that rolls files says `false` until its file is closed; `force` closes it now.
+    fn flush(&mut self, force: bool) -> Result<bool>;
+    /// Flushes with force and lets go.
+    fn close(&mut self) -> Result<()>;
+}
+
+/// Takes dead letters; timetable as for `ForecastSink`.
+pub trait DeadLetterSink: Send {
+    /// Takes rejected records.
+    fn write(&mut self, rejected: &Rejected) -> Result<()>;
+    /// As `ForecastSink::flush`.
+    fn flush(&mut self, force: bool) -> Result<bool>;
+    /// Flushes with force and lets go.
+    fn close(&mut self) -> Result<()>;
+}
