@@ -141,13 +141,15 @@ impl Document {
             );
         }
         let mut root = reader.table(table.get_ref(), Place { text: 0, start: 0, end: 0 }, faults);
+        // Before the overrides as well: what they replace still stands in the file.
+        secret::star_values(&mut root, faults);
         for set in sets {
             let text = faults.add_text("--set".to_owned(), set.clone());
             if let Some(node) = read_set(set, text, environment, faults) {
                 root.merge(node);
             }
         }
-        secret::star_client_values(&mut root, faults);
+        secret::star_values(&mut root, faults);
         Document { root, broken }
     }
 

@@ -118,7 +118,11 @@ impl Shape<'_> {
             let wanted = |option: &&Json| entries.iter().any(|entry| option.pointer(&format!("/properties/{}", entry.key)).is_some());
             let chosen: Vec<&Json> = tables.iter().copied().filter(wanted).collect();
             return match chosen.as_slice() {
-                [only] => self.table(only, &[only], node, path),
+                [only] => {
+                    self.table(only, &[only], node, path);
+                    // The keys are what tells the options apart: without all of them serde could not.
+                    !matches!(&node.value, Value::Table(entries) if entries.iter().any(|entry| matches!(entry.node.value, Value::Faulty)))
+                }
                 _ => {
                     let label = format!("got a table with other keys, expected {}", expected(schema));
                     let default = schema.get("default").map(toml_text).unwrap_or_default();

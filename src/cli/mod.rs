@@ -1,0 +1,3 @@
+//! Level 5: one file per command.
+
+pub mod check;
