@@ -1,5 +1,6 @@
 //! One file per command; here only what they share: the arguments, logging and the way out.
 
+pub mod check;
 pub mod demo;
 pub mod model;
 pub mod run;

@@ -2,4 +2,6 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod check;
 mod layers;
+mod schemas;
