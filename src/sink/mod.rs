@@ -1,12 +1,25 @@
 //! Forecasts and dead letters out.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::base::error::{Error, Result};
-use crate::data::forecasts::Forecasts;
+use crate::base::error::Result;
+use crate::data::forecasts::{Forecasts, Identity};
+use crate::data::layout::Layout;
 use crate::data::rejected::Rejected;
 use crate::link::kafka::Client;
+
+#[cfg(test)]
+pub mod contract;
+mod connect;
+pub mod json;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+pub mod memory;
+pub mod ndjson;
+pub mod parquet;
+
+pub use connect::check_connect;
 
 /// Where forecasts or dead letters go, as the plan has checked it.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,71 +79,46 @@ pub trait DeadLetterSink: Send {
     fn close(&mut self) -> Result<()>;
 }
 
-/// Whether forecasts or dead letters can be written there, for `check --connect`; gives a line to print for each thing that was
-/// found. Leaves nothing behind but the folders that `run` would make too.
+/// Opens the sink for forecasts of lane `lane`. Several lanes may write to one folder, file or topic, each its own partitions.
 ///
 /// # Errors
-/// A folder cannot be made or written, a broker cannot be reached, a topic is missing or may not be written, or this build has no Kafka.
-pub fn check_connect(settings: &Settings) -> Result<Vec<String>> {
+/// The sink cannot be reached or made, or this build does not have that kind.
+pub fn open_forecasts(settings: &Settings, layout: &Layout, identity: &Identity, lane: usize) -> Result<Box<dyn ForecastSink>> {
     match settings {
-        Settings::Parquet { path, .. } => {
-            check_folder(path)?;
-            Ok(vec![format!("folder {} is writable", path.display())])
+        #[cfg(feature = "kafka")]
+        Settings::Kafka { client, topic } => {
+            let mut encoder = json::RowEncoder::new(layout, identity);
+            let encode = Box::new(move |forecasts: &Forecasts, row: usize, out: &mut Vec<u8>| encoder.row(forecasts, row, out));
+            Ok(Box::new(kafka::KafkaForecasts::open(client, topic, encode)?))
         }
-        Settings::Ndjson { path } if path == Path::new("-") => Ok(vec!["stdout".to_owned()]),
-        Settings::Ndjson { path } => {
-            if path.is_dir() {
-                return Err(Error::config("sink", "it is a folder, a file is wanted")
-                    .at(path.display().to_string())
-                    .help("name a file in it"));
-            }
-            if path.exists() {
-                std::fs::OpenOptions::new().append(true).open(path).map_err(|e| Error::io("sink", path, e))?;
-            } else {
-                // A relative path of one part has the empty parent, which means here.
-                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                check_folder(parent)?;
-            }
-            Ok(vec![format!("file {} is writable", path.display())])
+        #[cfg(not(feature = "kafka"))]
+        Settings::Kafka { topic, .. } => Err(connect::without_kafka(topic)),
+        Settings::Parquet { path, roll_bytes, roll_every } => {
+            let place = parquet::Place { path, roll_bytes: *roll_bytes, roll_every: *roll_every, lane };
+            Ok(Box::new(parquet::ParquetForecasts::open(place, layout, identity)?))
         }
-        Settings::Kafka { client, topic } => check_kafka(client, topic),
+        Settings::Ndjson { path } => Ok(Box::new(ndjson::NdjsonForecasts::open(path, layout, identity)?)),
     }
 }
 
-/// Makes a folder and writes a file of no name in it, which is removed again.
-fn check_folder(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|e| Error::io("sink", folder, e))?;
-    let probe = folder.join(format!(".meantime-check-{}", std::process::id()));
-    std::fs::File::create_new(&probe).map_err(|e| Error::io("sink", folder, e))?;
-    std::fs::remove_file(&probe).map_err(|e| Error::io("sink", &probe, e))
-}
-
-#[cfg(feature = "kafka")]
-fn check_kafka(_client: &Client, topic: &str) -> Result<Vec<String>> {
-    // JOIN: kafka::check_connect(client, topic)
-    Err(Error::internal("sink", format!("the Kafka sink is not part of this build, so topic `{topic}` was not looked for")))
-}
-
-#[cfg(not(feature = "kafka"))]
-fn check_kafka(_client: &Client, topic: &str) -> Result<Vec<String>> {
-    Err(Error::config("sink", format!("this meantime was built without Kafka, but the sink is the topic `{topic}`"))
-        .help("build it with the feature `kafka` (cargo build --features kafka), or write files"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sink_of_files_connects_where_its_folder_can_be_written_and_leaves_no_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("deep/er");
-        let parquet = Settings::Parquet { path: path.clone(), roll_bytes: 1, roll_every: Duration::from_secs(1) };
-        assert!(check_connect(&parquet).is_ok());
-        assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
-        assert!(check_connect(&Settings::Ndjson { path: path.join("out.ndjson") }).is_ok());
-        assert!(check_connect(&Settings::Ndjson { path: path.clone() }).is_err(), "a folder is not a file");
-        std::fs::write(folder.path().join("file"), "").unwrap();
-        assert!(check_connect(&Settings::Ndjson { path: folder.path().join("file/out.ndjson") }).is_err());
+/// Opens the sink for dead letters of lane `lane`. `origin` says where the records come from: the topic or the files.
+///
+/// # Errors
+/// As `open_forecasts`.
+pub fn open_dead_letters(settings: &Settings, origin: &str, lane: usize) -> Result<Box<dyn DeadLetterSink>> {
+    match settings {
+        #[cfg(feature = "kafka")]
+        Settings::Kafka { client, topic } => {
+            let origin = origin.to_owned();
+            let encode = Box::new(move |rejected: &Rejected, row: usize, out: &mut Vec<u8>| json::dead_letter(rejected, row, &origin, out));
+            Ok(Box::new(kafka::KafkaDeadLetters::open(client, topic, encode)?))
+        }
+        #[cfg(not(feature = "kafka"))]
+        Settings::Kafka { topic, .. } => Err(connect::without_kafka(topic)),
+        Settings::Parquet { path, roll_bytes, roll_every } => {
+            let place = parquet::Place { path, roll_bytes: *roll_bytes, roll_every: *roll_every, lane };
+            Ok(Box::new(parquet::ParquetDeadLetters::open(place, origin)?))
+        }
+        Settings::Ndjson { path } => Ok(Box::new(ndjson::NdjsonDeadLetters::open(path, origin)?)),
     }
 }

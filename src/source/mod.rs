@@ -1,10 +1,21 @@
 //! Records in, positions back. A source is opened once and gives each lane a feed.
 
+#[cfg(test)]
+pub mod contract;
+mod connect;
+pub mod file;
+pub mod generate;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+pub mod scripted;
+
+pub use connect::check_connect;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
 use crate::base::offset::{Offset, Partition};
 use crate::data::input::Input;
 use crate::data::positions::Positions;
@@ -128,50 +139,43 @@ pub struct Opening {
     pub overrides: BTreeMap<String, String>,
 }
 
-/// Whether the source can be reached, for `check --connect`; gives a line to print for each thing that was found.
+/// Opens a source: one feed for each of `opening.lanes` (at least one). Files and generated streams are one partition, so their first feed gets
+/// everything and the others end at once.
 ///
 /// # Errors
-/// A file cannot be opened, a broker cannot be reached, a topic is missing or may not be read, or this build has no Kafka.
-pub fn check_connect(settings: &Settings) -> Result<Vec<String>> {
-    match settings {
-        Settings::File(files) => {
-            let mut bytes = 0;
-            for path in &files.paths {
-                let size = std::fs::File::open(path).and_then(|file| file.metadata()).map_err(|e| Error::io("source", path, e))?.len();
-                bytes += size;
-            }
-            let count = files.paths.len();
-            Ok(vec![format!("{count} {} readable, {bytes} bytes", if count == 1 { "file" } else { "files" })])
-        }
-        Settings::Generate(generate) => Ok(vec![format!("generated, {} events of {} keys", generate.events, generate.keys)]),
-        Settings::Kafka(kafka) => check_kafka(kafka),
+/// A file, the broker or the topic cannot be reached or read, or this build does not have that kind of source.
+pub fn open(settings: &Settings, opening: &Opening) -> Result<Vec<Box<dyn Feed>>> {
+    let first: Box<dyn Feed> = match settings {
+        #[cfg(feature = "kafka")]
+        Settings::Kafka(settings) => return kafka::open(settings, opening),
+        #[cfg(not(feature = "kafka"))]
+        Settings::Kafka(settings) => return Err(connect::without_kafka(&settings.topic)),
+        Settings::File(settings) => Box::new(file::FileFeed::open(settings, opening)?),
+        Settings::Generate(settings) => Box::new(generate::GenerateFeed::open(settings)?),
+    };
+    let others = (1..opening.lanes).map(|_| Box::new(NoRecords) as Box<dyn Feed>);
+    Ok(std::iter::once(first).chain(others).collect())
+}
+
+/// The feed of a lane that gets no partition.
+struct NoRecords;
+
+impl Feed for NoRecords {
+    fn poll(&mut self, _max: usize, _wait: Duration, _input: &mut Input) -> Result<Polled> {
+        Ok(Polled::Ended)
     }
-}
 
-#[cfg(feature = "kafka")]
-fn check_kafka(settings: &KafkaSettings) -> Result<Vec<String>> {
-    // JOIN: kafka::check_connect(settings)
-    Err(Error::internal("source", format!("the Kafka source is not part of this build, so topic `{}` was not looked for", settings.topic)))
-}
+    fn commit(&mut self, _positions: &Positions) -> Result<()> {
+        Ok(())
+    }
 
-#[cfg(not(feature = "kafka"))]
-fn check_kafka(settings: &KafkaSettings) -> Result<Vec<String>> {
-    Err(Error::config("source", format!("this meantime was built without Kafka, but the source is the topic `{}`", settings.topic))
-        .help("build it with the feature `kafka` (cargo build --features kafka), or read files"))
-}
+    fn released(&mut self, _partition: Partition) {}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    fn backlog(&self) -> Option<u64> {
+        Some(0)
+    }
 
-    #[test]
-    fn a_file_source_connects_if_every_file_can_be_opened() {
-        let folder = tempfile::tempdir().unwrap();
-        let there = folder.path().join("a.ndjson");
-        std::fs::write(&there, "{}\n").unwrap();
-        let lines = check_connect(&Settings::File(FileSettings { paths: vec![there.clone()] })).unwrap();
-        assert_eq!(lines, ["1 file readable, 3 bytes"]);
-        let error = check_connect(&Settings::File(FileSettings { paths: vec![there, folder.path().join("b.ndjson")] })).unwrap_err();
-        assert!(error.to_string().contains("b.ndjson"), "{error}");
+    fn close(&mut self) -> Result<()> {
+        Ok(())
     }
 }
