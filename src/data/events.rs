@@ -50,7 +50,8 @@ impl Column {
         }
     }
 
-    fn push_from(&mut self, other: &Column, row: usize) {
+    /// Appends row `row` of another column of the same kind.
+    pub fn push_from(&mut self, other: &Column, row: usize) {
         match (self, other) {
             (Column::Number(to), Column::Number(from)) => to.push(from.get(row).copied().unwrap_or(f64::NAN)),
             (Column::Text(to), Column::Text(from)) => to.push_from(from, row),
