@@ -5,4 +5,5 @@ pub mod error;
 pub mod limits;
 pub mod number;
 pub mod offset;
+pub mod rfc3339;
 pub mod time;

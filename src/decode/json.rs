@@ -97,7 +97,9 @@ impl RowDecoder {
                 check_key(key, &schema.key)?;
                 events.keys.push(key);
             }
-            None if cell(KEY) == Cell::Missing => return Err((Reason::MissingKey, format!("key field `{}` is missing or null", schema.key))),
+            None if cell(KEY) == Cell::Missing => {
+                return Err((Reason::MissingKey, format!("key field `{}` is missing or null", schema.key)));
+            }
             None => {
                 let found = cell(KEY).kind();
                 return Err((Reason::WrongType, format!("key field `{}`: expected a text or an integer, found {found}", schema.key)));

@@ -1,7 +1,7 @@
 //! Rows of an Arrow table to columns, a column at a time.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::{cast, cast_with_options, CastOptions};
+use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit as ArrowUnit, TimestampMicrosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
@@ -107,12 +107,12 @@ fn read_times(schema: &EventSchema, rows: &RecordBatch, faults: &mut [Option<Fau
     let raw: Option<Vec<Option<EventTime>>> = match (array.data_type(), schema.time_format) {
         // A typed timestamp says what it is; it is taken as UTC instants whatever the pipeline's unit.
         (DataType::Timestamp(..) | DataType::Date32 | DataType::Date64, _) => timestamps(array),
-        (kind, TimeFormat::Unit(unit)) if kind.is_integer() => cast(array, &DataType::Int64)
-            .ok()
-            .map(|values| values.as_primitive::<Int64Type>().iter().map(|v| v.map(|v| from_integer(v, unit).unwrap_or(EventTime(i64::MAX)))).collect()),
-        (kind, TimeFormat::Unit(unit)) if kind.is_floating() => cast(array, &DataType::Float64)
-            .ok()
-            .map(|values| values.as_primitive::<Float64Type>().iter().map(|v| v.map(|v| from_float(v, unit).unwrap_or(EventTime(i64::MAX)))).collect()),
+        (kind, TimeFormat::Unit(unit)) if kind.is_integer() => cast(array, &DataType::Int64).ok().map(|values| {
+            values.as_primitive::<Int64Type>().iter().map(|v| v.map(|v| from_integer(v, unit).unwrap_or(EventTime(i64::MAX)))).collect()
+        }),
+        (kind, TimeFormat::Unit(unit)) if kind.is_floating() => cast(array, &DataType::Float64).ok().map(|values| {
+            values.as_primitive::<Float64Type>().iter().map(|v| v.map(|v| from_float(v, unit).unwrap_or(EventTime(i64::MAX)))).collect()
+        }),
         (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Dictionary(..), TimeFormat::Rfc3339) => {
             cast(array, &DataType::Utf8).ok().map(|values| {
                 let texts = values.as_string::<i32>().iter();

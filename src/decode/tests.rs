@@ -15,10 +15,7 @@ fn schema() -> EventSchema {
         time: "ts".into(),
         time_format: TimeFormat::Unit(TimeUnit::Millisecond),
         id: Some("id".into()),
-        fields: vec![
-            Field { name: "amount".into(), kind: FieldKind::Number },
-            Field { name: "channel".into(), kind: FieldKind::Text },
-        ],
+        fields: vec![Field { name: "amount".into(), kind: FieldKind::Number }, Field { name: "channel".into(), kind: FieldKind::Text }],
         mark: Some(1),
         label: None,
     }
@@ -80,7 +77,13 @@ fn every_broken_record_is_rejected_with_its_reason_position_and_bytes() {
     assert!(events.is_empty());
     assert!(events.keys.is_empty() && events.ids.is_empty(), "a rejected record must leave nothing behind");
     for (row, (payload, reason)) in cases.iter().enumerate() {
-        assert_eq!(rejected.reasons[row], *reason, "{}: {}", String::from_utf8_lossy(&payload[..payload.len().min(80)]), rejected.details[row]);
+        assert_eq!(
+            rejected.reasons[row],
+            *reason,
+            "{}: {}",
+            String::from_utf8_lossy(&payload[..payload.len().min(80)]),
+            rejected.details[row]
+        );
         assert_eq!(rejected.payloads.get(row), Some(*payload));
         assert_eq!(rejected.offsets[row], Offset(row as i64));
     }

@@ -1,10 +1,16 @@
 //! Records in, positions back. A source is opened once and gives each lane a feed.
 
+#[cfg(test)]
+pub mod contract;
+pub mod file;
+pub mod generate;
+pub mod scripted;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::offset::{Offset, Partition};
 use crate::data::input::Input;
 use crate::data::positions::Positions;
@@ -126,4 +132,46 @@ pub struct Opening {
     pub fields: Vec<String>,
     /// Extra client settings for tests, over those of the pipeline.
     pub overrides: BTreeMap<String, String>,
+}
+
+/// Opens a source: one feed for each of `opening.lanes` (at least one). Files and generated streams are one partition, so their first feed gets
+/// everything and the others end at once.
+///
+/// # Errors
+/// A file, the broker or the topic cannot be reached or read, or this build does not have that kind of source.
+pub fn open(settings: &Settings, opening: &Opening) -> Result<Vec<Box<dyn Feed>>> {
+    let first: Box<dyn Feed> = match settings {
+        Settings::Kafka(settings) => {
+            return Err(Error::config("source", "this build has no Kafka source")
+                .at(format!("topic {}", settings.topic))
+                .help("build with the default features, or read files with `kind = \"file\"`"));
+        }
+        Settings::File(settings) => Box::new(file::FileFeed::open(settings, opening)?),
+        Settings::Generate(settings) => Box::new(generate::GenerateFeed::open(settings)?),
+    };
+    let others = (1..opening.lanes).map(|_| Box::new(NoRecords) as Box<dyn Feed>);
+    Ok(std::iter::once(first).chain(others).collect())
+}
+
+/// The feed of a lane that gets no partition.
+struct NoRecords;
+
+impl Feed for NoRecords {
+    fn poll(&mut self, _max: usize, _wait: Duration, _input: &mut Input) -> Result<Polled> {
+        Ok(Polled::Ended)
+    }
+
+    fn commit(&mut self, _positions: &Positions) -> Result<()> {
+        Ok(())
+    }
+
+    fn released(&mut self, _partition: Partition) {}
+
+    fn backlog(&self) -> Option<u64> {
+        Some(0)
+    }
+
+    fn close(&mut self) -> Result<()> {
+        Ok(())
+    }
 }

@@ -1,0 +1,92 @@
+//! Lines of a file with bounded memory.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use crate::base::error::{Error, Result};
+use crate::base::limits::MAX_RECORD_BYTES;
+
+const BUFFER: usize = 1 << 20;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Lines that are still to be read.
+pub struct Lines {
+    path: PathBuf,
+    reader: BufReader<File>,
+    first: bool,
+    limit: usize,
+}
+
+/// Whether the file can be opened and is not a folder.
+pub fn check(path: &Path) -> Result<()> {
+    let file = File::open(path).map_err(|e| Error::io("source", path, e))?;
+    let metadata = file.metadata().map_err(|e| Error::io("source", path, e))?;
+    if metadata.is_dir() {
+        return Err(Error::config("source", "is a folder, not a file").at(path.display().to_string()).help("name the files in it"));
+    }
+    Ok(())
+}
+
+impl Lines {
+    /// Starts at the first line.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io("source", path, e))?;
+        Ok(Lines { path: path.to_owned(), reader: BufReader::with_capacity(BUFFER, file), first: true, limit: MAX_RECORD_BYTES })
+    }
+
+    /// Replaces `line` by the next line without its end (`\n` or `\r\n`). Of a line longer than a record may be only as much is kept as shows
+    /// that it is too long: one byte more than allowed. False at the end of the file.
+    pub fn next(&mut self, line: &mut Vec<u8>) -> Result<bool> {
+        let broken = |e: std::io::Error| Error::io("source", &self.path, e);
+        line.clear();
+        // Room for a line of the limit and its `\r\n`.
+        let most = u64::try_from(self.limit.saturating_add(2)).unwrap_or(u64::MAX);
+        if self.reader.by_ref().take(most).read_until(b'\n', line).map_err(broken)? == 0 {
+            return Ok(false);
+        }
+        if line.last() == Some(&b'\n') {
+            line.pop();
+            if line.last() == Some(&b'\r') {
+                line.pop();
+            }
+        } else if line.len() > self.limit {
+            self.reader.skip_until(b'\n').map_err(broken)?;
+        }
+        line.truncate(self.limit.saturating_add(1));
+        if std::mem::take(&mut self.first) && line.starts_with(BYTE_ORDER_MARK) {
+            line.drain(..BYTE_ORDER_MARK.len());
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8], limit: usize) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.ndjson");
+        std::fs::write(&path, bytes).unwrap();
+        let mut lines = Lines { limit, ..Lines::open(&path).unwrap() };
+        let (mut line, mut found) = (Vec::new(), Vec::new());
+        while lines.next(&mut line).unwrap() {
+            found.push(String::from_utf8(line.clone()).unwrap());
+        }
+        found
+    }
+
+    #[test]
+    fn lines_end_with_a_newline_of_either_kind_or_with_the_file() {
+        assert_eq!(read(b"a\nb\r\n\nc", 100), ["a", "b", "", "c"]);
+        assert_eq!(read(b"", 100), Vec::<String>::new());
+        assert_eq!(read(b"\xef\xbb\xbfa\n", 100), ["a"]);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_keeps_one_byte_more_than_allowed_and_the_next_line_is_whole() {
+        assert_eq!(read(b"12345\n123456\n1234567\n12345678901234\nx\n", 5), ["12345", "123456", "123456", "123456", "x"]);
+        assert_eq!(read(b"12345\r\n123456\r\n1234567", 5), ["12345", "123456", "123456"]);
+    }
+}

@@ -1,0 +1,85 @@
+//! Rows of a Parquet file in slices of at most so many.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use arrow::record_batch::RecordBatch;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::file::metadata::ParquetMetaData;
+
+use crate::base::error::{Error, Kind, Result};
+use crate::base::limits::MAX_BATCH_BYTES;
+
+/// Rows decoded at once; fewer where they are wide.
+const BATCH: usize = 8192;
+
+/// Rows that are still to be read.
+pub struct Rows {
+    path: PathBuf,
+    reader: ParquetRecordBatchReader,
+    /// What has been decoded but not handed out.
+    rest: Option<RecordBatch>,
+}
+
+fn broken(path: &Path, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(Kind::Data, "source", format!("not a readable Parquet file: {source}"))
+        .at(path.display().to_string())
+        .help("write the file anew, or take it out of the list")
+        .caused_by(source)
+}
+
+fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
+    super::lines::check(path)?;
+    let file = File::open(path).map_err(|e| Error::io("source", path, e))?;
+    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| broken(path, e))
+}
+
+/// Rows of the file by its footer.
+pub fn count(path: &Path) -> Result<u64> {
+    let rows = builder(path)?.metadata().file_metadata().num_rows();
+    Ok(u64::try_from(rows).unwrap_or(0))
+}
+
+/// So many rows that a batch stays below the bytes a poll may hand on, by the widest row group.
+fn batch_rows(metadata: &ParquetMetaData) -> usize {
+    let most = i64::try_from(MAX_BATCH_BYTES).unwrap_or(i64::MAX);
+    let rows = metadata.row_groups().iter().map(|group| {
+        let width = group.total_byte_size() / group.num_rows().max(1);
+        usize::try_from(most / width.max(1)).unwrap_or(BATCH)
+    });
+    rows.min().unwrap_or(BATCH).clamp(1, BATCH)
+}
+
+impl Rows {
+    /// Starts at the first row. Reads only the top-level columns in `fields` that the file has; all of them if `fields` is empty.
+    pub fn open(path: &Path, fields: &[String]) -> Result<Self> {
+        let builder = builder(path)?;
+        let mask = if fields.is_empty() {
+            ProjectionMask::all()
+        } else {
+            let names = builder.parquet_schema().root_schema().get_fields().iter().map(|field| field.name().to_owned());
+            let wanted: Vec<usize> = names.enumerate().filter(|(_, name)| fields.contains(name)).map(|(i, _)| i).collect();
+            ProjectionMask::roots(builder.parquet_schema(), wanted)
+        };
+        let rows = batch_rows(builder.metadata());
+        let reader = builder.with_projection(mask).with_batch_size(rows).build().map_err(|e| broken(path, e))?;
+        Ok(Rows { path: path.to_owned(), reader, rest: None })
+    }
+
+    /// The next rows, at most `max` and at least one; `None` at the end of the file.
+    pub fn next(&mut self, max: usize) -> Result<Option<RecordBatch>> {
+        let batch = match self.rest.take() {
+            Some(rest) => rest,
+            None => match self.reader.find(|batch| !matches!(batch, Ok(batch) if batch.num_rows() == 0)) {
+                None => return Ok(None),
+                Some(batch) => batch.map_err(|e| broken(&self.path, e))?,
+            },
+        };
+        let taken = max.min(batch.num_rows());
+        if taken < batch.num_rows() {
+            self.rest = Some(batch.slice(taken, batch.num_rows() - taken));
+        }
+        Ok(Some(batch.slice(0, taken)))
+    }
+}
