@@ -7,6 +7,7 @@ use super::loss::Objective;
 use super::train::evaluate;
 use crate::base::error::Result;
 use crate::base::number::f64_of_count;
+use crate::base::time::TimeUnit;
 
 /// Figures of one part. Losses are means per event in nats; NaN where the part has none.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,8 +78,8 @@ pub struct Report {
     pub best_epoch: usize,
     /// Part that chose it.
     pub chosen_by: Part,
-    /// Largest difference between the ONNX step and the trainer on the golden events.
-    pub onnx_difference: f64,
+    /// Unit of the gaps, if a law was fitted.
+    pub time_unit: Option<TimeUnit>,
 }
 
 impl Report {
