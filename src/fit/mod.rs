@@ -21,6 +21,9 @@ pub mod split;
 pub mod train;
 pub mod window;
 
+#[cfg(test)]
+mod tests;
+
 pub use package::{Package, check_folder, write};
 pub use report::Report;
 pub use train::Progress;
