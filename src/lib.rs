@@ -14,6 +14,7 @@
 )]
 
 pub mod base;
+pub mod cli;
 pub mod data;
 pub mod decode;
 pub mod features;
@@ -24,6 +25,7 @@ pub mod link;
 pub mod model;
 pub mod order;
 pub mod pipeline;
+pub mod run;
 pub mod sink;
 pub mod source;
 pub mod state;

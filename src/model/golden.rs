@@ -102,6 +102,18 @@ impl Golden {
         self.keys.iter().map(|key| { let n = seen.entry(key).or_insert(0u32); *n += 1; *n - 1 }).collect()
     }
 
+    /// States for the golden keys, all at `init`.
+    #[must_use]
+    pub fn memory(&self, init: &[f32]) -> impl Memory + use<> {
+        GoldenMemory::new(&self.keys, init)
+    }
+
+    /// The last row of each key.
+    pub fn last_rows(&self) -> impl Iterator<Item = usize> {
+        let is_last = |(row, key): &(usize, &String)| self.keys.iter().skip(row + 1).all(|k| k != *key);
+        self.keys.iter().enumerate().filter(is_last).map(|(row, _)| row)
+    }
+
     /// Steps the golden events and compares.
     ///
     /// # Errors
@@ -113,10 +125,7 @@ impl Golden {
         let outputs = worst(&found.after, &self.outputs, "head output", found.width, &self.keys)?;
         // The last row of a key shows its state.
         let mut states = 0f32;
-        for (row, key) in self.keys.iter().enumerate() {
-            if self.keys.iter().skip(row + 1).any(|k| k == key) {
-                continue;
-            }
+        for row in self.last_rows() {
             let hidden = memory.hidden(row).to_vec();
             let mut start = 0;
             for expected in &self.states {

@@ -16,6 +16,8 @@ const STEP_ROWS: usize = 512;
 
 /// Where the lane keeps what the model remembers of the key of each row.
 pub trait Memory {
+    /// Row `row` is about to be stepped, after all earlier events of its key: the place to start an expired key anew.
+    fn begin(&mut self, _row: usize) {}
     /// The hidden floats of row `row`'s key: the states in the manifest's order, then the published law if the head needs it.
     fn hidden(&mut self, row: usize) -> &mut [f32];
 }
@@ -105,6 +107,9 @@ impl Model {
                     *to = gaps.get(index(*row)).copied().flatten().map_or(0.0, |gap| f32_of(gap.in_unit(unit)));
                 }
             })?);
+        }
+        for row in chunk {
+            memory.begin(index(*row));
         }
         let mut start = 0;
         for shape in &self.shapes {

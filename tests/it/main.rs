@@ -1,0 +1,5 @@
+//! Tests without network.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod layers;
