@@ -3,10 +3,18 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::base::error::Result;
-use crate::data::forecasts::Forecasts;
+use crate::base::error::{Error, Result};
+use crate::data::forecasts::{Forecasts, Identity};
+use crate::data::layout::Layout;
 use crate::data::rejected::Rejected;
 use crate::link::kafka::Client;
+
+#[cfg(test)]
+pub mod contract;
+pub mod json;
+pub mod memory;
+pub mod ndjson;
+pub mod parquet;
 
 /// Where forecasts or dead letters go, as the plan has checked it.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,4 +72,40 @@ pub trait DeadLetterSink: Send {
     fn flush(&mut self, force: bool) -> Result<bool>;
     /// Flushes with force and lets go.
     fn close(&mut self) -> Result<()>;
+}
+
+/// Opens the sink for forecasts of lane `lane`. Several lanes may write to one folder, file or topic, each its own partitions.
+///
+/// # Errors
+/// The sink cannot be reached or made, or this build does not have that kind.
+pub fn open_forecasts(settings: &Settings, layout: &Layout, identity: &Identity, lane: usize) -> Result<Box<dyn ForecastSink>> {
+    match settings {
+        Settings::Kafka { topic, .. } => Err(without_kafka(topic)),
+        Settings::Parquet { path, roll_bytes, roll_every } => {
+            let place = parquet::Place { path, roll_bytes: *roll_bytes, roll_every: *roll_every, lane };
+            Ok(Box::new(parquet::ParquetForecasts::open(place, layout, identity)?))
+        }
+        Settings::Ndjson { path } => Ok(Box::new(ndjson::NdjsonForecasts::open(path, layout, identity)?)),
+    }
+}
+
+/// Opens the sink for dead letters of lane `lane`. `origin` says where the records come from: the topic or the files.
+///
+/// # Errors
+/// As `open_forecasts`.
+pub fn open_dead_letters(settings: &Settings, origin: &str, lane: usize) -> Result<Box<dyn DeadLetterSink>> {
+    match settings {
+        Settings::Kafka { topic, .. } => Err(without_kafka(topic)),
+        Settings::Parquet { path, roll_bytes, roll_every } => {
+            let place = parquet::Place { path, roll_bytes: *roll_bytes, roll_every: *roll_every, lane };
+            Ok(Box::new(parquet::ParquetDeadLetters::open(place, origin)?))
+        }
+        Settings::Ndjson { path } => Ok(Box::new(ndjson::NdjsonDeadLetters::open(path, origin)?)),
+    }
+}
+
+fn without_kafka(topic: &str) -> Error {
+    Error::config("sink", "this build has no Kafka sink")
+        .at(format!("topic {topic}"))
+        .help("build with the default features, or write files with `kind = \"parquet\"`")
 }

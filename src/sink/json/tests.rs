@@ -1,0 +1,154 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use serde_json::{Value as Json, json};
+
+use super::*;
+use crate::base::clock;
+use crate::base::offset::{Offset, Partition};
+use crate::data::flags::Flags;
+use crate::data::rejected::Reason;
+use crate::sink::contract::{identity, sample};
+
+fn encode(layout: &Layout, forecasts: &Forecasts, row: usize) -> (String, Json) {
+    let mut out = Vec::new();
+    RowEncoder::new(layout, &forecasts.identity).row(forecasts, row, &mut out);
+    let text = String::from_utf8(out).unwrap();
+    let json = serde_json::from_str(&text).unwrap();
+    (text, json)
+}
+
+#[test]
+fn a_full_row_has_every_field_of_the_contract_with_its_type() {
+    let forecasts = sample(3, 2);
+    let layout = Layout::full(&forecasts.identity, true, true, true);
+    let (text, row) = encode(&layout, &forecasts, 1);
+    let expected = json!({
+        "kind": "forecast", "key": "k1", "event_id": "id-1", "event_time": "2025-01-06T00:00:01.000001Z", "partition": 1, "offset": 1,
+        "n_events": 2, "gap_s": 1.5, "surprise_time": 0.25, "surprise_mark": 0.5, "residual": 3600.0, "score": 0.125,
+        "next_time_q10": "2025-01-06T00:01:01.000001Z", "next_time_q50": "2025-01-06T01:00:01.000001Z", "next_time_q99_9": null,
+        "p_never": 1e-300, "p_within_1h": 0.75, "p_within_24h": 1.0,
+        "next_marks": [{"mark": "a\"b", "p": 0.5}, {"mark": "ü", "p": 0.25}], "intensity_now": 1e16,
+        "flags": ["late_clamped", "unknown_mark"], "model": "m", "model_version": "1", "fingerprint": "f00d"
+    });
+    assert_eq!(row, expected);
+    let positions: Vec<_> = layout.fields.iter().map(|(name, _)| text.find(&format!("\"{name}\":")).unwrap()).collect();
+    assert!(positions.is_sorted(), "fields stand in the order of the layout");
+}
+
+#[test]
+fn what_a_row_does_not_have_is_null_or_empty() {
+    let forecasts = sample(3, 2);
+    let (_, row) = encode(&Layout::full(&forecasts.identity, true, true, true), &forecasts, 0);
+    for name in ["event_id", "gap_s", "surprise_time", "surprise_mark", "residual", "next_time_q10", "next_time_q50", "intensity_now"] {
+        assert_eq!(row[name], Json::Null, "{name}");
+    }
+    assert_eq!((&row["flags"], &row["next_marks"]), (&json!([]), &json!([])));
+}
+
+#[test]
+fn a_layout_chooses_fields_and_names() {
+    let forecasts = sample(3, 2);
+    let fields = [("id", FieldId::EventId), ("card", FieldId::Key), ("score", FieldId::Score)];
+    let layout = Layout { fields: fields.map(|(name, field)| (name.to_owned(), field)).to_vec() };
+    assert_eq!(encode(&layout, &forecasts, 1).0, r#"{"id":"id-1","card":"k1","score":0.125}"#);
+    let constants = Layout { fields: vec![("m".to_owned(), FieldId::Model), ("k".to_owned(), FieldId::Kind)] };
+    assert_eq!(encode(&constants, &forecasts, 1).0, r#"{"m":"m","k":"forecast"}"#);
+    assert_eq!(encode(&Layout { fields: vec![] }, &forecasts, 1).0, "{}");
+}
+
+#[test]
+fn rows_of_different_batches_do_not_mix() {
+    let forecasts = sample(3, 2);
+    let mut encoder = RowEncoder::new(&Layout::full(&forecasts.identity, true, true, true), &forecasts.identity);
+    let (mut together, mut apart) = (Vec::new(), Vec::new());
+    (0..3).for_each(|row| encoder.row(&forecasts, row, &mut together));
+    for row in 0..3 {
+        RowEncoder::new(&Layout::full(&forecasts.identity, true, true, true), &forecasts.identity).row(&forecasts, row, &mut apart);
+    }
+    assert_eq!(together, apart);
+}
+
+#[test]
+fn a_dead_letter_has_position_reason_and_the_bytes() {
+    let mut rejected = Rejected::default();
+    rejected.push((Partition(2), Offset(7)), Reason::Malformed, "not \"JSON\"", Some(b"k"), Some(b"{\n"));
+    rejected.push((Partition(0), Offset(0)), Reason::Empty, "no payload", None, None);
+    rejected.push((Partition(0), Offset(1)), Reason::Malformed, "not UTF-8", Some(&[0xff]), Some(&[0xfe, 0, 1, 2]));
+    let lines = [0, 1, 2].map(|row| {
+        let mut out = Vec::new();
+        dead_letter(&rejected, row, if row == 0 { "cards" } else { "" }, &mut out);
+        serde_json::from_slice::<Json>(&out).unwrap()
+    });
+    let first = json!({"topic": "cards", "partition": 2, "offset": 7, "reason": "malformed", "detail": "not \"JSON\"", "key": "k", "payload": "{\n"});
+    assert_eq!(lines[0], first);
+    assert_eq!(lines[1], json!({"partition": 0, "offset": 0, "reason": "empty", "detail": "no payload", "key": null, "payload": null}));
+    assert_eq!((&lines[2]["key_base64"], &lines[2]["payload_base64"]), (&json!("/w=="), &json!("/gABAg==")));
+}
+
+#[test]
+fn base64_agrees_with_the_examples_of_rfc_4648() {
+    for (plain, coded) in
+        [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy")]
+    {
+        let mut out = Vec::new();
+        base64(&mut out, plain.as_bytes());
+        assert_eq!(String::from_utf8(out).unwrap(), coded);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_json_string_and_text_survives(bytes in proptest::collection::vec(any::<u8>(), 0..40), text in "\\PC*|[\\x00-\\x7f]*") {
+        let mut out = Vec::new();
+        string(&mut out, &bytes);
+        prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), String::from_utf8_lossy(&bytes));
+        out.clear();
+        string(&mut out, text.as_bytes());
+        prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+    }
+
+    #[test]
+    fn any_number_reads_back_to_the_bit(value in any::<f64>()) {
+        let mut forecasts = sample(1, 1);
+        forecasts.score = vec![value];
+        let layout = Layout { fields: vec![("score".to_owned(), FieldId::Score)] };
+        let (text, row) = encode(&layout, &forecasts, 0);
+        if value.is_finite() {
+            let digits = text.trim_start_matches("{\"score\":").trim_end_matches('}');
+            prop_assert_eq!(digits.parse::<f64>().unwrap().to_bits(), value.to_bits());
+        } else {
+            prop_assert_eq!(&row["score"], &Json::Null);
+        }
+    }
+}
+
+#[test]
+fn a_mark_the_identity_does_not_know_is_left_out() {
+    let mut forecasts = sample(1, 1);
+    forecasts.identity = Arc::new(Identity { marks: vec![], ..identity() });
+    forecasts.flags = vec![Flags::NOT_FINITE];
+    let (text, _) = encode(&Layout::full(&forecasts.identity, true, true, true), &forecasts, 0);
+    assert!(text.contains("\"next_marks\":[],"));
+}
+
+/// `cargo test --release -- --ignored --nocapture speed_of_the_row_encoder`
+#[test]
+#[ignore = "a measurement"]
+fn speed_of_the_row_encoder() {
+    let mut forecasts = sample(4096, 4);
+    for (i, score) in forecasts.score.iter_mut().enumerate() {
+        *score = (i as f64 * 0.618_033_988_749).fract();
+    }
+    let score = [("id", FieldId::EventId), ("card", FieldId::Key), ("score", FieldId::Score)];
+    let score = Layout { fields: score.map(|(name, field)| (name.to_owned(), field)).to_vec() };
+    for (name, layout) in [("id, card, score", score), ("full", Layout::full(&forecasts.identity, true, true, true))] {
+        let (mut encoder, mut out) = (RowEncoder::new(&layout, &forecasts.identity), Vec::new());
+        let start = clock::tick();
+        for _ in 0..100 {
+            out.clear();
+            (0..4096).for_each(|row| encoder.row(&forecasts, row, &mut out));
+        }
+        println!("{name}: {:.0} ns a row", start.elapsed().as_secs_f64() / 409_600.0 * 1e9);
+    }
+}
