@@ -18,6 +18,8 @@ pub mod cli;
 pub mod data;
 pub mod decode;
 pub mod features;
+#[cfg(feature = "fit")]
+pub mod fit;
 pub mod head;
 pub mod link;
 pub mod model;

@@ -3,6 +3,7 @@
 mod golden;
 mod graph;
 pub mod manifest;
+pub mod onnx;
 mod package;
 mod rounds;
 mod step;
