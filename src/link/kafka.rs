@@ -77,11 +77,9 @@ impl Client {
         let reserved = RESERVED.iter().find(|(name, _)| self.settings.contains_key(*name));
         match reserved {
             None => Ok(()),
-            Some((name, instead)) => {
-                Err(crate::base::error::Error::config(stage, format!("the client setting `{name}` cannot be given"))
-                    .at(self.brokers.clone())
-                    .help(format!("remove `{name}` from `client`: {instead}")))
-            }
+            Some((name, instead)) => Err(crate::base::error::Error::config(stage, format!("the client setting `{name}` cannot be given"))
+                .at(self.brokers.clone())
+                .help(format!("remove `{name}` from `client`: {instead}"))),
         }
     }
 }

@@ -8,6 +8,9 @@ use crate::data::forecasts::Forecasts;
 use crate::data::rejected::Rejected;
 use crate::link::kafka::Client;
 
+#[cfg(feature = "kafka")]
+pub mod kafka;
+
 /// Where forecasts or dead letters go, as the plan has checked it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Settings {
@@ -34,12 +37,17 @@ pub enum Settings {
     },
 }
 
-/// Takes forecasts. Timetable, on the lane's thread: `write` any number of times, `flush` when an epoch ends,
-/// `close` once. All three may block on the edge (back-pressure); an error stops the lane and nothing that was not
-/// flushed counts as written.
+/// Takes forecasts. Timetable, on the lane's thread: `write` any number of times; when an epoch ends note `written` beside its positions,
+/// and commit them once `durable` has come that far; `flush` with force when that must be now (revocation, end); `close` once. `write`,
+/// `flush(true)` and `close` may block on the edge (back-pressure), `durable` and `flush(false)` never do; an error stops the lane and
+/// nothing above `durable` counts as written.
 pub trait ForecastSink: Send {
     /// Takes rows; they need not be durable yet.
     fn write(&mut self, forecasts: &Forecasts) -> Result<()>;
+    /// Rows handed in so far.
+    fn written(&self) -> u64;
+    /// Of the rows handed in, in their order, how many from the first on are known to be durable. Never goes back, never above `written`.
+    fn durable(&mut self) -> Result<u64>;
     /// Makes what was written durable (acknowledged, synced) if the sink does so now. Returns whether **everything** written so far is
     /// durable. A sink that rolls files says `false` until its file is closed; `force` closes it now.
     fn flush(&mut self, force: bool) -> Result<bool>;
@@ -51,6 +59,10 @@ pub trait ForecastSink: Send {
 pub trait DeadLetterSink: Send {
     /// Takes rejected records.
     fn write(&mut self, rejected: &Rejected) -> Result<()>;
+    /// As `ForecastSink::written`.
+    fn written(&self) -> u64;
+    /// As `ForecastSink::durable`.
+    fn durable(&mut self) -> Result<u64>;
     /// As `ForecastSink::flush`.
     fn flush(&mut self, force: bool) -> Result<bool>;
     /// Flushes with force and lets go.

@@ -47,9 +47,7 @@ pub fn open(settings: &KafkaSettings, opening: &Opening) -> Result<Vec<Box<dyn F
     let watch = Watch::new(Arc::clone(&shared));
     let consumer = BaseConsumer::from_config_and_context(&config(settings, opening), watch)
         .map_err(|error| explain(STAGE, client, &settings.topic, "open the consumer", &error))?;
-    consumer
-        .subscribe(&[&settings.topic])
-        .map_err(|error| explain(STAGE, client, &settings.topic, "subscribe to the topic", &error))?;
+    consumer.subscribe(&[&settings.topic]).map_err(|error| explain(STAGE, client, &settings.topic, "subscribe to the topic", &error))?;
     let consumer = Arc::new(consumer);
     let (notes, heard) = crossbeam_channel::unbounded();
     let lanes = opening.lanes.max(1);
@@ -60,14 +58,7 @@ pub fn open(settings: &KafkaSettings, opening: &Opening) -> Result<Vec<Box<dyn F
         let (orders, received) = crossbeam_channel::unbounded();
         let bell = Arc::new(Bell::default());
         ends_of_lanes.push(control::LaneEnd { orders, bell: Arc::clone(&bell) });
-        feeds.push(Box::new(Lane::new(
-            Arc::clone(&consumer),
-            Arc::clone(&shared),
-            Arc::clone(&runner),
-            received,
-            notes.clone(),
-            bell,
-        )));
+        feeds.push(Box::new(Lane::new(Arc::clone(&consumer), Arc::clone(&shared), Arc::clone(&runner), received, notes.clone(), bell)));
     }
     let control = Control::new(consumer, Arc::clone(&shared), settings.on_missing, partitions, ends_of_lanes, heard);
     let thread = std::thread::Builder::new().name("kafka-source".to_owned()).spawn(move || control.run());

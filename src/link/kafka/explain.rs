@@ -174,7 +174,10 @@ pub(super) fn create_help(client: &Client, topic: &str) -> String {
 fn advice(client: &Client, topic: &str, error: &KafkaError) -> String {
     match error.rdkafka_error_code() {
         Some(Code::TopicAuthorizationFailed) => {
-            format!("let this user read, write and describe the topic {topic}: kafka-acls.sh --bootstrap-server {} --add ...", client.brokers)
+            format!(
+                "let this user read, write and describe the topic {topic}: kafka-acls.sh --bootstrap-server {} --add ...",
+                client.brokers
+            )
         }
         Some(Code::GroupAuthorizationFailed) => "let this user read the consumer group, or name another under `group`".to_owned(),
         Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism) => {

@@ -180,9 +180,9 @@ impl Control {
                     if beyond < 20 && known.iter().any(|known| known.committed.is_some_and(|committed| committed > known.high)) {
                         beyond += 1;
                     } else {
-                        let starts = known.into_iter().map(|known| {
-                            Ok((known, start(known, self.on_missing, &self.shared.topic, &self.shared.group)?))
-                        });
+                        let starts = known
+                            .into_iter()
+                            .map(|known| Ok((known, start(known, self.on_missing, &self.shared.topic, &self.shared.group)?)));
                         return match starts.collect::<Result<Vec<_>, Error>>() {
                             Ok(starts) => Some(starts),
                             Err(error) => {

@@ -58,9 +58,13 @@ pub(super) fn start(known: Known, on_missing: OnMissing, topic: &str, group: &st
 
 /// The error for an offset that the log does not have any more while the stage runs.
 pub(super) fn overtaken(topic: &str, partition: i32, next: i64) -> Error {
-    Error::new(Kind::Retry, STAGE, format!("the log does not have offset {next}: retention overtook the stage, or the topic was made anew or cut"))
-        .at(format!("topic {topic}, partition {partition}"))
-        .help("start again: it goes on at the first record there is, and says how many it has missed")
+    Error::new(
+        Kind::Retry,
+        STAGE,
+        format!("the log does not have offset {next}: retention overtook the stage, or the topic was made anew or cut"),
+    )
+    .at(format!("topic {topic}, partition {partition}"))
+    .help("start again: it goes on at the first record there is, and says how many it has missed")
 }
 
 #[cfg(test)]
