@@ -2,6 +2,8 @@
 
 pub mod check;
 pub mod demo;
+#[cfg(feature = "fit")]
+pub mod fit;
 pub mod model;
 pub mod run;
 pub mod summary;
