@@ -14,6 +14,7 @@
 )]
 
 pub mod base;
+pub mod cli;
 pub mod data;
 pub mod decode;
 pub mod features;
