@@ -19,8 +19,10 @@ const COARSE_STEPS: usize = 12;
 const STEPS: usize = 300;
 /// Bracket width, relative to 1 + |u|, at which bisection ends.
 const RELATIVE_WIDTH: f64 = 1e-14;
-/// Components with less weight do not decide how long the steps may be; coarse sums leave them out.
-const NEGLIGIBLE: f64 = 1e-6;
+/// Components with less weight do not decide how long the last step may be: F does not show them.
+const NEGLIGIBLE: f64 = 1e-14;
+/// The same for the coarse search, whose sums leave them out.
+const COARSE_NEGLIGIBLE: f64 = 1e-6;
 
 /// A probability whose quantile is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -66,11 +68,12 @@ pub(super) struct Solver {
     found: Vec<f64>,
 }
 
-/// Mean and standard deviation of a mixture, and its narrowest sigma.
+/// Mean and standard deviation of a mixture, and its narrowest sigma, also without the components that coarse sums leave out.
 struct Shape {
     mean: f64,
     deviation: f64,
     narrowest: f64,
+    coarse_narrowest: f64,
 }
 
 impl Solver {
@@ -91,7 +94,7 @@ impl Solver {
         let shape = shape(mixture, &self.sigmas);
         self.coarse.clear();
         self.coarse.extend(mixture.blocks().iter().map(|block| CoarseBlock {
-            weight: block.weight.map(|w| if w < NEGLIGIBLE { 0.0 } else { f32_of(w) }),
+            weight: block.weight.map(|w| if w < COARSE_NEGLIGIBLE { 0.0 } else { f32_of(w) }),
             mean: block.mean.map(|m| f32_of(m - shape.mean)),
             inverse: block.inverse.map(f32_of),
         }));
@@ -102,7 +105,7 @@ impl Solver {
         self.searches.clear();
         self.searches.extend(searches);
         let coarse = |u: f64| coarse_sums(&self.coarse, u - shape.mean);
-        search(coarse, &mut self.searches, LAST_COARSE_STEP * shape.narrowest, COARSE_STEPS);
+        search(coarse, &mut self.searches, LAST_COARSE_STEP * shape.coarse_narrowest, COARSE_STEPS);
         // The exact search starts where the coarse one ended, but does not trust what it thought of the bracket.
         for search in &mut self.searches {
             *search = Search::new(search.target, search.bracket, search.u);
@@ -127,18 +130,20 @@ fn shape(mixture: &Mixture, sigmas: &[Lanes]) -> Shape {
         }
     }
     let mean = total(mean);
-    let (mut square, mut narrowest) = ([0.0; LANES], [f64::INFINITY; LANES]);
+    let mut square = [0.0; LANES];
+    let (mut narrowest, mut coarse_narrowest) = ([f64::INFINITY; LANES], [f64::INFINITY; LANES]);
     for (block, sigmas) in mixture.blocks().iter().zip(sigmas) {
         let lanes = block.weight.iter().zip(block.mean.iter().zip(sigmas));
-        for ((square, narrowest), (weight, (m, sigma))) in square.iter_mut().zip(&mut narrowest).zip(lanes) {
+        let shapes = square.iter_mut().zip(narrowest.iter_mut().zip(&mut coarse_narrowest));
+        for ((square, (narrowest, coarse)), (weight, (m, sigma))) in shapes.zip(lanes) {
             let off = m - mean;
             *square += weight * (sigma * sigma + off * off);
-            let sigma = if *weight < NEGLIGIBLE { f64::INFINITY } else { *sigma };
-            *narrowest = if sigma < *narrowest { sigma } else { *narrowest };
+            *narrowest = if *weight > NEGLIGIBLE && sigma < narrowest { *sigma } else { *narrowest };
+            *coarse = if *weight > COARSE_NEGLIGIBLE && sigma < coarse { *sigma } else { *coarse };
         }
     }
-    let narrowest = narrowest.iter().fold(f64::INFINITY, |a, b| a.min(*b));
-    Shape { mean, deviation: total(square).sqrt(), narrowest }
+    let smallest = |lanes: Lanes| lanes.iter().fold(f64::INFINITY, |a, b| a.min(*b));
+    Shape { mean, deviation: total(square).sqrt(), narrowest: smallest(narrowest), coarse_narrowest: smallest(coarse_narrowest) }
 }
 
 /// Smallest and largest quantile of any component, with some room for rounding: at the one every component, and so the mixture, has at most q

@@ -1,7 +1,7 @@
 //! A Kafka topic as a source: one consumer in a group, a queue per partition, the partitions spread over the lanes.
 //!
-//! Who does what: librdkafka's threads fetch. Each lane takes records from the queues of its partitions and commits. One control
-//! thread serves the consumer: it keeps the membership of the group alive, decides where a new partition starts, and at a rebalance
+//! Who does what: librdkafka's threads fetch. Each lane takes records from the queues of its partitions; a thread of its own commits
+//! what lanes have done. One control thread serves the consumer: it keeps the membership of the group alive, decides where a new partition starts, and at a rebalance
 //! waits (bounded) until the lanes have let go of what is taken away. Nothing but noting the event happens in librdkafka's callback.
 //!
 //! Delivery is at least once: a position is committed after the lane says that everything below it is done, and what a crash leaves
@@ -23,6 +23,7 @@ use crate::base::error::{Error, Result};
 use crate::link::kafka::{Client, Probe, explain};
 
 mod check;
+mod committer;
 mod control;
 mod lane;
 mod start;
@@ -168,18 +169,13 @@ struct Shared {
     finished: AtomicBool,
     failed: AtomicBool,
     failure: Mutex<Option<Error>>,
-    acked: Mutex<Acked>,
+    /// What lanes want committed.
+    desk: committer::Desk,
+    /// Offsets that the group coordinator has acknowledged.
+    acked: Mutex<BTreeMap<i32, i64>>,
     acked_changed: Condvar,
     /// Next offset of each partition, as of a second or two ago.
     latest: Mutex<BTreeMap<i32, i64>>,
-}
-
-/// What the group coordinator has acknowledged.
-#[derive(Default)]
-struct Acked {
-    offsets: BTreeMap<i32, i64>,
-    /// Number of commits that failed; a change makes the lanes commit again.
-    failures: u64,
 }
 
 impl Shared {
@@ -192,13 +188,14 @@ impl Shared {
             finished: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
-            acked: Mutex::new(Acked::default()),
+            desk: committer::Desk::default(),
+            acked: Mutex::new(BTreeMap::new()),
             acked_changed: Condvar::new(),
             latest: Mutex::new(BTreeMap::new()),
         }
     }
 
-    fn acked(&self) -> MutexGuard<'_, Acked> {
+    fn acked(&self) -> MutexGuard<'_, BTreeMap<i32, i64>> {
         self.acked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -208,19 +205,14 @@ impl Shared {
 
     fn note_acked(&self, partition: i32, offset: i64) {
         let mut acked = self.acked();
-        let entry = acked.offsets.entry(partition).or_insert(offset);
+        let entry = acked.entry(partition).or_insert(offset);
         *entry = (*entry).max(offset);
         drop(acked);
         self.acked_changed.notify_all();
     }
 
-    fn note_failed_commit(&self) {
-        self.acked().failures += 1;
-        self.acked_changed.notify_all();
-    }
-
     /// Waits until `done` says so or the deadline has passed. Returns whether it said so.
-    fn wait_acked(&self, deadline: Instant, mut done: impl FnMut(&Acked) -> bool) -> bool {
+    fn wait_acked(&self, deadline: Instant, done: impl Fn(&BTreeMap<i32, i64>) -> bool) -> bool {
         let mut acked = self.acked();
         loop {
             if done(&acked) {

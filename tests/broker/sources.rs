@@ -42,7 +42,11 @@ fn drive(mut feed: Box<dyn Feed>, stop: &AtomicBool) -> Result<Vec<Seen>, Error>
     let mut positions = Positions::new();
     let started = Instant::now();
     loop {
-        assert!(started.elapsed() < Duration::from_secs(90), "the lane did not end");
+        assert!(
+            started.elapsed() < Duration::from_secs(30),
+            "the lane did not end; it saw {:?}, committed {positions:?}",
+            offsets(&seen).into_iter().map(|(p, o)| (p, o.len())).collect::<Vec<_>>()
+        );
         if stop.load(Ordering::Relaxed) {
             break;
         }

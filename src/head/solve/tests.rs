@@ -26,6 +26,14 @@ fn one_component_has_the_quantiles_of_a_normal() {
 }
 
 #[test]
+fn a_narrow_component_of_little_weight_decides_a_far_quantile() {
+    // 1e-9 of 1.03e-7: only the second component reaches there, and it is 160,000 times narrower than the first.
+    let m = mixture(2, &[0.0, -16.087_39, -1e4, 0.0, 5.0, -7.0]);
+    let u = Solver::new(&[1.0 - 1e-9]).quantiles(&m)[0];
+    assert!((m.sums(u).above - 1e-9).abs() < 1e-15, "{u}: {}", m.sums(u).above);
+}
+
+#[test]
 fn the_median_between_two_distant_halves_lies_between_them() {
     let m = mixture(2, &[0.0, 0.0, -1e4, 1e4, -7.0, -7.0]);
     let median = Solver::new(&[0.5]).quantiles(&m)[0];
@@ -82,7 +90,7 @@ fn exact_sums_are_few() {
             coarses.set(coarses.get() + 1);
             coarse_sums(&solver.coarse, u - shape.mean)
         };
-        search(counted, &mut searches, LAST_COARSE_STEP * shape.narrowest, COARSE_STEPS);
+        search(counted, &mut searches, LAST_COARSE_STEP * shape.coarse_narrowest, COARSE_STEPS);
         for search in &mut searches {
             *search = Search::new(search.target, search.bracket, search.u);
         }

@@ -10,6 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::committer;
 use super::lane::Order;
 use super::start::{Known, Start, overtaken, start};
 use super::watch::{Rebalance, Watch};
@@ -103,6 +104,12 @@ impl Control {
 
     /// Runs until all lanes have left.
     pub(super) fn run(mut self) {
+        let (consumer, shared) = (Arc::clone(&self.consumer), Arc::clone(&self.shared));
+        let commits = std::thread::Builder::new().name("kafka-commit".to_owned());
+        let commits = commits.spawn(move || committer::run(&consumer, &shared));
+        if let Err(error) = &commits {
+            self.fail(Error::internal(STAGE, format!("no thread for commits: {error}")));
+        }
         while self.left < self.lanes.len() {
             self.serve(PULSE);
             while self.unanswered.is_none() {
@@ -116,6 +123,10 @@ impl Control {
                 self.look();
                 self.see_whether_finished();
             }
+        }
+        self.shared.desk.close();
+        if commits.is_ok_and(|commits| commits.join().is_err()) {
+            tracing::error!("the thread that commits offsets has panicked");
         }
         self.close();
     }
@@ -339,7 +350,7 @@ impl Control {
         }
         let acked = self.shared.acked();
         let ours_done = self.held.iter().all(|(partition, held)| {
-            let reached = acked.offsets.get(partition).copied().unwrap_or(held.floor).max(held.floor);
+            let reached = acked.get(partition).copied().unwrap_or(held.floor).max(held.floor);
             ends.get(partition).is_none_or(|end| reached >= *end)
         });
         drop(acked);
@@ -374,7 +385,7 @@ impl Control {
                 Rebalance::Revoke(partitions) => self.let_go(&partitions),
             }
         }
-        // The lanes have dropped their references: this is the last one, and dropping it closes the consumer.
+        // The lanes and the committer have dropped their references: this is the last one, and dropping it closes the consumer.
         drop(self.consumer);
     }
 }

@@ -1,18 +1,19 @@
 //! One lane's end: takes records from the queues of its partitions, commits what is done.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::{Message, Offset as KafkaOffset, Timestamp, TopicPartitionList};
+use rdkafka::{Message, Timestamp};
 
 use super::control::Note;
 use super::start::overtaken;
-use super::watch::Watch;
+use super::watch::{Watch, end_offset};
 use super::{Bell, Runner, STAGE, Shared};
 use crate::base::clock;
 use crate::base::error::Result;
@@ -26,8 +27,6 @@ use crate::source::{Feed, Polled};
 
 /// Longest sleep while there is nothing to do: a lost wake-up costs no more than this.
 const NAP: Duration = Duration::from_millis(50);
-/// How often offsets are offered again that the coordinator has not acknowledged.
-const AGAIN: Duration = Duration::from_millis(500);
 /// How long a lane waits for the acknowledgement of its last commit of a partition.
 const LAST_COMMIT: Duration = Duration::from_secs(8);
 /// Fewest records taken from one partition at a time when several have some.
@@ -66,10 +65,10 @@ struct Owned {
     /// All records below are done, as the lane has said.
     done: i64,
     floor: i64,
-    /// Highest offset offered to the coordinator.
-    offered: i64,
-    /// Everything up to the end that was seen at start has been handed out.
-    at_end: bool,
+    /// Highest offset handed to the committer.
+    asked: i64,
+    /// End of the partition as last seen: all records below it have been handed out.
+    end: i64,
     term: u64,
     ours: Arc<AtomicBool>,
 }
@@ -100,7 +99,9 @@ impl Owned {
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     taken += 1;
-                    self.at_end = true;
+                    // The ends seen at start were seen before the first fetch.
+                    let first = shared.ends.as_ref().and_then(|ends| ends.get(&self.partition).copied());
+                    self.end = self.end.max(end_offset().or(first).unwrap_or(0));
                 }
                 Some(Err(error)) => {
                     taken += 1;
@@ -122,14 +123,10 @@ impl Owned {
         Ok((taken, missing))
     }
 
-    /// Offset to commit now, if it is above what has been committed.
-    fn due(&self, shared: &Shared) -> Option<i64> {
-        let end = shared.ends.as_ref().and_then(|ends| ends.get(&self.partition).copied());
-        let reached = match end {
-            // Behind the last record only control records of transactions follow: they are done with it.
-            Some(end) if self.at_end && self.done >= self.next => self.done.max(end),
-            _ => self.done,
-        };
+    /// Offset to commit now, if it is above what had been committed and the partition is ours.
+    fn due(&self) -> Option<i64> {
+        // Behind the last record that is done only control records of transactions follow: they are done with it.
+        let reached = if self.done >= self.next { self.done.max(self.end) } else { self.done };
         (reached > self.floor && self.ours.load(Ordering::Acquire)).then_some(reached)
     }
 }
@@ -152,9 +149,6 @@ pub(super) struct Lane {
     bell: Arc<Bell>,
     owned: Vec<Owned>,
     turn: usize,
-    /// Failed commits seen so far, and when offsets were last offered.
-    failures: u64,
-    offered: Instant,
 }
 
 impl Lane {
@@ -167,7 +161,7 @@ impl Lane {
         bell: Arc<Bell>,
     ) -> Self {
         let consumer = Some(consumer);
-        Lane { consumer, shared, runner, orders, notes, bell, owned: Vec::new(), turn: 0, failures: 0, offered: clock::tick() }
+        Lane { consumer, shared, runner, orders, notes, bell, owned: Vec::new(), turn: 0 }
     }
 
     fn obey(&mut self) -> Option<Polled> {
@@ -180,8 +174,8 @@ impl Lane {
                     next: read_from,
                     done: read_from,
                     floor,
-                    offered: floor,
-                    at_end: false,
+                    asked: floor,
+                    end: 0,
                     term,
                     ours,
                 });
@@ -226,70 +220,23 @@ impl Lane {
         }
     }
 
-    /// Offers what is done and not yet offered to the coordinator, without waiting.
-    fn offer(&mut self) -> Result<()> {
-        let Some(consumer) = &self.consumer else { return Ok(()) };
-        let mut list = TopicPartitionList::new();
+    /// Hands what is done to the committer, without waiting.
+    fn offer(&mut self) {
         for owned in &mut self.owned {
-            if let Some(due) = owned.due(&self.shared).filter(|due| *due > owned.offered) {
-                let added = list.add_partition_offset(&self.shared.topic, owned.partition, KafkaOffset::Offset(due));
-                added.map_err(|error| explain(STAGE, &self.shared.client, &self.shared.topic, "commit", &error))?;
-                owned.offered = due;
-            }
-        }
-        if list.count() == 0 {
-            return Ok(());
-        }
-        self.offered = clock::tick();
-        match consumer.commit(&list, CommitMode::Async) {
-            Ok(()) => Ok(()),
-            Err(error) if verdict(&error) == Verdict::Config => {
-                Err(explain(STAGE, &self.shared.client, &self.shared.topic, "commit offsets", &error))
-            }
-            Err(error) => {
-                tracing::debug!(%error, "a commit failed and will be tried again");
-                self.shared.note_failed_commit();
-                Ok(())
+            if let Some(due) = owned.due().filter(|due| *due > owned.asked) {
+                self.shared.desk.ask(owned.partition, due, &owned.ours);
+                owned.asked = due;
             }
         }
     }
 
-    /// Offers again what a failed commit left open, and ends that need no record.
-    fn settle(&mut self) -> Result<()> {
-        if clock::tick().duration_since(self.offered) < AGAIN {
-            // Ends of partitions without further records are offered at once; a repeat costs nothing.
-            return if self.shared.ends.is_some() { self.offer() } else { Ok(()) };
-        }
-        let acked = self.shared.acked();
-        if acked.failures != self.failures {
-            self.failures = acked.failures;
-            for owned in &mut self.owned {
-                owned.offered = acked.offsets.get(&owned.partition).copied().unwrap_or(owned.floor);
-            }
-        }
-        drop(acked);
-        self.offer()
-    }
-
-    /// Waits until everything due of the partitions that `which` picks is acknowledged, offering it again if need be.
-    fn wait_committed(&mut self, which: impl Fn(&Owned) -> bool) -> Result<()> {
-        let deadline = clock::tick() + LAST_COMMIT;
-        loop {
-            let due = self.owned.iter().filter(|owned| which(owned));
-            let due = due.filter_map(|owned| Some((owned.partition, owned.due(&self.shared)?))).collect::<Vec<_>>();
-            if due.is_empty() {
-                return Ok(());
-            }
-            let step = deadline.min(clock::tick() + AGAIN);
-            let all = |acked: &super::Acked| due.iter().all(|(partition, due)| acked.offsets.get(partition) >= Some(due));
-            if self.shared.wait_acked(step, all) {
-                return Ok(());
-            }
-            if clock::tick() >= deadline || self.shared.failed.load(Ordering::Acquire) {
-                tracing::warn!("the last offsets could not be committed; their records will be read again");
-                return Ok(());
-            }
-            self.settle()?;
+    /// Waits (bounded) until everything due of the partitions that `which` picks is committed.
+    fn wait_committed(&self, which: impl Fn(&Owned) -> bool) {
+        let due = self.owned.iter().filter(|owned| which(owned));
+        let due = due.filter_map(|owned| Some((owned.partition, owned.due()?))).collect::<Vec<_>>();
+        let all = |acked: &BTreeMap<i32, i64>| due.iter().all(|(partition, due)| acked.get(partition) >= Some(due));
+        if !due.is_empty() && !self.shared.wait_acked(clock::tick() + LAST_COMMIT, all) {
+            tracing::warn!("the last offsets could not be committed; their records will be read again");
         }
     }
 
@@ -321,7 +268,8 @@ impl Feed for Lane {
             if self.take(max, input)? {
                 return Ok(Polled::Records);
             }
-            self.settle()?;
+            // The end of a partition may be due without a record.
+            self.offer();
             let now = clock::tick();
             let left = deadline.get_or_insert(now + wait).saturating_duration_since(now);
             if left.is_zero() {
@@ -338,8 +286,9 @@ impl Feed for Lane {
                 owned.done = owned.done.max(offset.0.min(owned.next));
             }
         }
-        self.offer()?;
-        self.wait_committed(|owned| owned.queue.is_none())
+        self.offer();
+        self.wait_committed(|owned| owned.queue.is_none());
+        Ok(())
     }
 
     fn released(&mut self, partition: Partition) {
@@ -359,9 +308,10 @@ impl Feed for Lane {
     }
 
     fn close(&mut self) -> Result<()> {
-        let committed = self.offer().and_then(|()| self.wait_committed(|_| true));
+        self.offer();
+        self.wait_committed(|_| true);
         self.leave();
-        committed
+        Ok(())
     }
 }
 

@@ -1,17 +1,18 @@
-//! What librdkafka calls back: rebalances are noted for the control thread, results of commits for the lanes.
+//! What librdkafka calls back: rebalances are noted for the control thread, ends of partitions for the lanes.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
+use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 
-use super::{STAGE, Shared};
-use crate::link::kafka::{Bridge, Verdict, explain, verdict};
+use super::Shared;
+use crate::link::kafka::Bridge;
 
 /// A rebalance that the control thread has to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,24 @@ pub(super) enum Rebalance {
     Assign(Vec<i32>),
     /// The group takes these partitions.
     Revoke(Vec<i32>),
+}
+
+thread_local! {
+    /// Offset of the partition end that this thread is being told of. `KafkaError::PartitionEOF`, which follows on the same thread, has
+    /// the partition only; the text given to `ClientContext::error` has the offset.
+    static END: Cell<Option<i64>> = const { Cell::new(None) };
+}
+
+/// The offset of the end that `poll` on this thread has just reported.
+pub(super) fn end_offset() -> Option<i64> {
+    END.take()
+}
+
+/// Reads `... reached end of partition at offset 42 (HighwaterMark 42)`. Another wording gives `None`, which costs no more than a
+/// committed offset that stays below trailing control records of transactions.
+fn end_in(reason: &str) -> Option<i64> {
+    let (_, rest) = reason.split_once("reached end of partition at offset ")?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// The consumer's context.
@@ -54,6 +73,10 @@ impl ClientContext for Watch {
     fn stats(&self, _: Statistics) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(Code::PartitionEOF) {
+            END.set(end_in(reason));
+            return;
+        }
         self.bridge.failed(&error, reason);
     }
 }
@@ -72,23 +95,16 @@ impl ConsumerContext for Watch {
         let numbers = partitions.elements_for_topic(&self.shared.topic).iter().map(|element| element.partition()).collect();
         self.noted().push_back(if assign { Rebalance::Assign(numbers) } else { Rebalance::Revoke(numbers) });
     }
+}
 
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        let mut failed = result.err().filter(|error| error.rdkafka_error_code() != Some(Code::NoOffset));
-        for element in offsets.elements_for_topic(&self.shared.topic) {
-            match (element.error(), element.offset()) {
-                (Ok(()), Offset::Offset(offset)) if failed.is_none() => self.shared.note_acked(element.partition(), offset),
-                (Err(error), _) => failed = Some(error),
-                _ => {}
-            }
-        }
-        if let Some(error) = failed {
-            if verdict(&error) == Verdict::Config {
-                self.shared.fail(explain(STAGE, &self.shared.client, &self.shared.topic, "commit offsets", &error));
-            } else {
-                tracing::debug!(%error, "a commit failed and will be tried again");
-            }
-            self.shared.note_failed_commit();
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_offset_of_an_end_is_read_from_its_text() {
+        let text = "Fetch from broker 1 reached end of partition at offset 12277 (HighwaterMark 12280)";
+        assert_eq!(end_in(text), Some(12277));
+        assert_eq!(end_in("Fetch from broker 1 failed at offset 3"), None);
     }
 }
