@@ -47,8 +47,10 @@ pub enum Command {
     Demo(demo::Args),
     /// Fill a file or the pipeline's topic with a generated stream whose law is known.
     Generate {
+        /// The pipeline.
         #[command(flatten)]
         pipeline: PipelineArgs,
+        /// What to generate.
         #[command(flatten)]
         args: generate::Args,
     },
@@ -59,6 +61,7 @@ pub enum Command {
     Run(run::Args),
     /// Report every fault of a pipeline file, its model and its schema at once.
     Check {
+        /// The pipeline.
         #[command(flatten)]
         pipeline: PipelineArgs,
         /// Also look whether broker, topics, files and sinks can be reached.

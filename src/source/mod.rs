@@ -21,8 +21,6 @@ use crate::data::input::Input;
 use crate::data::positions::Positions;
 use crate::link::kafka::Client;
 
-#[cfg(feature = "kafka")]
-pub mod kafka;
 
 /// Where records come from, as the plan has checked it.
 #[derive(Clone, Debug, PartialEq)]
