@@ -18,11 +18,14 @@ pub mod cli;
 pub mod data;
 pub mod decode;
 pub mod features;
+#[cfg(feature = "fit")]
+pub mod fit;
 pub mod head;
 pub mod link;
 pub mod model;
 pub mod order;
 pub mod pipeline;
+pub mod run;
 pub mod sink;
 pub mod source;
 pub mod state;

@@ -1,4 +1,115 @@
-//! One file per command; here only what they share.
+//! One file per command; here only what they share: the arguments, logging and the way out.
 
+pub mod check;
+pub mod demo;
+#[cfg(feature = "fit")]
+pub mod fit;
 pub mod generate;
+pub mod model;
 pub mod progress;
+pub mod run;
+pub mod summary;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::base::error::Result;
+use crate::pipeline::{self, Purpose};
+
+/// Forecasts on irregular event streams: one recurrent or point-process state per key, from Kafka to Kafka or Parquet.
+#[derive(Debug, Parser)]
+#[command(name = "meantime", version, about, long_about = None, max_term_width = 110)]
+#[command(after_help = "Start with `meantime demo`: no Kafka, no network, one minute.\n\
+    Exit codes: 0 fine, 1 a check failed, 2 usage, 69 a dependency is unreachable, 75 try again, 78 configuration, 130 interrupted.")]
+pub struct Cli {
+    /// How log lines are written to stderr.
+    #[arg(long, value_enum, default_value_t = Log::Text, global = true)]
+    pub log: Log,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Log {
+    /// One line of text each.
+    Text,
+    /// One JSON object each.
+    Json,
+}
+
+/// The commands, in the order in which a newcomer meets them.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the main job without Kafka: generated events -> features -> model -> forecasts in Parquet, and a summary.
+    Demo(demo::Args),
+    /// Fill a file or the pipeline's topic with a generated stream whose law is known.
+    Generate {
+        /// The pipeline.
+        #[command(flatten)]
+        pipeline: PipelineArgs,
+        /// What to generate.
+        #[command(flatten)]
+        args: generate::Args,
+    },
+    /// Train a model package on your own history: Parquet or NDJSON files.
+    #[cfg(feature = "fit")]
+    Fit(fit::Args),
+    /// Run a pipeline: read records, keep a state per key, write forecasts.
+    Run(run::Args),
+    /// Report every fault of a pipeline file, its model and its schema at once.
+    Check {
+        /// The pipeline.
+        #[command(flatten)]
+        pipeline: PipelineArgs,
+        /// Also look whether broker, topics, files and sinks can be reached.
+        #[arg(long)]
+        connect: bool,
+    },
+    /// Look into, verify or time a model package.
+    #[command(subcommand)]
+    Model(model::Command),
+}
+
+/// A pipeline and changes to it, as most commands take them.
+#[derive(Debug, clap::Args)]
+pub struct PipelineArgs {
+    /// The pipeline file, or the folder that holds a pipeline.toml.
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: PathBuf,
+    /// Change a value of the file, such as `--set source.topic=other`. May be given several times.
+    #[arg(long = "set", value_name = "A.B=VALUE")]
+    pub sets: Vec<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever the command reports; the exit code is `Error::exit_code`.
+pub fn execute(cli: Cli) -> Result<()> {
+    start_logging(cli.log);
+    match cli.command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Generate { pipeline, args } => {
+            let plan = pipeline::load(&pipeline.pipeline, &pipeline.sets, Purpose::Generate)?;
+            generate::run(&plan, &args)
+        }
+        #[cfg(feature = "fit")]
+        Command::Fit(args) => fit::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Check { pipeline, connect } => check::run(&pipeline.pipeline, &pipeline.sets, connect),
+        Command::Model(command) => model::run(&command),
+    }
+}
+
+fn start_logging(log: Log) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MEANTIME_LOG").unwrap_or_else(|_| "warn,meantime=info".into());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A second start (in tests) finds a logger in place; that is fine.
+    let _ = match log {
+        Log::Text => builder.compact().try_init(),
+        Log::Json => builder.json().try_init(),
+    };
+}

@@ -12,7 +12,7 @@ use crate::base::time::EventTime;
 pub struct MarkChance {
     /// Index into `Identity::marks`.
     pub mark: u32,
-    /// Its probability.
+    /// Its probability; NaN where the row has none, and then the row's list is empty when written.
     pub p: f32,
 }
 
@@ -96,6 +96,42 @@ impl Forecasts {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.event_times.is_empty()
+    }
+
+    /// Keeps the rows for which `keep` says so.
+    pub fn retain(&mut self, keep: &[bool]) {
+        fn only<T>(values: &mut Vec<T>, keep: &[bool]) {
+            let mut flags = keep.iter();
+            values.retain(|_| flags.next().copied().unwrap_or(true));
+        }
+        fn only_texts(texts: &mut TextColumn, keep: &[bool]) {
+            let mut kept = TextColumn::default();
+            for (row, _) in keep.iter().enumerate().filter(|(_, keep)| **keep) {
+                kept.push_from(texts, row);
+            }
+            *texts = kept;
+        }
+        only_texts(&mut self.keys, keep);
+        only_texts(&mut self.event_ids, keep);
+        only(&mut self.event_times, keep);
+        only(&mut self.partitions, keep);
+        only(&mut self.offsets, keep);
+        only(&mut self.n_events, keep);
+        for column in [&mut self.gap_s, &mut self.surprise_time, &mut self.surprise_mark, &mut self.residual, &mut self.score] {
+            only(column, keep);
+        }
+        self.next_times.iter_mut().for_each(|column| only(column, keep));
+        self.p_within.iter_mut().for_each(|column| only(column, keep));
+        only(&mut self.p_never, keep);
+        only(&mut self.intensity_now, keep);
+        only(&mut self.flags, keep);
+        let per_row = self.marks_per_row;
+        let mut entry = 0;
+        self.next_marks.retain(|_| {
+            let row = entry / per_row.max(1);
+            entry += 1;
+            keep.get(row).copied().unwrap_or(true)
+        });
     }
 
     /// Removes all rows and keeps the memory.

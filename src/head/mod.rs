@@ -1,6 +1,35 @@
 //! Model outputs to laws of the next time and mark, and the surprise of the event that arrived.
+//!
+//! Each row is computed from that row alone, so that no batch changes a bit, and with this crate's own exponential and logarithm, so that no
+//! machine does. Bad parameters (NaN, infinity) give empty fields and the flag `not_finite`, never a panic.
 
+mod elementary;
+mod law;
+mod marks;
+mod mixture;
+mod normal;
+#[cfg(test)]
+mod reference;
+mod score;
+mod solve;
+
+use std::collections::BTreeSet;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::base::error::{Error, Result};
+use crate::base::limits::MAX_MARKS;
+use crate::base::number::u32_of;
 use crate::base::time::{EventTime, Gap};
+use crate::data::flags::Flags;
+use crate::data::forecasts::Forecasts;
+use crate::data::law::{HeadSpec, ScoreLink};
+use crate::data::outputs::Outputs;
+use law::{Law, Setting};
+
+/// Most components of a mixture.
+pub const MAX_COMPONENTS: usize = 256;
 
 /// What the pipeline asks of a law.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,3 +52,179 @@ pub struct Arrivals<'a> {
     /// Its mark as an index into the head's marks; `None` without marks, or where it is missing or unknown.
     pub marks: &'a [Option<u32>],
 }
+
+/// Turns outputs into forecasts. One per lane: it holds buffers that are used again.
+#[derive(Clone, Debug)]
+pub struct Head {
+    kind: Kind,
+    width: usize,
+    marks: HashMap<Box<[u8]>, u32, FixedState>,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    LognormalMixture(Box<Law>),
+    Score(ScoreLink),
+}
+
+impl Head {
+    /// A head for a package's `[head]` and what the pipeline asks of it.
+    ///
+    /// # Errors
+    /// Of configuration: a number of components, marks, a gap, a resolution, a quantile or a horizon that is out of its bounds, a mark that
+    /// stands twice, or more next marks asked for than the head has. A score head has no law: it leaves the columns of asked
+    /// quantiles and horizons empty.
+    pub fn new(spec: &HeadSpec, asks: Asks) -> Result<Head> {
+        check_asks(spec, &asks)?;
+        let kind = match spec {
+            HeadSpec::LognormalMixture { components, time_unit, min_gap, resolution, marks, .. } => {
+                check_mixture(*components, *min_gap, *resolution, marks)?;
+                let setting = Setting { components: *components, unit: *time_unit, min_gap: *min_gap, resolution: *resolution };
+                Kind::LognormalMixture(Box::new(Law::new(setting, &asks.quantiles, &asks.horizons, asks.marks)))
+            }
+            HeadSpec::Score { link, .. } => Kind::Score(*link),
+        };
+        let marks = spec.marks().iter().enumerate().map(|(i, name)| (name.as_bytes().into(), u32_of(i))).collect();
+        Ok(Head { kind, width: spec.width(), marks })
+    }
+
+    /// Floats per event that the head reads.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Whether it scores the arrived event against the law published before it, and so needs `Outputs::before`.
+    #[must_use]
+    pub fn scores_arrivals(&self) -> bool {
+        matches!(self.kind, Kind::LognormalMixture(_))
+    }
+
+    /// Whether it gives a law of the next mark.
+    #[must_use]
+    pub fn has_marks(&self) -> bool {
+        !self.marks.is_empty()
+    }
+
+    /// Index of a mark among the head's marks.
+    #[must_use]
+    pub fn mark_index(&self, mark: &[u8]) -> Option<u32> {
+        self.marks.get(mark).copied()
+    }
+
+    /// Appends the head's columns for every arrival to `into`: `surprise_time`, `surprise_mark`, `residual`, `score`, `next_times`, `p_never`,
+    /// `p_within`, `next_marks` and `intensity_now`, NaN (or `None`) where it has none, so that all columns have the same length.
+    /// Sets `marks_per_row`, and the flag `not_finite` among the last rows of `into.flags`, which the caller has pushed already; all other
+    /// columns are the caller's. Next marks of a row that is not finite have `p` NaN.
+    ///
+    /// `outputs` has a row per arrival: `after`, and `before` if the head scores arrivals.
+    ///
+    /// # Panics
+    /// If the columns do not have the lengths said above: a defect of the caller.
+    pub fn forecasts(&mut self, arrivals: &Arrivals<'_>, outputs: &Outputs, into: &mut Forecasts) {
+        let rows = arrivals.times.len();
+        assert!(outputs.width == self.width && outputs.after.len() == rows * self.width, "one row of parameters per arrival");
+        assert!(into.flags.len() >= rows, "the flags of the arrivals come before their forecasts");
+        let flags = into.flags.len() - rows;
+        let width = self.width;
+        let after = outputs.after.chunks_exact(width);
+        match &mut self.kind {
+            Kind::LognormalMixture(law) => {
+                assert!(outputs.before.len() == outputs.after.len(), "a law scores arrivals, so it is given the rows before them");
+                assert!(arrivals.gaps.len() == rows && arrivals.marks.len() == rows, "arrivals are columns of equal length");
+                into.marks_per_row = law.marks_per_row();
+                let arrived = arrivals.times.iter().zip(arrivals.gaps.iter().zip(arrivals.marks));
+                for (row, ((time, (gap, mark)), (before, after))) in arrived.zip(outputs.before.chunks_exact(width).zip(after)).enumerate()
+                {
+                    let surprise = law.surprise(*gap, *mark, before);
+                    into.surprise_time.push(surprise.time);
+                    into.surprise_mark.push(surprise.mark);
+                    into.residual.push(surprise.residual);
+                    into.score.push(f64::NAN);
+                    let next = law.next(*time, after, into);
+                    add_flags(into, flags + row, surprise.flags.with(next));
+                }
+            }
+            Kind::Score(link) => {
+                into.marks_per_row = 0;
+                for (row, output) in after.enumerate() {
+                    let score = output.first().and_then(|output| score::score(*output, *link));
+                    into.surprise_time.push(f64::NAN);
+                    into.surprise_mark.push(f64::NAN);
+                    into.residual.push(f64::NAN);
+                    into.score.push(score.unwrap_or(f64::NAN));
+                    push_no_time(into);
+                    add_flags(into, flags + row, if score.is_some() { Flags::NONE } else { Flags::NOT_FINITE });
+                }
+            }
+        }
+    }
+}
+
+fn add_flags(into: &mut Forecasts, row: usize, flags: Flags) {
+    if let Some(all) = into.flags.get_mut(row) {
+        *all = all.with(flags);
+    }
+}
+
+/// Appends a row without a law of time.
+fn push_no_time(into: &mut Forecasts) {
+    into.next_times.iter_mut().for_each(|column| column.push(None));
+    into.p_within.iter_mut().for_each(|column| column.push(f64::NAN));
+    into.p_never.push(f64::NAN);
+    into.intensity_now.push(f64::NAN);
+}
+
+fn check_asks(spec: &HeadSpec, asks: &Asks) -> Result<()> {
+    if let Some(q) = asks.quantiles.iter().find(|q| !(**q > 0.0 && **q < 1.0)) {
+        return Err(
+            Error::config("head", format!("quantile {q} is not between 0 and 1")).help("write forecast.quantiles such as [0.1, 0.5, 0.9]")
+        );
+    }
+    if let Some((a, b)) = asks.quantiles.iter().zip(asks.quantiles.iter().skip(1)).find(|(a, b)| a >= b) {
+        return Err(Error::config("head", format!("quantile {b} does not lie above the one before it, {a}"))
+            .help("write forecast.quantiles in ascending order, each once"));
+    }
+    if let Some(horizon) = asks.horizons.iter().find(|horizon| **horizon <= Gap::ZERO) {
+        return Err(Error::config("head", format!("horizon of {} s is not above 0", horizon.seconds()))
+            .help("write forecast.horizons such as [\"1h\", \"24h\"]"));
+    }
+    let known = spec.marks().len();
+    if asks.marks > known {
+        return Err(Error::config("head", format!("{} next marks are asked for, the model has {known}", asks.marks))
+            .help(format!("set forecast.marks to at most {known}")));
+    }
+    Ok(())
+}
+
+fn check_mixture(components: usize, min_gap: f64, resolution: Option<f64>, marks: &[String]) -> Result<()> {
+    let fault = |text: String, help: &str| Err(Error::config("head", text).help(format!("in [head] of model.toml, {help}")));
+    if !(1..=MAX_COMPONENTS).contains(&components) {
+        return fault(format!("components = {components}; allowed are 1 to {MAX_COMPONENTS}"), "set components to what the graph gives");
+    }
+    if !(min_gap > 0.0 && min_gap.is_finite()) {
+        return fault(
+            format!("min_gap = {min_gap} is not above 0 and finite"),
+            "set min_gap to the smallest gap the clock can tell, in time_unit",
+        );
+    }
+    if let Some(width) = resolution
+        && !(width > 0.0 && width.is_finite())
+    {
+        return fault(
+            format!("resolution = {width} is not above 0 and finite"),
+            "set resolution to the width of a clock tick, in time_unit, or leave it out",
+        );
+    }
+    if marks.len() > MAX_MARKS {
+        return fault(format!("{} marks; at most {MAX_MARKS} are allowed", marks.len()), "join rare marks into one");
+    }
+    let mut seen = BTreeSet::new();
+    if let Some(twice) = marks.iter().find(|mark| !seen.insert(mark.as_str())) {
+        return fault(format!("mark `{twice}` stands twice"), "name each mark once");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

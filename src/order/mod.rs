@@ -1,4 +1,13 @@
-//! Event-time order and clock hygiene.
+//! Event-time order and clock hygiene: which events are released, in which order, and what the watermark is.
+//!
+//! Per partition, a deterministic function of its records. The watermark is the latest event time seen, except that
+//! one record alone never moves it by more than `max_future_skew`: a larger step needs a second record that agrees.
+
+mod hold;
+mod watermark;
+
+pub use hold::Order;
+pub use watermark::Watermark;
 
 use crate::base::time::Gap;
 

@@ -1,5 +1,6 @@
 //! The plan: what will run, checked and bounded. Built from the file as written, all faults reported together.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::model::manifest::Manifest;
 use crate::{decode, head, order, sink, source, state};
 
 /// A checked pipeline.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Plan {
     /// Name of the pipeline.
     pub name: String,
@@ -50,6 +51,22 @@ pub struct Plan {
     pub max_batch: usize,
     /// What `fit` trains.
     pub fit: FitPlan,
+}
+
+impl fmt::Debug for Plan {
+    /// Only what cannot hold a secret: names and places may come from the environment, client settings are passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan")
+            .field("format", &self.format)
+            .field("order", &self.order)
+            .field("state", &self.state)
+            .field("asks", &self.asks)
+            .field("commit_every", &self.commit_every)
+            .field("max_bad_ratio", &self.max_bad_ratio)
+            .field("lanes", &self.lanes)
+            .field("max_batch", &self.max_batch)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The `[fit]` table, checked.

@@ -1,0 +1,188 @@
+//! `meantime fit`: history -> model package.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::PipelineArgs;
+use super::summary::grouped;
+use crate::base::clock;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::number::f64_of_count;
+use crate::fit::card::number;
+use crate::fit::{self, Package, Report, Step};
+use crate::model::Mismatch;
+use crate::pipeline::plan::Plan;
+use crate::pipeline::{self, Purpose};
+use crate::source::{self, FileSettings, Opening, Settings};
+
+/// Between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+/// Marks on a bar.
+const BAR: u64 = 1000;
+
+/// Arguments of `fit`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// History to learn from: Parquet or NDJSON files, or patterns of them (in quotes). By default the pipeline's own source, if that is files or
+    /// a generated stream.
+    #[arg(long, value_name = "GLOB", num_args = 1..)]
+    from: Vec<String>,
+    /// Folder of the model package: a new one, an empty one, or an earlier package, which is replaced.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Most passes over the training events, over `fit.epochs`.
+    #[arg(long)]
+    epochs: Option<u32>,
+    /// Size of the recurrent state, over `fit.hidden`.
+    #[arg(long)]
+    hidden: Option<u32>,
+    /// Seed of weights and shuffles, over `fit.seed`.
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// Fits a package, writes it, and prints its figures to stdout.
+///
+/// # Errors
+/// The pipeline or the folder is refused, the history cannot be read or learnt from, or the package cannot be written.
+pub fn run(args: &Args) -> Result<()> {
+    fit::check_folder(&args.out)?;
+    let mut sets = args.pipeline.sets.clone();
+    let mut over = |name: &str, value: Option<String>| sets.extend(value.map(|value| format!("fit.{name}={value}")));
+    over("epochs", args.epochs.map(|value| value.to_string()));
+    over("hidden", args.hidden.map(|value| value.to_string()));
+    over("seed", args.seed.map(|value| value.to_string()));
+    let plan = pipeline::load(&args.pipeline.pipeline, &sets, Purpose::Fit)?;
+    let source = history(&plan, &args.from)?;
+    let opening = Opening { lanes: 1, fields: plan.field_names(), ..Opening::default() };
+    let mut feed = source::open(&source, &opening)?.into_iter().next().ok_or_else(|| Error::internal("fit", "the source gave no feed"))?;
+    let started = clock::tick();
+    let mut watch = Watch::start();
+    let (package, report) = fit::fit(&plan, &mut *feed, &mut |step| watch.show(&step))?;
+    watch.stop();
+    let mismatch = fit::write(&package, &args.out)?;
+    let mut out = io::stdout().lock();
+    summary(&mut out, args, &package, &report, mismatch, started.elapsed()).map_err(|e| Error::io("fit", std::path::Path::new("stdout"), e))
+}
+
+/// Where the history comes from.
+fn history(plan: &Plan, from: &[String]) -> Result<Settings> {
+    if from.is_empty() {
+        return match &plan.source {
+            Settings::Kafka(_) => Err(Error::new(Kind::Usage, "fit", "the pipeline reads from Kafka, and `fit` reads files")
+                .help("name Parquet or NDJSON files of the topic's history with --from")),
+            other => Ok(other.clone()),
+        };
+    }
+    let mut paths = Vec::new();
+    for pattern in from {
+        let found = glob::glob(pattern)
+            .map_err(|e| Error::new(Kind::Usage, "fit", format!("--from {pattern} is not a pattern: {e}")).help("quote it; `*`, `?`, `[..]` and `**` are known"))?;
+        let before = paths.len();
+        for path in found {
+            paths.push(path.map_err(|e| Error::new(Kind::Config, "fit", e.to_string()).caused_by(e))?);
+        }
+        if paths.len() == before {
+            return Err(Error::config("fit", format!("--from {pattern}: there is no such file")).help("paths are relative to the current folder"));
+        }
+    }
+    Ok(Settings::File(FileSettings { paths }))
+}
+
+fn summary(out: &mut dyn Write, args: &Args, package: &Package, report: &Report, mismatch: Mismatch, elapsed: Duration) -> io::Result<()> {
+    let count = |n: usize| grouped(u64::try_from(n).unwrap_or(u64::MAX));
+    let folder = args.out.display();
+    writeln!(out, "{}: {} events of {} keys, {:.0} s", package.manifest.name, count(report.events), count(report.keys), elapsed.as_secs_f64())?;
+    if report.rejected > 0 {
+        writeln!(out, "{} records could not be used and were left out", count(report.rejected))?;
+    }
+    if let Some(unit) = report.time_unit {
+        writeln!(out, "\ngaps: negative log-likelihood, nats per event, in `{}`", unit.name())?;
+        writeln!(out, "  {:<6} {:>10} {:>10} {:>14} {:>14}", "split", "events", "model", "constant rate", "no history")?;
+        for (figures, time) in report.parts.iter().filter_map(|figures| figures.time.map(|time| (figures, time))) {
+            let cells = [time.nll, time.constant_rate, time.history_free].map(number);
+            writeln!(out, "  {:<6} {:>10} {:>10} {:>14} {:>14}", figures.part.name(), count(figures.events), cells[0], cells[1], cells[2])?;
+        }
+    }
+    if report.parts.iter().any(|figures| figures.mark.is_some()) {
+        writeln!(out, "\nmarks: log-loss, nats per event")?;
+        writeln!(out, "  {:<6} {:>10} {:>10} {:>14}", "split", "events", "model", "frequencies")?;
+        for (figures, mark) in report.parts.iter().filter_map(|figures| figures.mark.map(|mark| (figures, mark))) {
+            writeln!(out, "  {:<6} {:>10} {:>10} {:>14}", figures.part.name(), count(mark.events), number(mark.log_loss), number(mark.frequencies))?;
+        }
+    }
+    if report.parts.iter().any(|figures| figures.score.is_some()) {
+        writeln!(out, "\nscore: log-loss in nats per event, average precision")?;
+        writeln!(out, "  {:<6} {:>10} {:>10} {:>10} {:>10} {:>18}", "split", "events", "positive", "model", "share", "average precision")?;
+        for (figures, score) in report.parts.iter().filter_map(|figures| figures.score.map(|score| (figures, score))) {
+            let positive = format!("{:.3} %", score.positive * 100.0);
+            let cells = [score.log_loss, score.share, score.average_precision].map(number);
+            writeln!(
+                out,
+                "  {:<6} {:>10} {:>10} {:>10} {:>10} {:>18}",
+                figures.part.name(),
+                count(figures.events),
+                positive,
+                cells[0],
+                cells[1],
+                cells[2]
+            )?;
+        }
+    }
+    writeln!(out, "\npass {} of {} made was the best on {}; the exported step is within {:.0e} of the trainer", report.best_epoch, report.epochs, report.chosen_by.name(), mismatch.outputs.max(mismatch.states))?;
+    writeln!(out, "package: {folder} (figures and limits in {folder}/CARD.md)")?;
+    writeln!(out, "next:    meantime run {}", args.pipeline.pipeline.display())
+}
+
+/// Shows how far the fit is: a bar on a terminal, a line every ten seconds elsewhere.
+struct Watch {
+    bar: Option<ProgressBar>,
+    started: Instant,
+    last_line: Option<Instant>,
+}
+
+impl Watch {
+    fn start() -> Self {
+        let bar = io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(BAR);
+            bar.set_style(ProgressStyle::with_template("{bar:30} {percent:>3}% {msg} ETA {eta}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        Watch { bar, started: clock::tick(), last_line: None }
+    }
+
+    /// Passes are counted as if all were made; stopping early only makes it end sooner than it says.
+    fn show(&mut self, step: &Step) {
+        let (share, text) = match step {
+            Step::Reading(records, Some(left)) => {
+                let all = f64_of_count(*records) + f64_of_count(usize::try_from(*left).unwrap_or(usize::MAX));
+                (f64_of_count(*records) / all.max(1.0), format!("reading: {records} records"))
+            }
+            Step::Reading(records, None) => (0.0, format!("reading: {records} records")),
+            Step::Training(at) => {
+                let best = at.best.map(|best| format!(", best {best:.4}")).unwrap_or_default();
+                let share = (f64_of_count(at.epoch) - 1.0 + at.fraction) / f64_of_count(at.epochs.max(1));
+                (share, format!("pass {}/{}: loss {:.4}{best}", at.epoch, at.epochs, at.train))
+            }
+            Step::Scoring => (1.0, "computing the figures".to_owned()),
+        };
+        if let Some(bar) = &self.bar {
+            bar.set_position(u64::try_from(crate::base::number::i64_of(share * f64_of_count(usize::try_from(BAR).unwrap_or(0)))).unwrap_or(0));
+            bar.set_message(text);
+        } else if self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY) {
+            self.last_line = Some(clock::tick());
+            tracing::info!(done = format!("{:.0}%", share * 100.0), seconds = self.started.elapsed().as_secs(), "{text}");
+        }
+    }
+
+    fn stop(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

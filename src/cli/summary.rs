@@ -1,0 +1,131 @@
+//! What a run prints when it ends, and the line that shows how far it is.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::base::clock;
+use crate::run::{Calibration, Counts};
+
+/// Shows progress while lanes run: a line that moves on a terminal, one log line every ten seconds elsewhere.
+pub struct Watch {
+    started: Instant,
+    last_line: Instant,
+    bar: Option<ProgressBar>,
+    total: Option<u64>,
+}
+
+impl Watch {
+    /// Starts the clock. `total`: records to come, where that is known.
+    #[must_use]
+    pub fn start(total: Option<u64>) -> Self {
+        let now = clock::tick();
+        let bar = io::stderr().is_terminal().then(|| {
+            let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+            let template = if total.is_some() { "{bar:30} {percent:>3}% {msg} ETA {eta}" } else { "{spinner} {msg}" };
+            bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        Watch { started: now, last_line: now, bar, total }
+    }
+
+    /// Shows the counts as they are now.
+    pub fn show(&mut self, counts: &Counts) {
+        let records = counts.records.load(Relaxed);
+        let rate = per_second(records, self.started.elapsed());
+        let (forecasts, replayed, dead) = (counts.forecasts.load(Relaxed), counts.replayed.load(Relaxed), counts.dead_letters());
+        if let Some(bar) = &self.bar {
+            bar.set_position(records);
+            bar.set_message(format!("{records} records, {forecasts} forecasts, {dead} dead letters, {rate:.0}/s"));
+        } else if self.last_line.elapsed() >= Duration::from_secs(10) {
+            self.last_line = clock::tick();
+            let (keys, backlog) = (counts.keys.load(Relaxed), counts.backlog.load(Relaxed));
+            tracing::info!(records, forecasts, replayed, dead_letters = dead, keys, backlog, per_second = rate.round(), total = self.total, "progress");
+        }
+    }
+
+    /// Ends the display and says how long it took.
+    #[must_use]
+    pub fn stop(self) -> Duration {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+        self.started.elapsed()
+    }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn per_second(count: u64, elapsed: Duration) -> f64 {
+    count as f64 / elapsed.as_secs_f64().max(1e-9)
+}
+
+/// Writes the summary of a run.
+///
+/// # Errors
+/// The writer fails.
+pub fn write(out: &mut dyn Write, counts: &Counts, calibration: Option<&Calibration>, elapsed: Duration) -> io::Result<()> {
+    let records = counts.records.load(Relaxed);
+    let mut row = |name: &str, value: String| writeln!(out, "  {name:<26} {value}");
+    row("records read", grouped(records))?;
+    row("forecasts written", grouped(counts.forecasts.load(Relaxed)))?;
+    if counts.replayed.load(Relaxed) > 0 {
+        row("replayed silently", grouped(counts.replayed.load(Relaxed)))?;
+    }
+    let reasons: Vec<String> = counts.dead_by_reason().map(|(reason, n)| format!("{reason} {}", grouped(n))).collect();
+    let reasons = if reasons.is_empty() { String::new() } else { format!("  ({})", reasons.join(", ")) };
+    row("dead letters", format!("{}{reasons}", grouped(counts.dead_letters())))?;
+    let (keys, bytes) = (counts.keys.load(Relaxed), counts.bytes.load(Relaxed));
+    let per_key = bytes.checked_div(keys).unwrap_or(0);
+    row("keys", format!("{}  ({per_key} bytes of state each)", grouped(keys)))?;
+    row("time", format!("{:.2} s, {} records/s", elapsed.as_secs_f64(), grouped_f(per_second(records, elapsed))))?;
+    let Some(calibration) = calibration else { return Ok(()) };
+    let mut mean = |name: &str, (sum, n): (f64, usize), note: &str| -> io::Result<()> {
+        if n == 0 {
+            return Ok(());
+        }
+        let mean = sum / crate::base::number::f64_of_count(n);
+        writeln!(out, "  {name:<26} {mean:.4}{note}")
+    };
+    mean("mean surprise of time", calibration.surprise_time, " nats per event")?;
+    mean("mean surprise of mark", calibration.surprise_mark, " nats per event")?;
+    mean("mean residual", calibration.residual, "  (1 if the law is right)")?;
+    mean("mean score", calibration.score, "")?;
+    if let Some(shares) = calibration.shares() {
+        writeln!(out, "  calibration: share of next events that came before the forecast quantile")?;
+        for (q, share) in calibration.quantiles.iter().zip(shares) {
+            writeln!(out, "    q{:<5} {share:.3}", q * 100.0)?;
+        }
+    }
+    Ok(())
+}
+
+/// 1234567 as 1,234,567.
+#[must_use]
+pub fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn grouped_f(value: f64) -> String {
+    grouped(value.max(0.0).round() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_grouped_in_threes() {
+        assert_eq!([0, 12, 123, 1234, 1_234_567].map(grouped), ["0", "12", "123", "1,234", "1,234,567"]);
+    }
+}

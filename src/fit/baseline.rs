@@ -1,0 +1,231 @@
+//! What a model has to beat, from the train split alone: the constant-rate law, the mixture that knows no history, and frequencies. The
+//! mixture and the frequencies are also where training starts.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::history::{History, Part};
+use super::loss::{Objective, Target};
+use super::normal::{HALF_LN_2PI, ln_sum_exp};
+use crate::base::number::{f32_of, f64_of_count, index};
+
+/// Most gaps the mixture is fitted to; a longer history is thinned evenly.
+const MOST_GAPS: usize = 50_000;
+/// Passes of expectation maximisation.
+const PASSES: usize = 80;
+/// Narrowest component, in ln(gap): a few per cent of the gap. Narrower ones are ties, not law.
+const NARROWEST: f64 = 0.03;
+
+/// Laws and frequencies that use no history.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Baseline {
+    objective: Objective,
+    /// Events per unit of time.
+    rate: f64,
+    /// Parameters of the mixture, 3K.
+    mixture: Vec<f32>,
+    /// ln of the smoothed frequency of each mark.
+    marks: Vec<f64>,
+    /// Share of positive labels.
+    share: f64,
+}
+
+impl Baseline {
+    /// Fits all to the train split.
+    #[must_use]
+    pub fn fit(history: &History, objective: &Objective, seed: u64) -> Self {
+        let mut baseline = Baseline { objective: *objective, rate: 1.0, mixture: Vec::new(), marks: Vec::new(), share: 0.5 };
+        match *objective {
+            Objective::Law { components, min_gap, resolution, marks } => {
+                let gaps: Vec<f64> = history.gaps_of(Part::Train).map(|gap| gap.max(min_gap)).collect();
+                baseline.rate = f64_of_count(gaps.len().max(1)) / gaps.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+                baseline.mixture = mixture(&gaps, components, resolution, seed);
+                let mut counts = vec![0.5; marks];
+                for mark in history.marks_of(Part::Train) {
+                    if let Some(count) = counts.get_mut(index(mark)) {
+                        *count += 1.0;
+                    }
+                }
+                let total: f64 = counts.iter().sum();
+                baseline.marks = counts.iter().map(|count| (count / total).ln()).collect();
+            }
+            Objective::Score => {
+                let (mut positive, mut all) = (0.5, 1.0);
+                for label in history.labels_of(Part::Train) {
+                    positive += label;
+                    all += 1.0;
+                }
+                baseline.share = positive / all;
+            }
+        }
+        baseline
+    }
+
+    /// Outputs of a network that ignores its input: where training starts.
+    #[must_use]
+    pub fn bias(&self) -> Vec<f32> {
+        match self.objective {
+            Objective::Law { .. } => self.mixture.iter().copied().chain(self.marks.iter().map(|ln| f32_of(*ln))).collect(),
+            Objective::Score => vec![f32_of((self.share / (1.0 - self.share)).ln())],
+        }
+    }
+
+    /// -ln of the constant-rate law at a gap: rate e^(-rate t), or the probability of the tick.
+    #[must_use]
+    pub fn constant_rate(&self, gap: f64) -> f64 {
+        let Objective::Law { min_gap, resolution, .. } = self.objective else { return f64::NAN };
+        let gap = gap.max(min_gap);
+        match resolution {
+            None => self.rate * gap - self.rate.ln(),
+            Some(width) => {
+                let low = (gap - 0.5 * width).max(0.0);
+                self.rate * low - (-(-self.rate * (gap + 0.5 * width - low)).exp_m1()).ln()
+            }
+        }
+    }
+
+    /// -ln of the mixture without history at a gap.
+    #[must_use]
+    pub fn history_free(&self, gap: f64) -> f64 {
+        let Objective::Law { components, min_gap, resolution, .. } = self.objective else { return f64::NAN };
+        let law = Objective::Law { components, min_gap, resolution, marks: 0 };
+        let mut slope = vec![0f32; law.width()];
+        law.row(&self.mixture, &Target { gap, ..Target::NONE }, &mut slope).total()
+    }
+
+    /// -ln of the frequency of a mark; NaN for one that is not known.
+    #[must_use]
+    pub fn mark(&self, mark: u32) -> f64 {
+        self.marks.get(index(mark)).map_or(f64::NAN, |ln| -ln)
+    }
+
+    /// -ln of the share of the label.
+    #[must_use]
+    pub fn label(&self, label: f64) -> f64 {
+        -(label * self.share.ln() + (1.0 - label) * (1.0 - self.share).ln())
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Component {
+    ln_weight: f64,
+    mean: f64,
+    scale: f64,
+}
+
+impl Component {
+    fn joint(&self, x: f64) -> f64 {
+        let z = (x - self.mean) / self.scale;
+        self.ln_weight - self.scale.ln() - 0.5 * z * z - HALF_LN_2PI
+    }
+}
+
+/// Expectation maximisation for a mixture of normals of ln(gap), started at slices of the sorted gaps. Gaps of a coarse clock are first spread
+/// evenly over their tick.
+fn mixture(gaps: &[f64], components: usize, resolution: Option<f64>, seed: u64) -> Vec<f32> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let every = gaps.len().div_ceil(MOST_GAPS).max(1);
+    let mut logs: Vec<f64> = gaps
+        .iter()
+        .step_by(every)
+        .map(|gap| match resolution {
+            Some(width) => {
+                let low = (gap - 0.5 * width).max(0.0);
+                (low + (gap + 0.5 * width - low) * random.random::<f64>().max(1e-3)).ln()
+            }
+            None => gap.ln(),
+        })
+        .collect();
+    logs.sort_by(f64::total_cmp);
+    let spread = moments(&logs).1.max(NARROWEST);
+    let slice = logs.len().div_ceil(components).max(1);
+    let mut parts: Vec<Component> = logs
+        .chunks(slice)
+        .map(|chunk| {
+            let (mean, scale) = moments(chunk);
+            Component { ln_weight: 0.0, mean, scale: scale.max(spread / f64_of_count(components)).max(NARROWEST) }
+        })
+        .collect();
+    let overall = Component { ln_weight: 0.0, mean: moments(&logs).0, scale: spread };
+    parts.resize(components, overall);
+    let even = -f64_of_count(components).ln();
+    parts.iter_mut().for_each(|part| part.ln_weight = even);
+    for _ in 0..PASSES {
+        let mut sums = vec![(1e-9f64, 0.0f64, 0.0f64); components];
+        for x in &logs {
+            let joints: Vec<f64> = parts.iter().map(|part| part.joint(*x)).collect();
+            let total = ln_sum_exp(joints.iter().copied());
+            for ((sum, joint), part) in sums.iter_mut().zip(&joints).zip(&parts) {
+                let share = (joint - total).exp();
+                let from_mean = x - part.mean;
+                *sum = (sum.0 + share, sum.1 + share * from_mean, sum.2 + share * from_mean * from_mean);
+            }
+        }
+        let all: f64 = sums.iter().map(|sum| sum.0).sum();
+        for (part, (weight, first, second)) in parts.iter_mut().zip(sums) {
+            let shift = first / weight;
+            part.ln_weight = (weight / all).max(1e-6).ln();
+            part.scale = (second / weight - shift * shift).max(0.0).sqrt().max(NARROWEST);
+            part.mean += shift;
+        }
+    }
+    let column = |value: fn(&Component) -> f64| parts.iter().map(move |part| f32_of(value(part))).collect::<Vec<f32>>();
+    [column(|part| part.ln_weight), column(|part| part.mean), column(|part| part.scale.ln())].concat()
+}
+
+/// Mean and standard deviation; zeros for nothing.
+#[must_use]
+pub fn moments(values: &[f64]) -> (f64, f64) {
+    let n = f64_of_count(values.len().max(1));
+    let mean = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|value| (value - mean) * (value - mean)).sum::<f64>() / n;
+    (mean, variance.sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history(gaps: &[f64]) -> History {
+        let n = gaps.len() + 1;
+        let gaps_next = gaps.iter().copied().chain([f64::NAN]).collect();
+        History { width: 0, keys: vec![0..n], gaps_next, parts: vec![Part::Train; n], ..History::default() }
+    }
+
+    fn mean(values: impl Iterator<Item = f64>) -> f64 {
+        let values: Vec<f64> = values.collect();
+        values.iter().sum::<f64>() / values.len() as f64
+    }
+
+    #[test]
+    fn exponential_gaps_give_the_entropy_of_the_exponential_law() {
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let gaps: Vec<f64> = (0..20_000).map(|_| -(1.0 - random.random::<f64>()).ln() / 2.0).collect();
+        let objective = Objective::Law { components: 8, min_gap: 1e-9, resolution: None, marks: 0 };
+        let baseline = Baseline::fit(&history(&gaps), &objective, 1);
+        let entropy = 1.0 - 2f64.ln();
+        assert!((mean(gaps.iter().map(|gap| baseline.constant_rate(*gap))) - entropy).abs() < 0.02);
+        assert!((mean(gaps.iter().map(|gap| baseline.history_free(*gap))) - entropy).abs() < 0.02);
+    }
+
+    #[test]
+    fn coarse_gaps_are_given_probabilities_of_their_ticks() {
+        let mut random = ChaCha8Rng::seed_from_u64(2);
+        let gaps: Vec<f64> = (0..20_000).map(|_| (-(1.0 - random.random::<f64>()).ln() * 3.0).round()).collect();
+        let objective = Objective::Law { components: 4, min_gap: 1e-3, resolution: Some(1.0), marks: 0 };
+        let baseline = Baseline::fit(&history(&gaps), &objective, 1);
+        let total = |law: &dyn Fn(f64) -> f64| (0..200).map(|day| (-law(f64::from(day))).exp()).sum::<f64>();
+        assert!((total(&|gap| baseline.constant_rate(gap)) - 1.0).abs() < 1e-9);
+        assert!((total(&|gap| baseline.history_free(gap)) - 1.0).abs() < 1e-3);
+        let (rate, free) = (mean(gaps.iter().map(|g| baseline.constant_rate(*g))), mean(gaps.iter().map(|g| baseline.history_free(*g))));
+        assert!((rate - free).abs() < 0.03, "{rate} {free}");
+    }
+
+    #[test]
+    fn a_handful_of_equal_gaps_gives_finite_parameters() {
+        for gaps in [vec![], vec![2.0], vec![2.0; 5]] {
+            assert!(mixture(&gaps, 8, None, 0).iter().all(|v| v.is_finite()), "{gaps:?}");
+            assert_eq!(mixture(&gaps, 8, None, 0).len(), 24);
+        }
+    }
+}

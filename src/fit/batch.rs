@@ -1,0 +1,104 @@
+//! Sequences to batches and windows: keys of like length side by side, cut into windows that carry the state on.
+
+use candle_core::{Device, Result, Tensor};
+use rand::Rng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+use super::history::{History, Part};
+use super::loss::{Objective, Target};
+use crate::base::number::{count_of, f64_of_count};
+
+/// Steps of a window: how far back a gradient reaches.
+pub const WINDOW: usize = 64;
+/// Most keys side by side.
+const MAX_ROWS: usize = 256;
+/// Events of a window that batches aim at: few enough for many updates per pass, enough for the matrix products to be worth it.
+const EVENTS_PER_UPDATE: usize = 4096;
+
+/// First event and number of events of a key that are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    /// Position of its first event.
+    pub start: usize,
+    /// Events up to and including the last one that counts.
+    pub len: usize,
+}
+
+/// The keys that have events scored in `part`, each up to the last such event.
+#[must_use]
+pub fn sequences(history: &History, objective: &Objective, part: Part) -> Vec<Sequence> {
+    let last = |range: &std::ops::Range<usize>| range.clone().rev().find(|event| history.scored_in(*event, objective) == Some(part));
+    let found = history.keys.iter().filter_map(|range| last(range).map(|last| Sequence { start: range.start, len: last + 1 - range.start }));
+    found.collect()
+}
+
+/// Groups sequences of like length; longest first within a group. With `random`, lengths are blurred by up to a fifth and groups come in
+/// random order, so that every pass sees other neighbours.
+#[must_use]
+pub fn groups(sequences: &[Sequence], mut random: Option<&mut ChaCha8Rng>) -> Vec<Vec<Sequence>> {
+    let mut blurred: Vec<(usize, Sequence)> = sequences
+        .iter()
+        .map(|sequence| {
+            let blur = random.as_deref_mut().map_or(1.0, |random| 1.0 + 0.2 * random.random::<f64>());
+            (count_of(f64_of_count(sequence.len) * blur * 16.0), *sequence)
+        })
+        .collect();
+    blurred.sort_by_key(|(len, sequence)| (std::cmp::Reverse(*len), sequence.start));
+    let mut groups: Vec<Vec<Sequence>> = Vec::new();
+    let mut rest: &[(usize, Sequence)] = &blurred;
+    while let Some((_, first)) = rest.first() {
+        let rows = (EVENTS_PER_UPDATE / first.len.clamp(1, WINDOW)).clamp(1, MAX_ROWS).min(rest.len());
+        let (group, after) = rest.split_at(rows);
+        let mut group: Vec<Sequence> = group.iter().map(|(_, sequence)| *sequence).collect();
+        group.sort_by_key(|sequence| std::cmp::Reverse(sequence.len));
+        groups.push(group);
+        rest = after;
+    }
+    if let Some(random) = random {
+        groups.shuffle(random);
+    }
+    groups
+}
+
+/// A window of a group: the first `rows` sequences still run.
+pub struct Window {
+    /// Feature rows `[T, B, F]`; zeros after a sequence's end.
+    pub x: Tensor,
+    /// Sequences that are still running, B.
+    pub rows: usize,
+    /// The event of each `[T, B]` cell; `None` after a sequence's end.
+    pub events: Vec<Option<usize>>,
+}
+
+impl Window {
+    /// Targets of all cells, in the order of the outputs `[T * B, P]`.
+    #[must_use]
+    pub fn targets(&self, history: &History, objective: &Objective, part: Part) -> Vec<Target> {
+        self.events.iter().map(|event| event.map_or(Target::NONE, |event| history.target(event, objective, part))).collect()
+    }
+}
+
+/// The window of a group that begins at step `from`; `None` past the longest sequence. Needs the group longest first.
+///
+/// # Errors
+/// Never for a history whose rows have its width.
+pub fn window(history: &History, group: &[Sequence], from: usize) -> Result<Option<Window>> {
+    let Some(longest) = group.first().map(|sequence| sequence.len).filter(|len| *len > from) else { return Ok(None) };
+    let steps = (longest - from).min(WINDOW);
+    let rows = group.iter().take_while(|sequence| sequence.len > from).count();
+    let mut x = Vec::with_capacity(steps * rows * history.width);
+    let mut events = Vec::with_capacity(steps * rows);
+    for step in from..from + steps {
+        for sequence in group.iter().take(rows) {
+            if step < sequence.len {
+                x.extend_from_slice(history.row(sequence.start + step));
+                events.push(Some(sequence.start + step));
+            } else {
+                x.resize(x.len() + history.width, 0.0);
+                events.push(None);
+            }
+        }
+    }
+    Ok(Some(Window { x: Tensor::from_vec(x, (steps, rows, history.width), &Device::Cpu)?, rows, events }))
+}

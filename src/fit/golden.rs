@@ -1,0 +1,98 @@
+//! Golden events: a few keys from their first event on, with the rows, states and outputs that the trainer computed.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, Float64Array, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field};
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+
+use super::autograd;
+use super::batch::Sequence;
+use super::cell::Network;
+use super::export::STATE;
+use super::history::Part;
+use super::read::{Prepared, Seen};
+use super::train::forward;
+use crate::base::error::{Error, Result};
+use crate::base::number::index;
+use crate::data::events::Column;
+use crate::data::schema::EventSchema;
+use crate::features::recipe::Recipe;
+
+/// Keys shown.
+const KEYS: usize = 4;
+/// Events shown of each.
+const EVENTS: usize = 16;
+
+/// The table of golden events: `key`, `event_time`, the fields that the recipe and the mark need, `x`, `state.h`, `outputs`. Key by key, in order of
+/// time.
+///
+/// # Errors
+/// Never for a prepared history and its own network.
+pub fn table(network: &Network, seen: &Seen, prepared: &Prepared, schema: &EventSchema, recipe: &Recipe) -> Result<RecordBatch> {
+    let history = &prepared.history;
+    let shown = shown(seen, prepared);
+    let (mut rows, mut x, mut states, mut outputs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for range in &shown {
+        let sequence = Sequence { start: range.start, len: range.len() };
+        forward(network, history, &[sequence], &mut |event, output, state| {
+            rows.push(prepared.rows.get(event).map_or(0, |row| index(*row)));
+            x.extend_from_slice(history.row(event));
+            states.extend_from_slice(state);
+            outputs.extend_from_slice(output);
+        })
+        .map_err(autograd)?;
+    }
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let keys: StringArray = rows.iter().map(|row| Some(text(seen.events.keys.bytes_at(*row)))).collect();
+    let times: TimestampMicrosecondArray = rows.iter().map(|row| seen.events.times.get(*row).map(|time| time.0)).collect();
+    let mut columns: Vec<(String, ArrayRef)> =
+        vec![("key".to_owned(), Arc::new(keys)), ("event_time".to_owned(), Arc::new(times.with_timezone("UTC")))];
+    let needed = recipe.fields();
+    for (at, (field, column)) in schema.fields.iter().zip(&seen.events.columns).enumerate() {
+        let wanted = needed.iter().any(|need| need.name == field.name) || schema.mark == Some(at);
+        if !wanted || columns.iter().any(|(name, _)| *name == field.name) {
+            continue;
+        }
+        let array: ArrayRef = match column {
+            Column::Number(values) => {
+                Arc::new(rows.iter().map(|row| values.get(*row).copied().filter(|v| !v.is_nan())).collect::<Float64Array>())
+            }
+            Column::Text(values) => Arc::new(rows.iter().map(|row| values.get(*row).map(text)).collect::<StringArray>()),
+        };
+        columns.push((field.name.clone(), array));
+    }
+    let fault = |e: ArrowError| Error::internal("fit", e.to_string()).caused_by(e);
+    columns.push(("x".to_owned(), list(x, rows.len()).map_err(fault)?));
+    columns.push((format!("state.{STATE}"), list(states, rows.len()).map_err(fault)?));
+    columns.push(("outputs".to_owned(), list(outputs, rows.len()).map_err(fault)?));
+    RecordBatch::try_from_iter(columns).map_err(fault)
+}
+
+/// The first keys of the train split that have more than one event (any, if there are none), each cut to its first events. A key that expired
+/// shows what came before.
+fn shown(seen: &Seen, prepared: &Prepared) -> Vec<Range<usize>> {
+    let slot = |event: usize| prepared.rows.get(event).and_then(|row| seen.slots.get(index(*row))).copied();
+    let ranges = &prepared.history.keys;
+    let first = |i: usize, range: &Range<usize>| match i.checked_sub(1).and_then(|before| ranges.get(before)) {
+        Some(before) => slot(before.start) != slot(range.start),
+        None => true,
+    };
+    let cut = |range: &Range<usize>| range.start..range.end.min(range.start + EVENTS);
+    let train = |range: &Range<usize>| prepared.history.parts.get(range.start) == Some(&Part::Train);
+    let mut found: Vec<Range<usize>> =
+        ranges.iter().enumerate().filter(|(i, range)| first(*i, range) && range.len() > 1 && train(range)).map(|(_, r)| cut(r)).take(KEYS).collect();
+    if found.is_empty() {
+        found = ranges.iter().take(KEYS).map(cut).collect();
+    }
+    found
+}
+
+/// `[n, width]` floats as a fixed-size list column.
+fn list(values: Vec<f32>, n: usize) -> std::result::Result<ArrayRef, ArrowError> {
+    let width = i32::try_from(values.len() / n.max(1)).unwrap_or(i32::MAX);
+    let item = Arc::new(Field::new("item", DataType::Float32, false));
+    Ok(Arc::new(FixedSizeListArray::try_new(item, width, Arc::new(Float32Array::from(values)), None)?))
+}

@@ -1,0 +1,141 @@
+//! The package as values, and as a folder that appears whole or not at all.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use arrow::record_batch::RecordBatch;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use sha2::{Digest, Sha256};
+
+use crate::base::error::{Error, Result};
+use crate::features::recipe::Recipe;
+use crate::model::manifest::Manifest;
+use crate::model::{self, Mismatch};
+
+/// Largest difference between the ONNX step and the trainer on the golden events, absolute or relative to the value.
+pub const TOLERANCE: f32 = 1e-5;
+/// The files of a package, all of which are listed in `SHA256SUMS`.
+const FILES: [&str; 5] = ["model.onnx", "model.toml", "features.toml", "golden.parquet", "CARD.md"];
+const SUMS: &str = "SHA256SUMS";
+
+/// Everything a package holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Package {
+    /// `model.toml`.
+    pub manifest: Manifest,
+    /// `features.toml`.
+    pub recipe: Recipe,
+    /// `model.onnx`.
+    pub graph: Vec<u8>,
+    /// `golden.parquet`.
+    pub golden: RecordBatch,
+    /// `CARD.md`.
+    pub card: String,
+}
+
+/// Refuses a folder that must not be overwritten: one that holds something and is not a model package, or a file. To be asked before training.
+///
+/// # Errors
+/// As above.
+pub fn check_folder(folder: &Path) -> Result<()> {
+    if folder.as_os_str().is_empty() || folder.file_name().is_none() {
+        return Err(Error::config("fit", format!("`{}` is not the name of a folder that can be written", folder.display())));
+    }
+    if !folder.exists() {
+        return Ok(());
+    }
+    let entries = fs::read_dir(folder).map_err(|e| Error::io("fit", folder, e).help("--out must name a folder"))?;
+    let names: Vec<String> = entries.filter_map(|entry| entry.ok()).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let known = |name: &String| FILES.contains(&name.as_str()) || name == SUMS;
+    if let Some(stranger) = names.iter().find(|name| !known(name)) {
+        return Err(Error::config("fit", format!("the folder holds `{stranger}`, which is not part of a model package"))
+            .at(folder.display().to_string())
+            .help("name an empty folder, one that does not exist yet, or a model package that is to be replaced"));
+    }
+    Ok(())
+}
+
+/// Writes the package beside `folder`, loads it as the stage would, compares its step with the trainer, and only then puts it in place.
+/// Returns how far the step is from the trainer.
+///
+/// # Errors
+/// The folder is refused (`check_folder`), a file cannot be written, or the package does not load or does not match.
+pub fn write(package: &Package, folder: &Path) -> Result<Mismatch> {
+    check_folder(folder)?;
+    let beside = |ending: &str| -> PathBuf {
+        let mut name = folder.file_name().unwrap_or_default().to_owned();
+        name.push(ending);
+        folder.with_file_name(name)
+    };
+    let (draft, old) = (beside(".new"), beside(".old"));
+    for path in [&draft, &old] {
+        if path.exists() {
+            fs::remove_dir_all(path).map_err(|e| Error::io("fit", path, e))?;
+        }
+    }
+    fs::create_dir_all(&draft).map_err(|e| Error::io("fit", &draft, e))?;
+    let mismatch = write_files(package, &draft).and_then(|()| verify(&draft));
+    let mismatch = match mismatch {
+        Ok(mismatch) => mismatch,
+        Err(error) => {
+            // The draft is of no use to anybody; that it cannot be removed would only hide the reason.
+            let _ = fs::remove_dir_all(&draft);
+            return Err(error);
+        }
+    };
+    let rename = |from: &Path, to: &Path| fs::rename(from, to).map_err(|e| Error::io("fit", to, e));
+    let replaces = folder.exists();
+    if replaces {
+        rename(folder, &old)?;
+    }
+    rename(&draft, folder)?;
+    if replaces {
+        fs::remove_dir_all(&old).map_err(|e| Error::io("fit", &old, e))?;
+    }
+    Ok(mismatch)
+}
+
+fn write_files(package: &Package, folder: &Path) -> Result<()> {
+    let golden = parquet(&package.golden)?;
+    let contents: [Vec<u8>; 5] = [
+        package.graph.clone(),
+        package.manifest.to_toml()?.into_bytes(),
+        package.recipe.to_toml()?.into_bytes(),
+        golden,
+        package.card.clone().into_bytes(),
+    ];
+    let mut sums = String::new();
+    for (name, bytes) in FILES.iter().zip(&contents) {
+        let path = folder.join(name);
+        fs::write(&path, bytes).map_err(|e| Error::io("fit", &path, e))?;
+        let sum: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        sums.push_str(&format!("{sum}  {name}\n"));
+    }
+    let path = folder.join(SUMS);
+    fs::write(&path, sums).map_err(|e| Error::io("fit", &path, e))
+}
+
+fn verify(folder: &Path) -> Result<Mismatch> {
+    let mismatch = model::Package::load(folder)?.mismatch;
+    if mismatch.outputs > TOLERANCE || mismatch.states > TOLERANCE {
+        let text = format!(
+            "the exported step differs from the trainer by {:e} (outputs) and {:e} (states) on the golden events; allowed is {TOLERANCE:e}",
+            mismatch.outputs, mismatch.states
+        );
+        return Err(Error::internal("fit", text));
+    }
+    Ok(mismatch)
+}
+
+fn parquet(table: &RecordBatch) -> Result<Vec<u8>> {
+    let fault = |e: parquet::errors::ParquetError| Error::internal("fit", e.to_string()).caused_by(e);
+    let level = ZstdLevel::try_new(9).map_err(fault)?;
+    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, table.schema(), Some(properties)).map_err(fault)?;
+    writer.write(table).map_err(fault)?;
+    writer.close().map_err(fault)?;
+    Ok(bytes)
+}

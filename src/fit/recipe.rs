@@ -1,0 +1,126 @@
+//! The recipe and its constants, from the train split alone.
+
+use std::collections::HashMap;
+
+use super::baseline::moments;
+use super::read::Seen;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::number::{count_of, f64_of_count};
+use crate::base::time::TimeUnit;
+use crate::data::schema::EventSchema;
+use crate::features::recipe::{DecayScale, Encoding, FORMAT, GapScale, NumericScale, Recipe, Spec, Statistic};
+use crate::pipeline::plan::FitPlan;
+
+/// Most values of a category that get a column of their own; rarer ones share `unknown`.
+const MOST_CATEGORIES: usize = 32;
+/// Most marks that get a column of their own.
+const MOST_MARKS: usize = 256;
+/// Fewest train events with a value before it gets a column.
+const FEWEST: usize = 5;
+/// A raw gap enters the row only if no train gap is longer than this many time units: a longer one would drown the other columns.
+const LONGEST_RAW: f64 = 20.0;
+
+/// Gaps of the train split and the units they are taken in.
+pub struct GapFacts<'a> {
+    /// Gaps in `unit`.
+    pub gaps: &'a [f64],
+    /// Unit of the law of time.
+    pub unit: TimeUnit,
+    /// Smallest gap whose logarithm is taken.
+    pub floor: f64,
+}
+
+/// Derives the recipe.
+///
+/// # Errors
+/// A field has no value at all in the train split, or is named twice in ways that contradict.
+pub fn derive(fit: &FitPlan, schema: &EventSchema, seen: &Seen, facts: &GapFacts<'_>) -> Result<Recipe> {
+    let mut columns = gap_columns(facts);
+    columns.push(Spec::IsFirst {});
+    for field in &fit.numeric {
+        numeric_columns(field, seen, schema, &mut columns)?;
+    }
+    let mark = schema.mark.and_then(|mark| schema.fields.get(mark)).map(|field| &field.name);
+    for field in fit.category.iter().chain(mark.filter(|mark| !fit.category.contains(mark))) {
+        let most = if Some(field) == mark { MOST_MARKS } else { MOST_CATEGORIES };
+        let vocabulary: Vec<String> = frequent(field, seen, schema, FEWEST).into_iter().take(most).collect();
+        if vocabulary.is_empty() {
+            return Err(Error::new(Kind::Data, "fit", format!("category `{field}` has no value that occurs {FEWEST} times in the train split"))
+                .help("check the field's name and its values, or leave it out of [fit] category"));
+        }
+        columns.push(Spec::Category { field: field.clone(), vocabulary, encoding: Encoding::OneHot, unknown: true });
+    }
+    columns.extend(fit.calendar.iter().map(|cycle| Spec::Calendar { cycle: *cycle, zone: fit.zone.clone() }));
+    for half_life in &fit.decay {
+        let decay = |field: Option<String>, statistic| Spec::Decay { field, statistic, half_life: half_life.clone(), scale: DecayScale::Log1p };
+        columns.push(decay(None, Statistic::Count));
+        columns.extend(fit.numeric.iter().map(|field| decay(Some(field.clone()), Statistic::Mean)));
+    }
+    let recipe = Recipe { format: FORMAT, columns };
+    recipe.check()?;
+    Ok(recipe)
+}
+
+fn gap_columns(facts: &GapFacts<'_>) -> Vec<Spec> {
+    let logs: Vec<f64> = facts.gaps.iter().map(|gap| gap.max(facts.floor).ln()).collect();
+    let (mean, std) = moments(&logs);
+    let gap = |scale| Spec::Gap { unit: facts.unit, scale, mean: 0.0, std: 1.0, floor: facts.floor, first: 0.0 };
+    let standard = Spec::Gap {
+        unit: facts.unit,
+        scale: GapScale::LogStandard,
+        mean,
+        std: if std > 1e-9 { std } else { 1.0 },
+        floor: facts.floor,
+        first: 0.0,
+    };
+    let longest = facts.gaps.iter().copied().fold(0.0, f64::max);
+    let second = if longest <= LONGEST_RAW { GapScale::Raw } else { GapScale::Log1p };
+    vec![standard, gap(second)]
+}
+
+/// A standardised column, and the logarithm beside it where the values are skewed and not negative.
+fn numeric_columns(field: &str, seen: &Seen, schema: &EventSchema, columns: &mut Vec<Spec>) -> Result<()> {
+    let all: Vec<f64> = seen.train_numbers(field, schema).collect();
+    let mut values: Vec<f64> = all.iter().copied().filter(|value| value.is_finite()).collect();
+    if values.is_empty() {
+        return Err(Error::new(Kind::Data, "fit", format!("numeric field `{field}` has no value in the train split"))
+            .help("check the field's name; a field of text belongs into [fit] category"));
+    }
+    values.sort_by(f64::total_cmp);
+    let quantile = |q: f64| values.get(count_of(q * f64_of_count(values.len() - 1))).copied().unwrap_or(0.0);
+    let (low, middle, high) = (quantile(0.001), quantile(0.5), quantile(0.999));
+    let clip = (low < high).then_some([low, high]);
+    let clipped: Vec<f64> = values.iter().map(|value| value.clamp(low, high)).collect();
+    let (mean, std) = moments(&clipped);
+    let std = if std > 1e-9 * mean.abs().max(1e-300) { std } else { 1.0 };
+    let missing_flag = values.len() < all.len();
+    columns.push(Spec::Numeric {
+        field: field.to_owned(),
+        scale: NumericScale::Standardise,
+        mean,
+        std,
+        clip,
+        missing: 0.0,
+        missing_flag,
+    });
+    if quantile(0.0) >= 0.0 && high > 5.0 * middle.max(1e-9) {
+        let scale = NumericScale::Log1p;
+        columns.push(Spec::Numeric { field: field.to_owned(), scale, mean: 0.0, std: 1.0, clip: None, missing: 0.0, missing_flag: false });
+    }
+    Ok(())
+}
+
+/// Values of a text field that occur at least `fewest` times in the train split, most frequent first, then by bytes.
+pub fn frequent(field: &str, seen: &Seen, schema: &EventSchema, fewest: usize) -> Vec<String> {
+    let mut counts: HashMap<&[u8], usize> = HashMap::new();
+    for value in seen.train_texts(field, schema).flatten() {
+        *counts.entry(value).or_default() += 1;
+    }
+    let mut found: Vec<(usize, &str)> = counts
+        .into_iter()
+        .filter(|(_, count)| *count >= fewest)
+        .filter_map(|(value, count)| std::str::from_utf8(value).ok().map(|value| (count, value)))
+        .collect();
+    found.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
+    found.into_iter().map(|(_, value)| value.to_owned()).collect()
+}

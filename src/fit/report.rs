@@ -1,0 +1,169 @@
+//! The figures of a fit, as values: per part of the history, beside what knows no history.
+
+use super::baseline::Baseline;
+use super::cell::Network;
+use super::history::{History, Part};
+use super::loss::Objective;
+use super::train::evaluate;
+use crate::base::error::Result;
+use crate::base::number::f64_of_count;
+use crate::base::time::TimeUnit;
+
+/// Figures of one part. Losses are means per event in nats; NaN where the part has none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figures {
+    /// Which part.
+    pub part: Part,
+    /// Events scored in it.
+    pub events: usize,
+    /// Of the law of time, if that is what was fitted.
+    pub time: Option<TimeFigures>,
+    /// Of the law of marks.
+    pub mark: Option<MarkFigures>,
+    /// Of the score.
+    pub score: Option<ScoreFigures>,
+}
+
+/// Negative log-likelihood of the gaps, in nats per event, with gaps in the model's time unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TimeFigures {
+    /// The model.
+    pub nll: f64,
+    /// An exponential law at the train split's rate.
+    pub constant_rate: f64,
+    /// The mixture that knows no history.
+    pub history_free: f64,
+}
+
+/// Log-loss of the marks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MarkFigures {
+    /// Events whose mark the model knows.
+    pub events: usize,
+    /// The model.
+    pub log_loss: f64,
+    /// The train split's frequencies.
+    pub frequencies: f64,
+}
+
+/// Quality of a score.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScoreFigures {
+    /// Share of positive labels.
+    pub positive: f64,
+    /// Log-loss of the model.
+    pub log_loss: f64,
+    /// Log-loss of the train split's share.
+    pub share: f64,
+    /// Average precision: mean precision over the positives, from the highest score down; a random order has the share of positives.
+    pub average_precision: f64,
+}
+
+/// All figures of a fit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Keys in the history.
+    pub keys: usize,
+    /// Events in the history.
+    pub events: usize,
+    /// Records that could not be used.
+    pub rejected: usize,
+    /// Figures of train, valid and test.
+    pub parts: Vec<Figures>,
+    /// Weights of the network.
+    pub weights: usize,
+    /// Passes made.
+    pub epochs: usize,
+    /// Pass whose weights were kept.
+    pub best_epoch: usize,
+    /// Part that chose it.
+    pub chosen_by: Part,
+    /// Unit of the gaps, if a law was fitted.
+    pub time_unit: Option<TimeUnit>,
+}
+
+impl Report {
+    /// Figures of a part.
+    #[must_use]
+    pub fn part(&self, part: Part) -> Option<&Figures> {
+        self.parts.iter().find(|figures| figures.part == part)
+    }
+}
+
+/// Figures of one part, by the trainer's forward pass.
+///
+/// # Errors
+/// Never for a history and a network of the same widths.
+pub fn figures(network: &Network, history: &History, objective: &Objective, baseline: &Baseline, part: Part) -> Result<Figures> {
+    let mut events = 0;
+    let (mut nll, mut constant_rate, mut history_free) = (0.0, 0.0, 0.0);
+    let (mut marks, mut mark_loss, mut frequencies) = (0, 0.0, 0.0);
+    let (mut label_loss, mut share, mut scored) = (0.0, 0.0, Vec::new());
+    evaluate(network, history, objective, part, &mut |event, outputs, terms| {
+        events += 1;
+        let target = history.target(event, objective, part);
+        if let Some(time) = terms.time {
+            nll += time;
+            constant_rate += baseline.constant_rate(target.gap);
+            history_free += baseline.history_free(target.gap);
+        }
+        if let (Some(loss), Some(mark)) = (terms.mark, target.mark) {
+            marks += 1;
+            mark_loss += loss;
+            frequencies += baseline.mark(mark);
+        }
+        if let (Some(loss), Some(logit)) = (terms.label, outputs.first()) {
+            label_loss += loss;
+            share += baseline.label(target.label);
+            scored.push((*logit, target.label > 0.5));
+        }
+    })?;
+    let n = f64_of_count(events);
+    let of = |sum: f64| sum / n;
+    let timed = matches!(objective, Objective::Law { .. });
+    Ok(Figures {
+        part,
+        events,
+        time: timed.then(|| TimeFigures { nll: of(nll), constant_rate: of(constant_rate), history_free: of(history_free) }),
+        mark: (!history.marks_next.is_empty() && timed).then(|| MarkFigures {
+            events: marks,
+            log_loss: mark_loss / f64_of_count(marks),
+            frequencies: frequencies / f64_of_count(marks),
+        }),
+        score: (!timed).then(|| ScoreFigures {
+            positive: f64_of_count(scored.iter().filter(|(_, positive)| *positive).count()) / n,
+            log_loss: of(label_loss),
+            share: of(share),
+            average_precision: average_precision(&mut scored),
+        }),
+    })
+}
+
+/// Sum over thresholds of (recall gained) x (precision there); equal scores share a threshold. NaN without positives. Sorts its argument.
+pub fn average_precision(scored: &mut [(f32, bool)]) -> f64 {
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let positives = f64_of_count(scored.iter().filter(|(_, positive)| *positive).count());
+    let (mut seen, mut found, mut sum) = (0.0, 0.0, 0.0);
+    for ties in scored.chunk_by(|a, b| a.0 == b.0) {
+        let gained = f64_of_count(ties.iter().filter(|(_, positive)| *positive).count());
+        seen += f64_of_count(ties.len());
+        found += gained;
+        sum += gained * found / seen;
+    }
+    sum / positives
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn average_precision_has_the_values_of_its_definition() {
+        let mut perfect = [(0.9, true), (0.1, false), (0.8, true)];
+        assert_eq!(average_precision(&mut perfect), 1.0);
+        let mut mixed = [(0.9, true), (0.8, false), (0.7, true), (0.6, false)];
+        assert!((average_precision(&mut mixed) - (1.0 + 2.0 / 3.0) / 2.0).abs() < 1e-12);
+        let mut tied = [(0.5, true), (0.5, false), (0.5, false), (0.5, false)];
+        assert_eq!(average_precision(&mut tied), 0.25);
+    }
+}

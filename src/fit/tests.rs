@@ -1,0 +1,226 @@
+//! A whole fit on streams with a known law: from a feed to a package on disk.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
+use arrow::record_batch::RecordBatch;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::base::offset::{Offset, Partition};
+use crate::data::input::{Input, Table};
+use crate::data::positions::Positions;
+use crate::data::schema::{EventSchema, Field, FieldKind, TimeFormat};
+use crate::pipeline::plan::Split;
+use crate::source::Polled;
+use crate::{decode, order, sink, source, state};
+
+/// A feed of one table.
+struct OneTable(Option<RecordBatch>);
+
+impl Feed for OneTable {
+    fn poll(&mut self, _max: usize, _wait: Duration, input: &mut Input) -> Result<Polled> {
+        Ok(match self.0.take() {
+            None => Polled::Ended,
+            Some(rows) => {
+                input.tables.push(Table { partition: Partition(0), first: Offset(0), rows });
+                Polled::Records
+            }
+        })
+    }
+    fn commit(&mut self, _positions: &Positions) -> Result<()> {
+        Ok(())
+    }
+    fn released(&mut self, _partition: Partition) {}
+    fn backlog(&self) -> Option<u64> {
+        None
+    }
+    fn close(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Events of 25 keys whose gaps alternate between 10 s and 1000 s (times a factor near 1), with the mark and the label saying which comes next.
+fn alternating(events: usize, seed: u64) -> RecordBatch {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut rows: Vec<(i64, String, i64, &str, f64, f64)> = Vec::new();
+    for key in 0..25 {
+        let (mut time, mut long) = (1_700_000_000.0 + f64::from(key), random.random::<bool>());
+        for _ in 0..events {
+            let next_long = !long;
+            let amount = if random.random::<f64>() < 0.1 { 500.0 } else { 20.0 + 10.0 * random.random::<f64>() };
+            let label = f64::from(u8::from(amount > 100.0));
+            rows.push(((time * 1e3) as i64, format!("k{key}"), key as i64, if next_long { "before_long" } else { "before_short" }, amount, label));
+            long = next_long;
+            time += if long { 1000.0 } else { 10.0 } * (0.9 + 0.2 * random.random::<f64>());
+        }
+    }
+    rows.sort_by(|a, b| (a.0, a.2).cmp(&(b.0, b.2)));
+    let columns: [(&str, ArrayRef); 5] = [
+        ("ts", Arc::new(rows.iter().map(|r| Some(r.0)).collect::<Int64Array>())),
+        ("key", Arc::new(rows.iter().map(|r| Some(r.1.clone())).collect::<StringArray>())),
+        ("what", Arc::new(rows.iter().map(|r| Some(r.3)).collect::<StringArray>())),
+        ("amount", Arc::new(rows.iter().map(|r| Some(r.4)).collect::<Float64Array>())),
+        ("label", Arc::new(rows.iter().map(|r| Some(r.5)).collect::<Float64Array>())),
+    ];
+    RecordBatch::try_from_iter(columns).unwrap()
+}
+
+fn plan(fields: &[(&str, FieldKind)], mark: Option<usize>, label: Option<usize>) -> Plan {
+    let schema = EventSchema {
+        key: "key".into(),
+        time: "ts".into(),
+        time_format: TimeFormat::Unit(TimeUnit::Millisecond),
+        id: None,
+        fields: fields.iter().map(|(name, kind)| Field { name: (*name).into(), kind: *kind }).collect(),
+        mark,
+        label,
+    };
+    Plan {
+        name: "test".into(),
+        folder: PathBuf::new(),
+        source: source::Settings::File(source::FileSettings { paths: Vec::new() }),
+        format: decode::Format::Parquet,
+        schema,
+        order: order::Settings { lateness: Gap::ZERO, max_future_skew: Gap(1), late: order::Late::Clamp },
+        package: PathBuf::new(),
+        model: None,
+        state: state::Settings { max_keys: 1000, expiry: None },
+        asks: crate::head::Asks::default(),
+        horizon_names: Vec::new(),
+        sink: sink::Settings::Ndjson { path: "-".into() },
+        sink_fields: Vec::new(),
+        commit_every: Duration::from_secs(1),
+        dead_letter: sink::Settings::Ndjson { path: "-".into() },
+        max_bad_ratio: 0.0,
+        lanes: 1,
+        max_batch: 1024,
+        fit: FitPlan {
+            numeric: Vec::new(),
+            category: Vec::new(),
+            calendar: Vec::new(),
+            zone: "UTC".into(),
+            decay: Vec::new(),
+            time_unit: None,
+            resolution: None,
+            hidden: 8,
+            components: 4,
+            epochs: 6,
+            patience: 6,
+            learning_rate: 0.02,
+            seed: 7,
+            split: Split::Key,
+        },
+    }
+}
+
+fn fitted(plan: &Plan, rows: RecordBatch) -> Result<(Package, Report)> {
+    fit(plan, &mut OneTable(Some(rows)), &mut |_| {})
+}
+
+#[test]
+fn a_fit_beats_what_knows_no_history_and_its_package_loads_and_matches() {
+    let plan = plan(&[("what", FieldKind::Text)], Some(0), None);
+    let (package, report) = fitted(&plan, alternating(60, 1)).unwrap();
+    assert_eq!(report.time_unit, Some(TimeUnit::Second));
+    for part in Part::SCORED {
+        let figures = report.part(part).unwrap();
+        let (time, mark) = (figures.time.unwrap(), figures.mark.unwrap());
+        assert_eq!(figures.events, 59 * if part == Part::Train { 15 } else { 5 });
+        assert!(time.nll < time.history_free - 0.4 && time.history_free < time.constant_rate, "{part:?} {time:?}");
+        assert!(mark.log_loss < 0.3 && mark.frequencies > 0.6, "{part:?} {mark:?}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("model");
+    let mismatch = write(&package, &out).unwrap();
+    assert!(mismatch.outputs <= package::TOLERANCE && mismatch.states <= package::TOLERANCE);
+    let loaded = crate::model::Package::load(&out).unwrap();
+    assert_eq!(loaded.golden.as_ref().unwrap().len(), 64);
+    let sizes: Vec<usize> = (0..=10).map(|power| 1 << power).chain([3, 5, 7, 100, 1000]).collect();
+    loaded.check_batches(&sizes).unwrap();
+    assert!(package.card.contains("| test |"), "{}", package.card);
+    let bytes: u64 = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    assert!(bytes < 200_000, "{bytes}");
+}
+
+#[test]
+fn a_score_finds_what_the_label_follows() {
+    let mut plan = plan(&[("amount", FieldKind::Number), ("label", FieldKind::Number)], None, Some(1));
+    plan.fit.numeric = vec!["amount".into()];
+    let (package, report) = fitted(&plan, alternating(60, 2)).unwrap();
+    let score = report.part(Part::Test).unwrap().score.unwrap();
+    assert!(score.average_precision > 0.95 && score.log_loss < 0.5 * score.share, "{score:?}");
+    assert_eq!(package.manifest.head.width(), 1);
+    let folder = tempfile::tempdir().unwrap();
+    write(&package, &folder.path().join("model")).unwrap();
+}
+
+#[test]
+fn the_same_seed_gives_the_same_package_and_another_one_does_not() {
+    let mut plan = plan(&[("what", FieldKind::Text)], Some(0), None);
+    plan.fit.epochs = 2;
+    let rows = alternating(30, 3);
+    let (one, two) = (fitted(&plan, rows.clone()).unwrap(), fitted(&plan, rows.clone()).unwrap());
+    assert_eq!(one, two);
+    plan.fit.seed = 8;
+    assert_ne!(one.0.graph, fitted(&plan, rows).unwrap().0.graph);
+}
+
+#[test]
+fn a_law_of_a_coarse_clock_is_one_of_probabilities() {
+    let mut plan = plan(&[], None, None);
+    plan.fit.resolution = Some(Gap(100_000_000));
+    plan.fit.time_unit = Some(TimeUnit::Second);
+    let (package, report) = fitted(&plan, alternating(40, 4)).unwrap();
+    let time = report.part(Part::Test).unwrap().time.unwrap();
+    assert!(time.nll >= 0.0 && time.nll < time.history_free, "{time:?}");
+    assert!(matches!(package.manifest.head, HeadSpec::LognormalMixture { resolution: Some(width), .. } if width == 100.0));
+}
+
+#[test]
+fn history_that_cannot_be_learnt_from_is_refused_with_the_reason() {
+    let law = plan(&[], None, None);
+    let text = |plan: &Plan, rows| fitted(plan, rows).unwrap_err().to_string();
+    assert!(text(&law, alternating(60, 1).slice(0, 0)).contains("no event"));
+    assert!(text(&law, alternating(3, 1)).contains("at least 100 are needed"));
+    let mut score = plan(&[("amount", FieldKind::Number), ("label", FieldKind::Number)], None, Some(1));
+    score.fit.numeric = vec!["amout".into()];
+    assert!(text(&score, alternating(10, 1)).contains("the nearest field that is read is `amount`"));
+    score.fit.numeric = vec!["label".into()];
+    assert!(text(&score, alternating(10, 1)).contains("also named as a feature"));
+    score.fit.numeric.clear();
+    score.schema.label = Some(0);
+    assert!(text(&score, alternating(60, 1)).contains("it must be 0 or 1"));
+    let mut field = plan(&[("what", FieldKind::Text)], None, None);
+    field.fit.split = Split::Field("what".into());
+    assert!(text(&field, alternating(60, 1)).contains("never says `train`; it says [\"before_long\", \"before_short\"]"));
+}
+
+#[test]
+fn a_folder_that_is_no_package_is_left_alone_and_a_package_is_replaced() {
+    let mut plan = plan(&[], None, None);
+    plan.fit.epochs = 1;
+    let (package, _) = fitted(&plan, alternating(30, 5)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("deep").join("model");
+    write(&package, &out).unwrap();
+    write(&package, &out).unwrap();
+    std::fs::write(out.join("thesis.tex"), "ten years of work").unwrap();
+    let error = write(&package, &out).unwrap_err().to_string();
+    assert!(error.contains("thesis.tex"), "{error}");
+    assert_eq!(std::fs::read_dir(out.parent().unwrap()).unwrap().count(), 1, "nothing is left beside the package");
+}
+
+#[test]
+fn a_split_by_time_scores_an_event_where_it_happened() {
+    let mut plan = plan(&[], None, None);
+    plan.fit.epochs = 1;
+    plan.fit.split = Split::Time { valid: None, test: None };
+    let (_, report) = fitted(&plan, alternating(50, 6)).unwrap();
+    let counts: Vec<usize> = report.parts.iter().map(|figures| figures.events).collect();
+    // 25 first events have no law before them; they lie in the train split.
+    assert_eq!(counts, [725, 250, 250]);
+}

@@ -1,0 +1,197 @@
+//! `golden.parquet`: events with the rows, states and outputs that the trainer computed for them.
+
+use std::fs::File;
+use std::path::Path;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Float32Type};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::manifest::Manifest;
+use super::step::{Memory, Model};
+use crate::base::error::{Error, Result};
+use crate::base::time::Gap;
+use crate::data::outputs::Outputs;
+
+/// Largest difference allowed between the graph and what the trainer computed, absolute or relative to the value.
+const TOLERANCE: f32 = 1e-4;
+
+/// The golden events of a package, sorted as they are applied: key by key, in time order.
+#[derive(Clone, Debug)]
+pub struct Golden {
+    /// All columns: `key`, `event_time`, the recipe's fields, `x`, `state.<input>`, `outputs`.
+    pub table: RecordBatch,
+    /// Key of each event.
+    pub keys: Vec<String>,
+    /// Microseconds of each event.
+    pub times: Vec<i64>,
+    /// `[n, F]` expected feature rows.
+    pub rows: Vec<f32>,
+    /// Per state `[n, floats]`: expected after the event.
+    pub states: Vec<Vec<f32>>,
+    /// `[n, width]` expected head parameters after the event.
+    pub outputs: Vec<f32>,
+}
+
+/// How far the graph is from the golden events.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Mismatch {
+    /// Largest difference of a head parameter.
+    pub outputs: f32,
+    /// Largest difference of a state.
+    pub states: f32,
+}
+
+impl Golden {
+    /// Reads the file; `Ok(None)` if there is none.
+    ///
+    /// # Errors
+    /// It is not Parquet, a column is missing, or a column has another type or width than the manifest says.
+    pub fn load(path: &Path, manifest: &Manifest, features: usize) -> Result<Option<Self>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let fault = |text: String| Error::config("model", text).at(path.display().to_string());
+        let file = File::open(path).map_err(|e| Error::io("model", path, e))?;
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(ParquetRecordBatchReaderBuilder::build);
+        let reader = reader.map_err(|e| fault(format!("not a Parquet file: {e}")))?;
+        let batches: Vec<RecordBatch> = reader.collect::<std::result::Result<_, _>>().map_err(|e| fault(e.to_string()))?;
+        let schema = batches.first().map(RecordBatch::schema).ok_or_else(|| fault("it holds no events".to_owned()))?;
+        let table = concat_batches(&schema, &batches).map_err(|e| fault(e.to_string()))?;
+        let floats = |name: &str, width: usize| floats(&table, name, width).map_err(&fault);
+        let mut states = Vec::new();
+        for state in &manifest.states {
+            states.push(floats(&format!("state.{}", state.input), state.floats())?);
+        }
+        let column = |name: &str, kind: DataType| {
+            let column = table.column_by_name(name).ok_or_else(|| fault(format!("there is no column `{name}`")))?;
+            arrow::compute::cast(column, &kind).map_err(|e| fault(format!("column `{name}`: {e}")))
+        };
+        let keys = column("key", DataType::Utf8)?;
+        let keys = keys.as_string::<i32>().iter().map(|key| key.unwrap_or_default().to_owned()).collect();
+        let times = column("event_time", DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None))?;
+        let times = times.as_primitive::<arrow::datatypes::TimestampMicrosecondType>().values().to_vec();
+        let (rows, outputs) = (floats("x", features)?, floats("outputs", manifest.head.width())?);
+        Ok(Some(Golden { keys, times, rows, states, outputs, table }))
+    }
+
+    /// Number of events.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Gap of each event since its key's previous row.
+    #[must_use]
+    pub fn gaps(&self) -> Vec<Option<Gap>> {
+        let before = std::iter::once(None).chain(self.keys.iter().zip(&self.times).map(Some));
+        self.keys.iter().zip(&self.times).zip(before).map(|((key, time), before)| before.filter(|(k, _)| *k == key).map(|(_, t)| Gap(time - t))).collect()
+    }
+
+    /// How often each row's key has occurred before.
+    #[must_use]
+    pub fn occurrences(&self) -> Vec<u32> {
+        let mut seen = std::collections::BTreeMap::new();
+        self.keys.iter().map(|key| { let n = seen.entry(key).or_insert(0u32); *n += 1; *n - 1 }).collect()
+    }
+
+    /// States for the golden keys, all at `init`.
+    #[must_use]
+    pub fn memory(&self, init: &[f32]) -> impl Memory + use<> {
+        GoldenMemory::new(&self.keys, init)
+    }
+
+    /// The last row of each key.
+    pub fn last_rows(&self) -> impl Iterator<Item = usize> {
+        let is_last = |(row, key): &(usize, &String)| self.keys.iter().skip(row + 1).all(|k| k != *key);
+        self.keys.iter().enumerate().filter(is_last).map(|(row, _)| row)
+    }
+
+    /// Steps the golden events and compares.
+    ///
+    /// # Errors
+    /// The graph gives NaN or infinity on a golden event, or differs by more than `TOLERANCE`.
+    pub fn check(&self, model: &mut Model) -> Result<Mismatch> {
+        let mut memory = GoldenMemory::new(&self.keys, model.initial_hidden());
+        let mut found = Outputs::default();
+        model.steps(&self.rows, &self.gaps(), &self.occurrences(), &mut memory, &mut found)?;
+        let outputs = worst(&found.after, &self.outputs, "head output", found.width, &self.keys)?;
+        // The last row of a key shows its state.
+        let mut states = 0f32;
+        for row in self.last_rows() {
+            let hidden = memory.hidden(row).to_vec();
+            let mut start = 0;
+            for expected in &self.states {
+                let floats = expected.len() / self.len().max(1);
+                let (have, want) = (hidden.get(start..start + floats), expected.get(row * floats..(row + 1) * floats));
+                states = states.max(worst(have.unwrap_or_default(), want.unwrap_or_default(), "state", floats, &self.keys)?);
+                start += floats;
+            }
+        }
+        Ok(Mismatch { outputs, states })
+    }
+}
+
+fn worst(found: &[f32], expected: &[f32], what: &str, width: usize, keys: &[String]) -> Result<f32> {
+    let mut worst = 0f32;
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let key = keys.get(i / width.max(1)).map_or("", String::as_str);
+        if !found.is_finite() {
+            return Err(Error::config("model", format!("{what} {} of golden event {} (key `{key}`) is {found}", i % width.max(1), i / width.max(1))));
+        }
+        let difference = (found - expected).abs() / expected.abs().max(1.0);
+        if difference.is_nan() || difference > TOLERANCE {
+            let place = format!("{what} {} of golden event {} (key `{key}`)", i % width.max(1), i / width.max(1));
+            return Err(Error::config("model", format!("{place}: the graph gives {found}, golden.parquet says {expected}"))
+                .help("the graph and the golden events come from different trainings: export both again"));
+        }
+        worst = worst.max(difference);
+    }
+    Ok(worst)
+}
+
+fn floats(table: &RecordBatch, name: &str, width: usize) -> std::result::Result<Vec<f32>, String> {
+    let column = table.column_by_name(name).ok_or_else(|| format!("there is no column `{name}`"))?;
+    let (values, n) = match column.data_type() {
+        DataType::FixedSizeList(..) => (column.as_fixed_size_list().values(), column.len()),
+        DataType::List(_) => (column.as_list::<i32>().values(), column.len()),
+        other => return Err(format!("column `{name}` must be a list of {width} f32, found {other}")),
+    };
+    let values = arrow::compute::cast(values, &DataType::Float32).map_err(|e| format!("column `{name}`: {e}"))?;
+    let values = values.as_primitive::<Float32Type>().values().to_vec();
+    if values.len() != n * width {
+        return Err(format!("column `{name}` must hold {width} floats a row; it holds {} in {n} rows", values.len()));
+    }
+    Ok(values)
+}
+
+/// States of the golden keys.
+struct GoldenMemory {
+    slots: Vec<usize>,
+    hidden: Vec<Vec<f32>>,
+}
+
+impl GoldenMemory {
+    fn new(keys: &[String], init: &[f32]) -> Self {
+        let mut known: Vec<&String> = Vec::new();
+        let slots = keys
+            .iter()
+            .map(|key| known.iter().position(|k| *k == key).unwrap_or_else(|| { known.push(key); known.len() - 1 }))
+            .collect();
+        GoldenMemory { hidden: vec![init.to_vec(); known.len()], slots }
+    }
+}
+
+impl Memory for GoldenMemory {
+    fn hidden(&mut self, row: usize) -> &mut [f32] {
+        let slot = self.slots.get(row).copied().unwrap_or_default();
+        self.hidden.get_mut(slot).map(Vec::as_mut_slice).unwrap_or_default()
+    }
+}

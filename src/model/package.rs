@@ -1,0 +1,190 @@
+//! A model package: a folder with the graph, its manifest, the recipe, golden events and check sums.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::golden::{Golden, Mismatch};
+use super::graph::{Graph, Signature};
+use super::manifest::Manifest;
+use super::step::{Memory, Model};
+use crate::base::error::{Error, Result};
+use crate::base::limits::MAX_STATE_FLOATS;
+use crate::base::number::{f32_of, f64_of_count};
+use crate::data::outputs::Outputs;
+
+/// Files whose bytes the model's behaviour depends on; `SHA256SUMS` must list them all.
+const FILES: [&str; 3] = ["model.onnx", "model.toml", "features.toml"];
+
+/// Batch sizes that are compared when a package is loaded; the tests compare many more.
+const PROBES: [usize; 4] = [1, 2, 7, 64];
+
+/// A package that has passed every check, ready to be given to lanes.
+pub struct Package {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// `model.toml`.
+    pub manifest: Manifest,
+    /// SHA-256 over graph, manifest and recipe, in hex.
+    pub digest: String,
+    /// Golden events, if the package has them.
+    pub golden: Option<Golden>,
+    /// How far the graph is from them.
+    pub mismatch: Mismatch,
+    graph: Graph,
+}
+
+impl Package {
+    /// Loads a package and refuses it, with the reason, if it cannot be trusted: files that do not match their check sums, a
+    /// frozen batch axis, states whose shapes do not match, NaN or other numbers than the trainer's on golden events,
+    /// outputs that depend on the batch they are computed in.
+    ///
+    /// # Errors
+    /// As above, each naming the file and what to do.
+    pub fn load(folder: &Path) -> Result<Self> {
+        if !folder.is_dir() {
+            return Err(Error::config("model", "there is no such model package folder")
+                .at(folder.display().to_string())
+                .help("train one with `meantime fit`, or name the folder in [model] package"));
+        }
+        let digest = check_sums(folder)?;
+        let manifest = Manifest::load(&folder.join("model.toml"))?;
+        check_manifest(&manifest).map_err(|e| e.at(folder.join("model.toml").display().to_string()))?;
+        let graph = Graph::load(&folder.join("model.onnx"), &manifest)?;
+        let path = folder.join("golden.parquet");
+        let golden = Golden::load(&path, &manifest, graph.signature.features)?;
+        let mut package = Package { folder: folder.to_owned(), manifest, digest, golden, mismatch: Mismatch::default(), graph };
+        package.check_batches(&PROBES)?;
+        if let Some(golden) = &package.golden {
+            package.mismatch = golden.check(&mut package.model()?).map_err(|e| e.at(path.display().to_string()))?;
+        }
+        Ok(package)
+    }
+
+    /// A model for one lane.
+    ///
+    /// # Errors
+    /// tract cannot set up a run.
+    pub fn model(&self) -> Result<Model> {
+        Model::new(&self.graph, &self.manifest)
+    }
+
+    /// What the graph takes and gives.
+    #[must_use]
+    pub fn signature(&self) -> &Signature {
+        &self.graph.signature
+    }
+
+    /// Steps the same rows alone and in batches of the given sizes and compares bits.
+    ///
+    /// # Errors
+    /// Names the first batch size whose outputs or states differ.
+    pub fn check_batches(&self, sizes: &[usize]) -> Result<()> {
+        let width = self.graph.signature.features;
+        let most = sizes.iter().copied().max().unwrap_or(1);
+        let rows: Vec<f32> = (0..most * width).map(probe).collect();
+        let mut model = self.model()?;
+        let hidden = model.initial_hidden().len();
+        let mut reference: Option<(Vec<f32>, Vec<f32>)> = None;
+        for size in sizes {
+            let mut memory = ProbeMemory { width: hidden, hidden: model.initial_hidden().repeat(most) };
+            let mut after = Vec::new();
+            for (step, chunk) in rows.chunks(size * width).enumerate() {
+                let n = chunk.len() / width;
+                let mut outputs = Outputs::default();
+                let gaps: Vec<_> = (0..n).map(|i| Some(crate::base::time::Gap(crate::base::number::i64_of_count(step * size + i + 1) * 60_000_000))).collect();
+                let mut shifted = Shifted { memory: &mut memory, by: step * size };
+                model.steps(chunk, &gaps, &vec![0; n], &mut shifted, &mut outputs)?;
+                after.extend_from_slice(&outputs.after);
+            }
+            let found = (after, memory.hidden);
+            match &reference {
+                None => reference = Some(found),
+                Some(first) if same_bits(&first.0, &found.0) && same_bits(&first.1, &found.1) => {}
+                Some(_) => {
+                    return Err(Error::config("model", format!("outputs or states differ between batches of {} and {size}", sizes.first().copied().unwrap_or(1)))
+                        .at(self.folder.display().to_string())
+                        .help("the graph mixes rows of a batch (batch norm, softmax over axis 0, a fixed batch size); every row must be computed alone"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+}
+
+/// Repeatable numbers in about [-2, 2] without any library's random generator.
+fn probe(i: usize) -> f32 {
+    f32_of((f64_of_count(i) * 0.754_877_666).fract() * 4.0 - 2.0)
+}
+
+struct ProbeMemory {
+    width: usize,
+    hidden: Vec<f32>,
+}
+
+impl Memory for ProbeMemory {
+    fn hidden(&mut self, row: usize) -> &mut [f32] {
+        self.hidden.get_mut(row * self.width..(row + 1) * self.width).unwrap_or_default()
+    }
+}
+
+struct Shifted<'a> {
+    memory: &'a mut ProbeMemory,
+    by: usize,
+}
+
+impl Memory for Shifted<'_> {
+    fn hidden(&mut self, row: usize) -> &mut [f32] {
+        self.memory.hidden(row + self.by)
+    }
+}
+
+fn check_manifest(manifest: &Manifest) -> Result<()> {
+    let floats: usize = manifest.states.iter().map(super::manifest::StateSpec::floats).sum();
+    if floats > MAX_STATE_FLOATS {
+        return Err(Error::config("model", format!("{floats} floats of state per key; allowed are {MAX_STATE_FLOATS}")));
+    }
+    for (i, state) in manifest.states.iter().enumerate() {
+        if manifest.states.iter().take(i).any(|other| other.input == state.input || other.output == state.output) {
+            return Err(Error::config("model", format!("state `{}` shares its input or output with another", state.input)));
+        }
+        if !state.init.is_finite() || state.floats() == 0 {
+            return Err(Error::config("model", format!("state `{}`: init must be finite and no axis empty", state.input)));
+        }
+    }
+    if manifest.head.outputs().is_empty() {
+        return Err(Error::config("model", "the head names no outputs"));
+    }
+    Ok(())
+}
+
+/// Compares the files with `SHA256SUMS`, where there is one, and returns the digest over all of them.
+fn check_sums(folder: &Path) -> Result<String> {
+    let listed = std::fs::read_to_string(folder.join("SHA256SUMS")).unwrap_or_default();
+    let mut all = Sha256::new();
+    for name in FILES {
+        let path = folder.join(name);
+        let bytes = std::fs::read(&path).map_err(|e| Error::io("model", &path, e).help("a model package holds model.onnx, model.toml and features.toml"))?;
+        let sum = hex(&Sha256::digest(&bytes));
+        let line = listed.lines().filter_map(|line| line.split_once(char::is_whitespace)).find(|(_, file)| file.trim().trim_start_matches('*') == name);
+        if let Some((expected, _)) = line
+            && !expected.eq_ignore_ascii_case(&sum)
+        {
+            return Err(Error::config("model", format!("the file's SHA-256 is {sum}, SHA256SUMS says {expected}"))
+                .at(path.display().to_string())
+                .help("the file was changed after it was packaged: export it again, or renew SHA256SUMS if the change is meant"));
+        }
+        all.update(name.as_bytes());
+        all.update(sum.as_bytes());
+    }
+    Ok(hex(&all.finalize()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|nibble| char::from_digit(u32::from(nibble), 16)).collect()
+}
+

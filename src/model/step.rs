@@ -1,0 +1,177 @@
+//! Stepping keys in batches: gather their states, run the graph, scatter the next states.
+
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::plan::SimpleState;
+
+use super::graph::{Graph, Signature};
+use super::manifest::Manifest;
+use super::rounds::Rounds;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::number::{f32_of, index};
+use crate::base::time::{Gap, TimeUnit};
+use crate::data::outputs::Outputs;
+
+/// Most rows of one run: large enough to amortise the graph's fixed cost, small enough to stay in the cache.
+const STEP_ROWS: usize = 512;
+
+/// Where the lane keeps what the model remembers of the key of each row.
+pub trait Memory {
+    /// Row `row` is about to be stepped, after all earlier events of its key: the place to start an expired key anew.
+    fn begin(&mut self, _row: usize) {}
+    /// The hidden floats of row `row`'s key: the states in the manifest's order, then the published law if the head needs it.
+    fn hidden(&mut self, row: usize) -> &mut [f32];
+}
+
+/// A loaded model, ready to step. One per lane: it keeps the run's scratch.
+pub struct Model {
+    state: SimpleState<TypedFact, Box<dyn TypedOp>>,
+    signature: Signature,
+    /// Shape of each state, without the batch axis.
+    shapes: Vec<Vec<usize>>,
+    gap_unit: Option<TimeUnit>,
+    head_width: usize,
+    /// Whether the law is kept per key, behind its states.
+    keeps_law: bool,
+    init: Vec<f32>,
+    rounds: Rounds,
+}
+
+impl Model {
+    pub(super) fn new(graph: &Graph, manifest: &Manifest) -> Result<Self> {
+        let keeps_law = manifest.head.is_timed();
+        let mut init: Vec<f32> = manifest.states.iter().flat_map(|state| std::iter::repeat_n(state.init, state.floats())).collect();
+        if keeps_law {
+            init.extend(std::iter::repeat_n(f32::NAN, manifest.head.width()));
+        }
+        Ok(Model {
+            state: graph.plan.spawn().map_err(|e| run_error(&e))?,
+            signature: graph.signature.clone(),
+            shapes: manifest.states.iter().map(|state| state.shape.clone()).collect(),
+            gap_unit: manifest.input.gap.as_ref().map(|_| manifest.input.gap_unit),
+            head_width: manifest.head.width(),
+            keeps_law,
+            init,
+            rounds: Rounds::default(),
+        })
+    }
+
+    /// What a new key's hidden floats are: every state at its initial value, the law NaN ("none published yet").
+    #[must_use]
+    pub fn initial_hidden(&self) -> &[f32] {
+        &self.init
+    }
+
+    /// What the graph takes and gives.
+    #[must_use]
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// Steps every row of a batch once, in rounds, and fills `outputs` in row order.
+    ///
+    /// `rows` is `[n, F]`, `gaps` the gap of each row (`None` for a first event), `occurrences` how often the row's key has
+    /// occurred before in this batch. A step whose next state would not be finite leaves the key's state as it was: one
+    /// broken input must not silence a key for ever. Its outputs are given as they came.
+    ///
+    /// # Errors
+    /// The graph fails to run.
+    pub fn steps(&mut self, rows: &[f32], gaps: &[Option<Gap>], occurrences: &[u32], memory: &mut dyn Memory, outputs: &mut Outputs) -> Result<()> {
+        let n = occurrences.len();
+        outputs.width = self.head_width;
+        outputs.after.clear();
+        outputs.after.resize(n * self.head_width, 0.0);
+        outputs.before.clear();
+        if self.keeps_law {
+            outputs.before.resize(n * self.head_width, 0.0);
+        }
+        let mut rounds = std::mem::take(&mut self.rounds);
+        rounds.arrange(occurrences);
+        let result = rounds.iter().flat_map(|round| round.chunks(STEP_ROWS)).try_for_each(|chunk| self.run(chunk, rows, gaps, memory, outputs));
+        self.rounds = rounds;
+        result.map_err(|e| run_error(&e))
+    }
+
+    fn run(&mut self, chunk: &[u32], rows: &[f32], gaps: &[Option<Gap>], memory: &mut dyn Memory, outputs: &mut Outputs) -> TractResult<()> {
+        let n = chunk.len();
+        let width = self.signature.features;
+        let mut inputs: TVec<TValue> = tvec!();
+        inputs.push(filled(&[n, width], |x: &mut [f32]| {
+            for (to, row) in x.chunks_exact_mut(width).zip(chunk) {
+                let from = index(*row) * width;
+                to.copy_from_slice(rows.get(from..from + width).unwrap_or_default());
+            }
+        })?);
+        if let Some(unit) = self.gap_unit {
+            inputs.push(filled(&[n, 1], |x| {
+                for (to, row) in x.iter_mut().zip(chunk) {
+                    *to = gaps.get(index(*row)).copied().flatten().map_or(0.0, |gap| f32_of(gap.in_unit(unit)));
+                }
+            })?);
+        }
+        for row in chunk {
+            memory.begin(index(*row));
+        }
+        let mut start = 0;
+        for shape in &self.shapes {
+            let floats: usize = shape.iter().product();
+            let dims: TVec<usize> = std::iter::once(n).chain(shape.iter().copied()).collect();
+            inputs.push(filled(&dims, |x| {
+                for (to, row) in x.chunks_exact_mut(floats).zip(chunk) {
+                    to.copy_from_slice(memory.hidden(index(*row)).get(start..start + floats).unwrap_or_default());
+                }
+            })?);
+            start += floats;
+        }
+
+        let results = self.state.run(inputs)?;
+        let heads = self.signature.outputs.len();
+        let mut next_states = Vec::with_capacity(self.shapes.len());
+        for value in results.iter().skip(heads) {
+            next_states.push(value.try_as_plain_ram()?.as_slice::<f32>()?);
+        }
+        let mut at = 0;
+        for (value, width) in results.iter().zip(&self.signature.outputs) {
+            let values = value.try_as_plain_ram()?.as_slice::<f32>()?;
+            for (from, row) in values.chunks_exact(*width).zip(chunk) {
+                let to = index(*row) * self.head_width + at;
+                if let Some(to) = outputs.after.get_mut(to..to + width) {
+                    to.copy_from_slice(from);
+                }
+            }
+            at += width;
+        }
+        for (i, row) in chunk.iter().enumerate() {
+            let hidden = memory.hidden(index(*row));
+            let mut start = 0;
+            let parts = || next_states.iter().zip(&self.shapes).map(|(values, shape)| {
+                let floats: usize = shape.iter().product();
+                values.get(i * floats..(i + 1) * floats).unwrap_or_default()
+            });
+            let finite = parts().all(|part| part.iter().map(|v| v * 0.0).sum::<f32>() == 0.0);
+            for part in parts() {
+                if finite && let Some(to) = hidden.get_mut(start..start + part.len()) {
+                    to.copy_from_slice(part);
+                }
+                start += part.len();
+            }
+            if self.keeps_law && let Some(law) = hidden.get_mut(start..start + self.head_width) {
+                let at = index(*row) * self.head_width;
+                if let (Some(before), Some(after)) = (outputs.before.get_mut(at..at + self.head_width), outputs.after.get(at..at + self.head_width)) {
+                    before.copy_from_slice(law);
+                    law.copy_from_slice(after);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn filled(shape: &[usize], fill: impl FnOnce(&mut [f32])) -> TractResult<TValue> {
+    let mut tensor = Tensor::zero::<f32>(shape)?;
+    fill(tensor.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
+    Ok(tensor.into_tvalue())
+}
+
+fn run_error(e: &TractError) -> Error {
+    Error::new(Kind::Config, "model", format!("the graph failed to run: {e:#}"))
+}

@@ -1,0 +1,195 @@
+//! The eight cells of the shared folder, from both PyTorch exporters, and refusals.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::manifest::{InputSpec, Manifest, StateSpec};
+use super::*;
+use crate::base::time::TimeUnit;
+use crate::data::law::{HeadSpec, ScoreLink};
+
+/// Arrays of an uncompressed or deflated `.npz`, f32 only, by name.
+fn npz(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+    let bytes = std::fs::read(path).unwrap();
+    let u16_at = |at: usize| usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+    let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize;
+    let mut arrays = BTreeMap::new();
+    let end = bytes.windows(4).rposition(|w| w == b"PK\x05\x06").unwrap();
+    let (count, mut at) = (u16_at(end + 10), u32_at(end + 16));
+    for _ in 0..count {
+        let (method, packed, name_len) = (u16_at(at + 10), u32_at(at + 20), u16_at(at + 28));
+        let local = u32_at(at + 42);
+        let name = String::from_utf8(bytes[at + 46..at + 46 + name_len].to_vec()).unwrap();
+        let start = local + 30 + u16_at(local + 26) + u16_at(local + 28);
+        assert_eq!(method, 0, "{name}: numpy.savez stores without compression");
+        let mut body = &bytes[start..start + packed];
+        let mut head = [0u8; 10];
+        body.read_exact(&mut head).unwrap();
+        let length = usize::from(u16::from_le_bytes([head[8], head[9]]));
+        let header = String::from_utf8(body[..length].to_vec()).unwrap();
+        assert!(header.contains("'<f4'"), "{header}");
+        let shape = header.split('(').nth(1).unwrap().split(')').next().unwrap();
+        let shape = shape.split(',').filter_map(|d| d.trim().parse().ok()).collect();
+        let values = body[length..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        arrays.insert(name.trim_end_matches(".npy").to_owned(), (shape, values));
+        at += 46 + name_len + u16_at(at + 30) + u16_at(at + 32);
+    }
+    arrays
+}
+
+struct Rows {
+    width: usize,
+    hidden: Vec<f32>,
+}
+
+impl Memory for Rows {
+    fn hidden(&mut self, row: usize) -> &mut [f32] {
+        &mut self.hidden[row * self.width..(row + 1) * self.width]
+    }
+}
+
+/// A package folder around one of the cells. Input and output names are read from the graph itself.
+fn package(folder: &Path, onnx: &Path, arrays: &BTreeMap<String, (Vec<usize>, Vec<f32>)>, has_gap: bool) -> Manifest {
+    let graph = tract_onnx::onnx();
+    let proto = graph.proto_model_for_path(onnx).unwrap().graph.unwrap();
+    let inputs: Vec<String> = proto.input.iter().map(|i| i.name.clone()).collect();
+    let outputs: Vec<String> = proto.output.iter().map(|o| o.name.clone()).collect();
+    let first = 1 + usize::from(has_gap);
+    let states = inputs[first..].iter().zip(&outputs[1..]).enumerate();
+    let head = arrays["out0"].0[1];
+    let manifest = Manifest {
+        format: 1,
+        name: "cell".into(),
+        version: "1".into(),
+        input: InputSpec { features: inputs[0].clone(), gap: has_gap.then(|| inputs[1].clone()), gap_unit: TimeUnit::Second },
+        states: states
+            .map(|(i, (input, output))| StateSpec {
+                input: input.clone(),
+                output: output.clone(),
+                shape: arrays[&format!("arr_{}", first + i)].0[1..].to_vec(),
+                init: 0.0,
+            })
+            .collect(),
+        head: HeadSpec::LognormalMixture {
+            outputs: vec![outputs[0].clone()],
+            components: head / 3,
+            time_unit: TimeUnit::Hour,
+            min_gap: 1e-6,
+            resolution: None,
+            marks: (0..head % 3).map(|i| i.to_string()).collect(),
+        },
+    };
+    std::fs::copy(onnx, folder.join("model.onnx")).unwrap();
+    std::fs::write(folder.join("model.toml"), manifest.to_toml().unwrap()).unwrap();
+    std::fs::write(folder.join("features.toml"), "format = 1\n[[column]]\nkind = \"constant\"\nvalue = 1.0\n").unwrap();
+    manifest
+}
+
+#[test]
+fn the_sixteen_pytorch_cells_load_match_and_stay_bit_identical_for_any_batch() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/models");
+    if !folder.is_dir() {
+        eprintln!("SKIPPED the sixteen PyTorch cells: {} is not there", folder.display());
+        return;
+    }
+    let mut tried = 0;
+    for cell in ["rnn", "gru", "lstm", "ctlstm", "s4d", "linattn", "ring", "ode"] {
+        let arrays = npz(&folder.join(format!("{cell}.npz")));
+        let has_gap = ["ctlstm", "s4d", "linattn", "ode"].contains(&cell);
+        for exporter in ["torchscript", "dynamo"] {
+            let temporary = tempfile::tempdir().unwrap();
+            let onnx = folder.join(format!("{cell}.{exporter}.onnx"));
+            let manifest = package(temporary.path(), &onnx, &arrays, has_gap);
+            let package = Package::load(temporary.path()).unwrap_or_else(|e| panic!("{cell}.{exporter}: {e}"));
+            let sizes: Vec<usize> = if cell == "linattn" || cell == "ode" { vec![1, 3, 256] } else { vec![1, 2, 4, 7, 16, 64, 256, 1024] };
+            package.check_batches(&sizes).unwrap_or_else(|e| panic!("{cell}.{exporter}: {e}"));
+
+            let mut model = package.model().unwrap();
+            let first = 1 + usize::from(has_gap);
+            let states = manifest.states.len();
+            let width = model.initial_hidden().len();
+            let mut memory = Rows { width, hidden: model.initial_hidden().repeat(3) };
+            for row in 0..3 {
+                let mut start = 0;
+                for i in 0..states {
+                    let values = &arrays[&format!("arr_{}", first + i)].1;
+                    let floats = values.len() / 3;
+                    memory.hidden(row)[start..start + floats].copy_from_slice(&values[row * floats..(row + 1) * floats]);
+                    start += floats;
+                }
+            }
+            // The cells take the gap in seconds as f32; a Gap has microseconds, so the expected value moves by less than 1e-6.
+            let gaps: Vec<_> = (0..3)
+                .map(|row| has_gap.then(|| crate::base::time::Gap((f64::from(arrays["arr_1"].1[row]) * 1e6).round() as i64)))
+                .collect();
+            let mut outputs = crate::data::outputs::Outputs::default();
+            model.steps(&arrays["arr_0"].1, &gaps, &[0, 0, 0], &mut memory, &mut outputs).unwrap();
+            let close = |found: &[f32], expected: &[f32], what: &str| {
+                for (a, b) in found.iter().zip(expected) {
+                    assert!((a - b).abs() <= 2e-5 * b.abs().max(1.0), "{cell}.{exporter} {what}: {a} instead of {b}");
+                }
+            };
+            close(&outputs.after, &arrays["out0"].1, "head");
+            for row in 0..3 {
+                let mut start = 0;
+                for i in 0..states {
+                    let values = &arrays[&format!("out{}", 1 + i)].1;
+                    let floats = values.len() / 3;
+                    close(&memory.hidden(row)[start..start + floats], &values[row * floats..(row + 1) * floats], "state");
+                    start += floats;
+                }
+            }
+            tried += 1;
+        }
+    }
+    assert_eq!(tried, 16);
+}
+
+fn shared(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/models").join(name);
+    path.is_file().then_some(path)
+}
+
+#[test]
+fn a_package_is_refused_with_the_reason() {
+    let Some(onnx) = shared("gru.dynamo.onnx") else {
+        eprintln!("SKIPPED refusals on the GRU cell: the shared folder is not there");
+        return;
+    };
+    let arrays = npz(&shared("gru.npz").unwrap());
+    let refused = |change: &dyn Fn(&Path, &mut Manifest), expected: &str| {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut manifest = package(temporary.path(), &onnx, &arrays, false);
+        change(temporary.path(), &mut manifest);
+        if temporary.path().join("model.toml").exists() {
+            std::fs::write(temporary.path().join("model.toml"), manifest.to_toml().unwrap()).unwrap();
+        }
+        let error = Package::load(temporary.path()).err().unwrap_or_else(|| panic!("must be refused: {expected}"));
+        assert!(error.to_string().contains(expected), "expected `{expected}` in:\n{error}");
+        assert_eq!(error.exit_code(), 78);
+    };
+    refused(&|_, m| m.states[0].shape = vec![15], "shape [15]");
+    refused(&|_, m| m.states[0].output = "nothing".into(), "has no output `nothing`");
+    refused(&|_, m| m.states.clear(), "is not named in model.toml");
+    refused(&|_, m| m.input.features = "rows".into(), "is not named in model.toml");
+    refused(&|_, m| m.head = HeadSpec::Score { outputs: m.head.outputs().to_vec(), link: ScoreLink::Logit }, "the head needs 1 parameters");
+    refused(&|p, _| std::fs::write(p.join("model.onnx"), b"not a graph").unwrap(), "model.onnx");
+    refused(&|p, _| std::fs::remove_file(p.join("features.toml")).unwrap(), "features.toml");
+    refused(&|p, _| std::fs::write(p.join("SHA256SUMS"), format!("{}  model.onnx\n", "0".repeat(64))).unwrap(), "SHA256SUMS says");
+    refused(
+        &|p, _| {
+            use prost::Message;
+            let mut proto = tract_onnx::onnx().proto_model_for_path(p.join("model.onnx")).unwrap();
+            let graph = proto.graph.as_mut().unwrap();
+            for value in graph.input.iter_mut().chain(graph.output.iter_mut()) {
+                use tract_onnx::pb::type_proto::Value;
+                let Some(Value::TensorType(tensor)) = value.r#type.as_mut().and_then(|t| t.value.as_mut()) else { continue };
+                tensor.shape.as_mut().unwrap().dim[0].value = Some(tract_onnx::pb::tensor_shape_proto::dimension::Value::DimValue(1));
+            }
+            graph.value_info.clear();
+            std::fs::write(p.join("model.onnx"), proto.encode_to_vec()).unwrap();
+        },
+        "the batch axis is frozen to 1",
+    );
+}

@@ -1,0 +1,549 @@
+//! From the file as written to the plan: defaults, paths, and the checks that need more than one key. Faults are noted, never returned.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::Purpose;
+use super::document::{Document, Node, Value};
+use super::fault::{Faults, Place};
+use super::nearest::nearest;
+use super::plan::{FitPlan, Plan, Split};
+use super::schema;
+use super::written::{self, Written};
+use crate::base::number::index;
+use crate::base::time::Gap;
+use crate::data::forecasts::Identity;
+use crate::data::layout::Layout;
+use crate::features::recipe::Recipe;
+use crate::link::kafka::Client;
+use crate::model::manifest::Manifest;
+use crate::{decode, head, order, sink, source, state};
+
+/// Client settings that meantime sets itself: name, the key that sets it, whether for consumers only.
+const OWNED: [(&str, &str, bool); 6] = [
+    ("bootstrap.servers", "brokers", false),
+    ("metadata.broker.list", "brokers", false),
+    ("group.id", "group", true),
+    ("enable.auto.commit", "commit_every", true),
+    ("auto.commit.interval.ms", "commit_every", true),
+    ("enable.auto.offset.store", "commit_every", true),
+];
+
+/// What is known while a plan is built.
+pub(super) struct Build<'a> {
+    /// The file as a tree, for places and for how values may be shown.
+    pub document: &'a Document,
+    /// Where faults are noted.
+    pub faults: &'a mut Faults,
+    /// Folder of the pipeline file.
+    pub folder: &'a Path,
+    /// The pipeline as the user named it, for advice.
+    pub file: String,
+    /// What the plan is for.
+    pub purpose: Purpose,
+}
+
+impl Build<'_> {
+    /// The plan, if there was enough to make one; it counts only if there is no fault.
+    pub fn plan(&mut self, written: &Written) -> Option<Plan> {
+        let name = written.name.clone();
+        let source = written.source.as_ref().and_then(|source| self.source(source, written));
+        let package = self.folder.join(written.model.as_ref().map_or("model", |model| model.package.as_str()));
+        let model = if self.purpose == Purpose::Run { self.package(&package) } else { None };
+        let fit = self.fit(written.fit.as_ref());
+        let event = written.event.as_ref();
+        let schema = event.and_then(|event| schema::event_schema(self, event, model.as_ref().map(|(_, recipe)| recipe), &fit));
+        let format = match event.map(|event| event.format).unwrap_or_default() {
+            written::Format::Json => decode::Format::Json,
+            written::Format::Parquet => decode::Format::Parquet,
+        };
+        if event.is_some() {
+            self.format_and_source(format, written.source.as_ref());
+        }
+        let (asks, horizon_names) = self.asks(written, model.as_ref().map(|(manifest, _)| manifest));
+        let sink = written.sink.as_ref().and_then(|sink| self.sink(sink, written.source.as_ref()));
+        let dead = written.dead_letter.clone().unwrap_or_default();
+        let dead_faulty = self.find(&["dead_letter"]).is_some_and(|node| matches!(node.value, Value::Faulty));
+        let dead_letter = if dead_faulty { None } else { self.dead_letter(&dead, written.source.as_ref()) };
+        self.distinct(source.as_ref(), sink.as_ref(), dead_letter.as_ref());
+        let sink_fields =
+            written.sink.as_ref().map(|sink| self.sink_fields(sink, &asks, &horizon_names, model.as_ref())).unwrap_or_default();
+        let run = written.run.as_ref();
+        Some(Plan {
+            name: name?,
+            folder: self.folder.to_path_buf(),
+            source: source?,
+            format,
+            schema: schema?,
+            order: order_settings(written.order.as_ref()),
+            package,
+            model,
+            state: state_settings(written.state.as_ref()),
+            asks,
+            horizon_names,
+            sink: sink?,
+            sink_fields,
+            commit_every: written.sink.as_ref()?.commit_every().value,
+            dead_letter: dead_letter?,
+            max_bad_ratio: dead.max_bad_ratio(),
+            lanes: run.map_or(1, |run| index(run.lanes)),
+            max_batch: run.map_or(4096, |run| index(run.max_batch)),
+            fit,
+        })
+    }
+
+    /// The node at a path.
+    pub fn find(&self, path: &[&str]) -> Option<&Node> {
+        self.document.find(path)
+    }
+
+    /// Whether a key was left out, as opposed to being faulty or in a part of the file that could not be read.
+    pub fn is_absent(&self, path: &[&str]) -> bool {
+        self.document.broken.is_empty() && self.find(path).is_none()
+    }
+
+    /// Notes a fault at a path.
+    pub fn note(
+        &mut self,
+        code: &'static str,
+        path: &[&str],
+        message: impl Into<String>,
+        label: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let place: Place = self.document.place(path);
+        self.faults.note(code, place, message, label, help);
+    }
+
+    /// A value as the user wrote it.
+    pub fn shown(&self, path: &[&str]) -> String {
+        self.document.shown(path)
+    }
+
+    fn source(&mut self, source: &written::Source, written: &Written) -> Option<source::Settings> {
+        match source {
+            written::Source::Kafka { brokers, topic, group, client } => {
+                self.own_settings("source", client);
+                let client = client_of(brokers.as_ref(), client);
+                let on_missing = match written.state.as_ref().map(|state| state.on_missing).unwrap_or_default() {
+                    written::OnMissing::Rebuild => source::OnMissing::Rebuild,
+                    written::OnMissing::StartEmpty => source::OnMissing::StartEmpty,
+                    written::OnMissing::Fail => source::OnMissing::Fail,
+                };
+                let group = match group {
+                    Some(group) => Some(group.clone()),
+                    None => written.name.as_ref().map(|name| format!("meantime-{name}")),
+                };
+                Some(source::Settings::Kafka(source::KafkaSettings { client: client?, topic: topic.clone()?, group: group?, on_missing }))
+            }
+            written::Source::File { paths } => {
+                let paths = paths.as_ref()?;
+                let files = paths.iter().enumerate().flat_map(|(i, pattern)| self.files(i, pattern)).collect();
+                Some(source::Settings::File(source::FileSettings { paths: files }))
+            }
+            written::Source::Generate { stream, events, keys, seed } => {
+                let stream = match (*stream)? {
+                    written::Stream::Cards => source::Stream::Cards,
+                    written::Stream::Visits => source::Stream::Visits,
+                    written::Stream::Telemetry => source::Stream::Telemetry,
+                };
+                Some(source::Settings::Generate(source::GenerateSettings { stream, events: *events, keys: *keys, seed: *seed }))
+            }
+        }
+    }
+
+    /// The files a glob stands for, by name.
+    fn files(&mut self, i: usize, pattern: &str) -> Vec<PathBuf> {
+        let position = i.to_string();
+        let path = ["source", "paths", position.as_str()];
+        if !self.is_local(pattern, &path) {
+            return Vec::new();
+        }
+        // The folder is a path and no pattern, whatever its name.
+        let whole = if Path::new(pattern).is_absolute() {
+            pattern.to_owned()
+        } else {
+            format!("{}/{pattern}", glob::Pattern::escape(&self.folder.to_string_lossy()))
+        };
+        let found = match glob::glob(&whole) {
+            Ok(found) => found,
+            Err(error) => {
+                let label = format!("{}: {}", self.shown(&path), error.msg);
+                self.note(
+                    "pipeline::bad_value",
+                    &path,
+                    "this is not a pattern for files",
+                    label,
+                    "`*` stands for any part of a name, `**` for any folders",
+                );
+                return Vec::new();
+            }
+        };
+        let mut files: Vec<PathBuf> = found.filter_map(Result::ok).filter(|path| path.is_file()).collect();
+        files.sort();
+        if files.is_empty() && self.purpose == Purpose::Run {
+            let help = "relative paths start at the folder of the pipeline file";
+            self.note("pipeline::no_files", &path, "no file matches", format!("{} matches nothing", self.shown(&path)), help);
+        }
+        files
+    }
+
+    /// Whether a path is on this machine; object stores come later.
+    fn is_local(&mut self, text: &str, path: &[&str]) -> bool {
+        if !text.contains("://") {
+            return true;
+        }
+        let label = format!("got {}, expected a path of the file system", self.shown(path));
+        self.note(
+            "pipeline::not_supported_yet",
+            path,
+            "not supported yet: object stores and other URLs",
+            label,
+            "write a path on this machine",
+        );
+        false
+    }
+
+    /// Notes client settings that are not the user's to set.
+    fn own_settings(&mut self, table: &str, settings: &written::Client) {
+        for name in settings.keys() {
+            if let Some((_, key, _)) = OWNED.iter().find(|(owned, _, consumer)| owned == name && (table == "source" || !consumer)) {
+                let path = [table, "client", name.as_str()];
+                let message = format!("the client setting `{name}` is not for the user to set");
+                self.note("pipeline::reserved_setting", &path, message, format!("`{key}` sets it"), format!("remove it and use `{key}`"));
+            }
+        }
+    }
+
+    /// The client of a sink: its own, or what it leaves out taken from a Kafka source. Settings go with the brokers they are
+    /// meant for: credentials of one cluster are not sent to another.
+    fn sink_client(
+        &mut self,
+        table: &str,
+        brokers: Option<&String>,
+        settings: Option<&written::Client>,
+        source: Option<&written::Source>,
+    ) -> Option<Client> {
+        let none = written::Client::new();
+        let (source_brokers, source_settings) = match source {
+            Some(written::Source::Kafka { brokers, client, .. }) => (brokers.as_ref(), client),
+            _ => (None, &none),
+        };
+        let kafka_source = matches!(source, Some(written::Source::Kafka { .. }));
+        if brokers.is_none() && !kafka_source && source.is_some() && self.is_absent(&[table, "brokers"]) {
+            let message = format!("`brokers` is missing in [{table}]");
+            let label = "the source is not Kafka, so there are none to take over";
+            self.note("pipeline::missing_key", &[table], message, label, "add brokers = \"127.0.0.1:9092\"");
+        }
+        let same = brokers.is_none() || brokers == source_brokers;
+        let inherited = if same { source_settings } else { &none };
+        if let Some(settings) = settings {
+            self.own_settings(table, settings);
+        }
+        client_of(brokers.or(source_brokers), settings.unwrap_or(inherited))
+    }
+
+    fn sink(&mut self, sink: &written::Sink, source: Option<&written::Source>) -> Option<sink::Settings> {
+        match sink {
+            written::Sink::Kafka { brokers, topic, client, .. } => {
+                let client = self.sink_client("sink", brokers.as_ref(), client.as_ref(), source);
+                Some(sink::Settings::Kafka { client: client?, topic: topic.clone()? })
+            }
+            written::Sink::Parquet { path, roll_size, roll_every, .. } => {
+                self.parquet("sink", path.as_deref(), roll_size.bytes, roll_every.value)
+            }
+            written::Sink::Ndjson { path, .. } => self.ndjson("sink", path.as_deref()),
+        }
+    }
+
+    fn dead_letter(&mut self, dead: &written::DeadLetter, source: Option<&written::Source>) -> Option<sink::Settings> {
+        match dead {
+            written::DeadLetter::Kafka { brokers, topic, client, .. } => {
+                let client = self.sink_client("dead_letter", brokers.as_ref(), client.as_ref(), source);
+                Some(sink::Settings::Kafka { client: client?, topic: topic.clone()? })
+            }
+            written::DeadLetter::Parquet { path, roll_size, roll_every, .. } => {
+                self.parquet("dead_letter", path.as_deref(), roll_size.bytes, roll_every.value)
+            }
+            written::DeadLetter::Ndjson { path, .. } => self.ndjson("dead_letter", Some(path)),
+        }
+    }
+
+    fn parquet(&mut self, table: &str, path: Option<&str>, roll_bytes: u64, roll_every: std::time::Duration) -> Option<sink::Settings> {
+        let path = path?;
+        let local = self.is_local(path, &[table, "path"]);
+        local.then(|| sink::Settings::Parquet { path: self.folder.join(path), roll_bytes, roll_every })
+    }
+
+    fn ndjson(&mut self, table: &str, path: Option<&str>) -> Option<sink::Settings> {
+        let path = path?;
+        let local = self.is_local(path, &[table, "path"]);
+        let path = if path == "-" { PathBuf::from(path) } else { self.folder.join(path) };
+        local.then_some(sink::Settings::Ndjson { path })
+    }
+
+    /// Source, sink and dead letters are three places.
+    fn distinct(&mut self, source: Option<&source::Settings>, sink: Option<&sink::Settings>, dead: Option<&sink::Settings>) {
+        for (table, settings) in [("sink", sink), ("dead_letter", dead)] {
+            if let (Some(source::Settings::Kafka(kafka)), Some(sink::Settings::Kafka { client, topic })) = (source, settings)
+                && kafka.topic == *topic
+                && kafka.client.brokers == client.brokers
+            {
+                let path = [table, "topic"];
+                let label = format!("got {}, which [source] reads", self.shown(&path));
+                self.note("pipeline::same_topic", &path, "the pipeline would read what it writes", label, "name another topic");
+            }
+        }
+        let same = match (sink, dead) {
+            (Some(sink::Settings::Kafka { client: a, topic: s }), Some(sink::Settings::Kafka { client: b, topic: t })) => {
+                (s == t && a.brokers == b.brokers).then_some("topic")
+            }
+            (
+                Some(sink::Settings::Parquet { path: s, .. } | sink::Settings::Ndjson { path: s }),
+                Some(sink::Settings::Parquet { path: t, .. } | sink::Settings::Ndjson { path: t }),
+            ) => (s == t).then_some("path"),
+            _ => None,
+        };
+        if let Some(key) = same {
+            let label = format!("[sink] writes there too: {}", self.shown(&["sink", key]));
+            let help = format!("give [dead_letter] another {key}");
+            self.note("pipeline::same_place", &["dead_letter", key], "forecasts and dead letters would be mixed", label, help);
+        }
+    }
+
+    fn format_and_source(&mut self, format: decode::Format, source: Option<&written::Source>) {
+        if matches!(self.find(&["event", "format"]), Some(Node { value: Value::Faulty, .. })) {
+            return;
+        }
+        let parquet = format == decode::Format::Parquet;
+        let place = ["event", "format"];
+        match source {
+            Some(written::Source::Kafka { .. } | written::Source::Generate { .. }) if parquet => {
+                let label = "this source gives JSON records";
+                let help = "write format = \"json\", or read files: [source] kind = \"file\"";
+                self.note("pipeline::format_source", &place, "Parquet is a format of files only", label, help);
+            }
+            Some(written::Source::File { paths: Some(paths) }) => {
+                let other = |pattern: &String| match Path::new(pattern).extension()?.to_string_lossy().to_lowercase().as_str() {
+                    "parquet" if !parquet => Some("parquet"),
+                    "ndjson" | "jsonl" | "json" if parquet => Some("json"),
+                    _ => None,
+                };
+                // The first is enough: the format is one for all files.
+                if let Some((i, other)) = paths.iter().enumerate().find_map(|(i, pattern)| Some((i, other(pattern)?))) {
+                    let position = i.to_string();
+                    let path = ["source", "paths", position.as_str()];
+                    let label = format!("got {}", self.shown(&path));
+                    let expected = if parquet { "parquet" } else { "json" };
+                    let message = format!("the files are not what [event] format says, which is \"{expected}\"");
+                    self.note("pipeline::format_source", &path, message, label, format!("write format = \"{other}\" in [event]"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn asks(&mut self, written: &Written, manifest: Option<&Manifest>) -> (head::Asks, Vec<String>) {
+        let forecast = written.forecast.as_ref();
+        let timed = manifest.is_none_or(|manifest| manifest.head.is_timed());
+        let head_marks = manifest.map(|manifest| manifest.head.marks().len());
+        let mark_named = written.event.as_ref().is_some_and(|event| event.mark.is_some());
+        let asked_marks = forecast.and_then(|forecast| forecast.marks);
+
+        let quantiles: Vec<f64> = match forecast.and_then(|forecast| forecast.quantiles.as_ref()) {
+            Some(shares) => shares.iter().map(|share| share.0).collect(),
+            None if timed => vec![0.1, 0.5, 0.9],
+            None => Vec::new(),
+        };
+        if !quantiles.is_sorted_by(|a, b| a < b) {
+            let mut sorted = quantiles.clone();
+            sorted.sort_by(f64::total_cmp);
+            sorted.dedup();
+            let path = ["forecast", "quantiles"];
+            let label = format!("got {}, expected each above the one before", self.shown(&path));
+            self.note("pipeline::unsorted", &path, "the quantiles are not ascending", label, format!("write quantiles = {sorted:?}"));
+        }
+
+        let mut names: Vec<String> = Vec::new();
+        let mut horizons: Vec<Gap> = Vec::new();
+        for (i, horizon) in forecast.map(|forecast| forecast.horizons.as_slice()).unwrap_or_default().iter().enumerate() {
+            // Names become names of columns.
+            let name: String = horizon.text.chars().filter(|c| !c.is_whitespace()).collect();
+            let gap = Gap::from(horizon.value);
+            if names.contains(&name) || horizons.contains(&gap) {
+                let position = i.to_string();
+                let path = ["forecast", "horizons", position.as_str()];
+                let label = format!("got {} again", self.shown(&path));
+                self.note("pipeline::duplicate", &path, "a horizon stands twice", label, "remove one of the two");
+            }
+            names.push(name);
+            horizons.push(gap);
+        }
+        if !timed {
+            for (key, asked) in [("quantiles", forecast.is_some_and(|f| f.quantiles.is_some())), ("horizons", !horizons.is_empty())] {
+                if asked {
+                    let message = format!("`{key}` needs a law of the next event's time; the model gives a score only");
+                    let help = format!("remove {key}, or fit a model without `label` in [event]");
+                    self.note("pipeline::no_law_of_time", &["forecast", key], message, "asked for here", help);
+                }
+            }
+        }
+
+        let marks_path = ["forecast", "marks"];
+        let unnamed = self.is_absent(&["event", "mark"]);
+        if unnamed && asked_marks.is_some_and(|marks| marks > 0) {
+            let label = format!("got {}, but [event] names no mark", self.shown(&marks_path));
+            self.note(
+                "pipeline::no_marks",
+                &marks_path,
+                "there are no marks to forecast",
+                label,
+                "add mark = \"...\" to [event], or write marks = 0",
+            );
+        }
+        let known = head_marks.unwrap_or(usize::MAX);
+        let asked = asked_marks.map(index);
+        if known == 0 && mark_named {
+            let label = "the head of the model package has no marks";
+            let help = format!("remove mark, or fit a model with it: {}", self.fit_command());
+            self.note("pipeline::no_marks", &["event", "mark"], "the model knows no marks", label, help);
+        } else if let Some(asked) = asked
+            && asked > known
+            && !unnamed
+        {
+            let label = format!("got {asked}, the model knows {known}");
+            self.note(
+                "pipeline::out_of_range",
+                &marks_path,
+                "more marks are asked for than there are",
+                label,
+                format!("write marks = {known}"),
+            );
+        }
+        let marks = asked.unwrap_or(if mark_named { 3 } else { 0 }).min(known);
+        (head::Asks { quantiles, horizons, marks }, names)
+    }
+
+    fn sink_fields(
+        &mut self,
+        sink: &written::Sink,
+        asks: &head::Asks,
+        horizons: &[String],
+        model: Option<&(Manifest, Recipe)>,
+    ) -> Vec<(String, String)> {
+        let identity = Identity { quantiles: asks.quantiles.clone(), horizons: horizons.to_vec(), ..Identity::default() };
+        let any = Layout::full(&identity, true, true, true);
+        // A package that cannot be read says nothing about which fields there are.
+        let given = model.map_or_else(|| any.clone(), |(manifest, _)| super::identity::full_layout(&identity, &manifest.head, asks.marks));
+        let mut fields: Vec<(Place, String, String)> = Vec::new();
+        for (out, field) in sink.fields() {
+            let path = ["sink", "fields", out.as_str()];
+            fields.push((self.document.place(&path), out.clone(), field.clone()));
+            if given.find(field).is_some() {
+                continue;
+            }
+            let names: Vec<&str> = given.fields.iter().map(|(name, _)| name.as_str()).collect();
+            let from_environment = self.find(&path).is_some_and(|node| node.loose.is_some());
+            let help = match nearest(field, names.iter().copied()) {
+                Some(guess) if !from_environment => format!("did you mean \"{guess}\"?"),
+                _ => format!("there are {}", names.join(", ")),
+            };
+            let label = format!("got {}", self.shown(&path));
+            let message = if any.find(field).is_some() { "the model does not give this field" } else { "a forecast has no such field" };
+            self.note("pipeline::unknown_field", &path, message, label, help);
+        }
+        fields.sort();
+        fields.into_iter().map(|(_, out, field)| (out, field)).collect()
+    }
+
+    fn fit(&mut self, fit: Option<&written::Fit>) -> FitPlan {
+        let default: written::Fit = serde_json::from_str("{}").expect("every key of [fit] has a default");
+        let fit = fit.unwrap_or(&default);
+        let zone_path = ["fit", "zone"];
+        if fit.zone.parse::<chrono_tz::Tz>().is_err() {
+            let loose = self.find(&zone_path).is_some_and(|node| node.loose.is_some());
+            let guess = if loose { None } else { nearest(&fit.zone, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name())) };
+            let help =
+                guess.map_or_else(|| "write zone = \"Europe/Paris\", for example".to_owned(), |guess| format!("did you mean \"{guess}\"?"));
+            let label = format!("got {}", self.shown(&zone_path));
+            self.note("pipeline::bad_value", &zone_path, "this is not an IANA time zone", label, help);
+        }
+        for (key, names) in [("numeric", &fit.numeric), ("category", &fit.category)] {
+            let mut seen = BTreeSet::new();
+            for (i, name) in names.iter().enumerate() {
+                if !seen.insert(name) {
+                    let position = i.to_string();
+                    let path = ["fit", key, position.as_str()];
+                    let label = format!("got {} again", self.shown(&path));
+                    self.note("pipeline::duplicate", &path, "a field stands twice", label, "remove one of the two");
+                }
+            }
+        }
+        let split = match &fit.split {
+            written::Split::Named(written::SplitName::Key) => Split::Key,
+            written::Split::Named(written::SplitName::Time) => Split::Time { valid: None, test: None },
+            written::Split::Field { field } => Split::Field(field.clone()),
+            written::Split::Time { time } => {
+                if let (Some(valid), Some(test)) = (&time.valid, &time.test)
+                    && valid.value >= test.value
+                {
+                    let path = ["fit", "split", "time", "test"];
+                    let label = format!("got {}, expected a time after `valid`", self.shown(&path));
+                    self.note(
+                        "pipeline::unsorted",
+                        &path,
+                        "the test events do not begin after the valid ones",
+                        label,
+                        "write a later time",
+                    );
+                }
+                Split::Time { valid: time.valid.as_ref().map(|time| time.value), test: time.test.as_ref().map(|time| time.value) }
+            }
+        };
+        FitPlan {
+            numeric: fit.numeric.clone(),
+            category: fit.category.clone(),
+            calendar: fit.calendar.clone(),
+            zone: fit.zone.clone(),
+            decay: fit.decay.iter().map(|length| length.text.clone()).collect(),
+            time_unit: fit.time_unit,
+            resolution: fit.resolution.as_ref().map(|length| Gap::from(length.value)),
+            hidden: index(fit.hidden),
+            components: index(fit.components),
+            epochs: index(fit.epochs),
+            patience: index(fit.patience),
+            learning_rate: fit.learning_rate,
+            seed: fit.seed,
+            split,
+        }
+    }
+
+    /// The command that makes a model package.
+    pub fn fit_command(&self) -> String {
+        format!("meantime fit {} --from HISTORY --out FOLDER", self.file)
+    }
+}
+
+fn client_of(brokers: Option<&String>, settings: &written::Client) -> Option<Client> {
+    let settings = settings.iter().map(|(name, value)| (name.clone(), value.text())).collect();
+    Some(Client { brokers: brokers?.clone(), settings })
+}
+
+fn order_settings(written: Option<&written::Order>) -> order::Settings {
+    let default: written::Order = serde_json::from_str("{}").expect("every key of [order] has a default");
+    let order = written.unwrap_or(&default);
+    let late = match order.late {
+        written::Late::Clamp => order::Late::Clamp,
+        written::Late::DeadLetter => order::Late::DeadLetter,
+    };
+    order::Settings { lateness: Gap::from(order.lateness.value), max_future_skew: Gap::from(order.max_future_skew.value), late }
+}
+
+fn state_settings(written: Option<&written::State>) -> state::Settings {
+    let default: written::State = serde_json::from_str("{}").expect("every key of [state] has a default");
+    let state = written.unwrap_or(&default);
+    state::Settings {
+        max_keys: usize::try_from(state.max_keys).unwrap_or(usize::MAX),
+        expiry: state.expiry.as_ref().map(|length| Gap::from(length.value)),
+    }
+}

@@ -1,0 +1,101 @@
+//! What `decode` must read: the fields of `[event]` with those of the recipe, or of `[fit]`; and that the label stays out of the features.
+
+use super::Purpose;
+use super::build::Build;
+use super::plan::{FitPlan, Split};
+use super::written::{Clock, Event};
+use crate::base::time::TimeUnit;
+use crate::data::schema::{EventSchema, Field, FieldKind, TimeFormat};
+use crate::features::recipe::Recipe;
+
+/// The schema, if `[event]` is complete.
+pub(super) fn event_schema(build: &mut Build<'_>, event: &Event, recipe: Option<&Recipe>, fit: &FitPlan) -> Option<EventSchema> {
+    roles(build, event);
+    let mut fields: Vec<Field> = Vec::new();
+    if let Some(recipe) = recipe {
+        for field in recipe.fields() {
+            if event.label.as_ref() == Some(&field.name) {
+                let label = format!("the recipe of the package reads {} as a feature", build.shown(&["event", "label"]));
+                leak(build, &["event", "label"], label, "fit a model whose features leave the label out");
+            }
+            fields.push(field);
+        }
+    }
+    if build.purpose == Purpose::Fit {
+        fit_fields(build, event, fit, &mut fields);
+    }
+    let mark = event.mark.as_ref().map(|mark| add(build, &mut fields, mark, FieldKind::Text, &["event", "mark"]));
+    let label = match (&event.label, build.purpose) {
+        (Some(label), Purpose::Fit) => Some(add(build, &mut fields, label, FieldKind::Number, &["event", "label"])),
+        _ => None,
+    };
+    if let (Split::Field(field), Purpose::Fit) = (&fit.split, build.purpose) {
+        add(build, &mut fields, field, FieldKind::Text, &["fit", "split", "field"]);
+    }
+    let time = event.time.as_ref()?;
+    let time_format = match time.unit? {
+        Clock::S => TimeFormat::Unit(TimeUnit::Second),
+        Clock::Ms => TimeFormat::Unit(TimeUnit::Millisecond),
+        Clock::Us => TimeFormat::Unit(TimeUnit::Microsecond),
+        Clock::Ns => TimeFormat::Unit(TimeUnit::Nanosecond),
+        Clock::Rfc3339 => TimeFormat::Rfc3339,
+    };
+    Some(EventSchema { key: event.key.clone()?, time: time.field.clone()?, time_format, id: event.id.clone(), fields, mark, label })
+}
+
+/// One field cannot be two things that exclude each other.
+fn roles(build: &mut Build<'_>, event: &Event) {
+    let time = event.time.as_ref().and_then(|time| time.field.as_ref());
+    if event.key.is_some() && event.key.as_ref() == time {
+        conflict(build, &["event", "time", "field"], "the key is taken for the time", "another field than `key`");
+    }
+    let Some(label) = &event.label else { return };
+    for (key, other) in [("key", event.key.as_ref()), ("time", time), ("mark", event.mark.as_ref())] {
+        if other == Some(label) {
+            let text = format!("got {}, which is also the {key}", build.shown(&["event", "label"]));
+            leak(build, &["event", "label"], text, "name the field that says how the event turned out");
+        }
+    }
+}
+
+fn fit_fields(build: &mut Build<'_>, event: &Event, fit: &FitPlan, fields: &mut Vec<Field>) {
+    for (key, names, kind) in [("numeric", &fit.numeric, FieldKind::Number), ("category", &fit.category, FieldKind::Text)] {
+        for (i, name) in names.iter().enumerate() {
+            let position = i.to_string();
+            let path = ["fit", key, position.as_str()];
+            if event.label.as_ref() == Some(name) {
+                let text = format!("got {}, which is the label", build.shown(&path));
+                leak(build, &path, text, "remove it: the label is what the score is fitted to");
+                continue;
+            }
+            add(build, fields, name, kind, &path);
+        }
+    }
+}
+
+/// Position of a field that is read as `kind`; it is added if it is not yet there.
+fn add(build: &mut Build<'_>, fields: &mut Vec<Field>, name: &str, kind: FieldKind, path: &[&str]) -> usize {
+    if let Some(at) = fields.iter().position(|field| field.name == name) {
+        if fields.get(at).is_some_and(|field| field.kind != kind) {
+            let (this, other) = match kind {
+                FieldKind::Text => ("text", "a number"),
+                FieldKind::Number => ("a number", "text"),
+            };
+            let by = if build.purpose == Purpose::Fit { "[fit]" } else { "the recipe of the model package" };
+            let message = format!("the field is read as {this} here and as {other} by {by}");
+            conflict(build, path, &message, "a field has one type");
+        }
+        return at;
+    }
+    fields.push(Field { name: name.to_owned(), kind });
+    fields.len() - 1
+}
+
+fn conflict(build: &mut Build<'_>, path: &[&str], message: &str, wanted: &str) {
+    let label = format!("got {}, expected {wanted}", build.shown(path));
+    build.note("pipeline::field_conflict", path, message, label, "name another field");
+}
+
+fn leak(build: &mut Build<'_>, path: &[&str], label: String, help: &str) {
+    build.note("pipeline::label_leak", path, "the label would be known before it happens", label, help);
+}

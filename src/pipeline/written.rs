@@ -1,0 +1,704 @@
+//! The pipeline file as the user writes it: every table and key, its doc comment is the user's doc and the schema's text.
+//!
+//! This is the one place that names keys. The JSON schema in `schemas/` is derived from it, and `shape` checks a file against
+//! that schema, so a key cannot be known to one and unknown to another. A key that must be there is an `Option` marked
+//! `schemars(required)`: its absence is then a fault among others and not the end of reading. Nothing here derives `Debug`:
+//! values may be secrets.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use super::unit::{Length, Moment, Size};
+use crate::base::time::TimeUnit;
+use crate::features::recipe::Cycle;
+
+/// A meantime pipeline: tables in the order an event travels. Values may come from the environment as `${NAME}`; `$${` is a literal `${`.
+/// Relative paths start at the folder of this file.
+#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "meantime pipeline")]
+pub struct Written {
+    /// Name of the pipeline, for logs and for the default consumer group.
+    #[schemars(required, length(min = 1), example = &"cards")]
+    pub name: Option<String>,
+    /// Where records come from.
+    #[schemars(required)]
+    pub source: Option<Source>,
+    /// What a record is: its format and the fields that every pipeline needs.
+    #[schemars(required)]
+    pub event: Option<Event>,
+    /// Event-time order and clock hygiene.
+    #[serde(default)]
+    pub order: Option<Order>,
+    /// The model.
+    #[serde(default)]
+    pub model: Option<Model>,
+    /// Bounds of the key states.
+    #[serde(default)]
+    pub state: Option<State>,
+    /// What is asked of the law of the next event.
+    #[serde(default)]
+    pub forecast: Option<Forecast>,
+    /// Where forecasts go.
+    #[schemars(required)]
+    pub sink: Option<Sink>,
+    /// Where records go that cannot be used. Without this table: `dead-letters.ndjson` beside this file.
+    #[serde(default)]
+    pub dead_letter: Option<DeadLetter>,
+    /// How the work is spread.
+    #[serde(default)]
+    pub run: Option<Run>,
+    /// What `meantime fit` trains.
+    #[serde(default)]
+    pub fit: Option<Fit>,
+}
+
+/// A source of records.
+#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Source {
+    /// A Kafka topic, read as a member of a consumer group.
+    Kafka {
+        /// Addresses of the brokers, `host:port` with commas between.
+        #[schemars(required, length(min = 1), example = &"127.0.0.1:9092")]
+        brokers: Option<String>,
+        /// Topic to read.
+        #[schemars(required, length(min = 1), example = &"cards")]
+        topic: Option<String>,
+        /// Consumer group whose offsets are committed. By default `meantime-` and the pipeline's name.
+        #[schemars(length(min = 1))]
+        group: Option<String>,
+        /// Any librdkafka setting, such as `"security.protocol" = "SASL_SSL"`. Values are never printed.
+        #[serde(default)]
+        client: Client,
+    },
+    /// Parquet or NDJSON files, read once from beginning to end.
+    File {
+        /// Files or globs. They are read in the order of this list, those of one glob in the order of their names.
+        #[schemars(required, length(min = 1), inner(length(min = 1)), example = ["history/*.parquet"])]
+        paths: Option<Vec<String>>,
+    },
+    /// A seeded stream with a known law; no network, no files.
+    Generate {
+        /// Which stream.
+        #[schemars(required, example = &"cards")]
+        stream: Option<Stream>,
+        /// Number of events.
+        #[serde(default = "default_events")]
+        #[schemars(range(min = 1))]
+        events: u64,
+        /// Number of keys.
+        #[serde(default = "default_keys")]
+        #[schemars(range(min = 1))]
+        keys: u32,
+        /// Seed: the same seed gives the same bytes on every machine.
+        #[serde(default = "default_seed")]
+        seed: u64,
+    },
+}
+
+/// A generated stream.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Card payments: daily-rhythm renewal with bursts of fraud and a label.
+    Cards,
+    /// Hospital visits: self-exciting readmissions with ten diagnosis marks.
+    Visits,
+    /// Device telemetry: heartbeats with drift and outages.
+    Telemetry,
+}
+
+/// Any librdkafka setting by name.
+pub type Client = BTreeMap<String, Setting>;
+
+/// Value of a client setting: text, an integer or a boolean; librdkafka takes all of them as text.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Setting {
+    /// Text.
+    Text(String),
+    /// An integer.
+    Integer(i64),
+    /// A boolean.
+    Boolean(bool),
+}
+
+impl Setting {
+    /// As librdkafka takes it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Setting::Text(text) => text.clone(),
+            Setting::Integer(number) => number.to_string(),
+            Setting::Boolean(yes) => yes.to_string(),
+        }
+    }
+}
+
+impl JsonSchema for Setting {
+    fn schema_name() -> Cow<'static, str> {
+        "Setting".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "integer", "boolean"] })
+    }
+}
+
+/// The `[event]` table.
+#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Event {
+    /// How records are written.
+    #[serde(default)]
+    pub format: Format,
+    /// Field that says to whom or what the event happened: text or an integer. Events of one key share a state.
+    #[schemars(required, length(min = 1), example = &"card")]
+    pub key: Option<String>,
+    /// Field that says when it happened, and its unit.
+    #[schemars(required, extend("examples" = [{ "field": "ts", "unit": "ms" }]))]
+    pub time: Option<Time>,
+    /// Field that says what kind of event it is: text. The law then also gives the likeliest next marks.
+    #[schemars(length(min = 1))]
+    pub mark: Option<String>,
+    /// Field that is copied to the forecast as `event_id`.
+    #[schemars(length(min = 1))]
+    pub id: Option<String>,
+    /// Field that says how the event turned out: 1 or true for positive, 0 or false otherwise. Only `fit` reads it.
+    #[schemars(length(min = 1))]
+    pub label: Option<String>,
+}
+
+/// A format of records.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// One JSON object a record.
+    #[default]
+    Json,
+    /// Columns of a Parquet file.
+    Parquet,
+}
+
+/// Event time.
+#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Time {
+    /// The field.
+    #[schemars(required, length(min = 1), example = &"ts")]
+    pub field: Option<String>,
+    /// Unit since 1970, or `rfc3339` for text such as `2026-01-31T12:00:00.5Z`.
+    #[schemars(required, example = &"ms")]
+    pub unit: Option<Clock>,
+}
+
+/// How a time is written.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Clock {
+    /// Seconds since 1970.
+    S,
+    /// Milliseconds since 1970.
+    Ms,
+    /// Microseconds since 1970.
+    Us,
+    /// Nanoseconds since 1970.
+    Ns,
+    /// RFC 3339 text.
+    Rfc3339,
+}
+
+/// The `[order]` table.
+#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// How long an event waits for earlier ones of its key.
+    #[serde(default = "default_lateness")]
+    #[schemars(extend("x-most" = "30d"))]
+    pub lateness: Length,
+    /// How far an event time may lie after the time at which the log took its record in; beyond it the record is a dead letter.
+    #[serde(default = "default_future_skew")]
+    pub max_future_skew: Length,
+    /// What to do with an event that is earlier than its key's last one.
+    #[serde(default)]
+    pub late: Late,
+}
+
+/// What to do with a late event.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Late {
+    /// Take it at the last one's time (gap 0) and flag it `late_clamped`.
+    #[default]
+    Clamp,
+    /// Make it a dead letter `late`.
+    DeadLetter,
+}
+
+/// The `[model]` table.
+#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Folder of the model package.
+    #[serde(default = "default_package")]
+    #[schemars(length(min = 1))]
+    pub package: String,
+}
+
+/// The `[state]` table.
+#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Most keys one lane may hold; one more stops the stage.
+    #[serde(default = "default_max_keys")]
+    #[schemars(range(min = 1, max = 4_000_000_000_u64))]
+    pub max_keys: u64,
+    /// A key that was idle for longer starts anew. By default keys are kept for ever.
+    #[schemars(extend("x-least" = "1s"))]
+    pub expiry: Option<Length>,
+    /// What to do at start about the states of events below the committed offset (Kafka).
+    #[serde(default)]
+    pub on_missing: OnMissing,
+}
+
+/// What to do about missing states.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnMissing {
+    /// Replay silently from the first record that the topic still has.
+    #[default]
+    Rebuild,
+    /// Start with empty states: every key starts cold.
+    StartEmpty,
+    /// As `rebuild`, but stop if the beginning of a partition is already deleted.
+    Fail,
+}
+
+/// The `[forecast]` table.
+#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Forecast {
+    /// Quantiles of the time of the next event, ascending, each between 0 and 1.
+    #[schemars(extend("default" = [0.1, 0.5, 0.9]), length(max = 32))]
+    pub quantiles: Option<Vec<Share>>,
+    /// The forecast says how likely an event is within each of these.
+    #[serde(default)]
+    #[schemars(length(max = 32), extend("x-least" = "1us"))]
+    pub horizons: Vec<Length>,
+    /// How many of the likeliest next marks. By default 3 where `[event] mark` is named (all where the model knows fewer), otherwise 0.
+    #[schemars(range(max = 64))]
+    pub marks: Option<u32>,
+}
+
+/// A share: above 0 and below 1.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Share(pub f64);
+
+impl JsonSchema for Share {
+    fn schema_name() -> Cow<'static, str> {
+        "Share".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1 })
+    }
+}
+
+/// Where forecasts go.
+#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Sink {
+    /// A Kafka topic: JSON values, the event's key as record key, the source position in the headers.
+    Kafka {
+        /// Addresses of the brokers. By default those of a Kafka source.
+        #[schemars(length(min = 1))]
+        brokers: Option<String>,
+        /// Topic to write.
+        #[schemars(required, length(min = 1), example = &"cards-forecasts")]
+        topic: Option<String>,
+        /// Any librdkafka setting. By default those of a Kafka source, if `brokers` too are those of the source.
+        client: Option<Client>,
+        /// How often outputs are made durable and positions committed.
+        #[serde(default = "default_commit_every")]
+        #[schemars(extend("x-least" = "1ms", "x-most" = "1h"))]
+        commit_every: Length,
+        /// The fields that are written and their names in the output: `{ id = "event_id", card = "key" }`. By default all.
+        #[serde(default)]
+        fields: BTreeMap<String, String>,
+        /// What is promised when the stage is stopped in the middle.
+        #[serde(default)]
+        delivery: Delivery,
+    },
+    /// A folder of Parquet files, a sub-folder a partition.
+    Parquet {
+        /// The folder.
+        #[schemars(required, length(min = 1), example = &"forecasts")]
+        path: Option<String>,
+        /// A file is closed when it has about this size.
+        #[serde(default = "default_roll_size")]
+        #[schemars(extend("x-least" = "4KiB", "x-most" = "64GiB"))]
+        roll_size: Size,
+        /// A file is closed when it has been open for this long.
+        #[serde(default = "default_roll_every")]
+        #[schemars(extend("x-least" = "10ms"))]
+        roll_every: Length,
+        /// How often outputs are made durable and positions committed.
+        #[serde(default = "default_commit_every")]
+        #[schemars(extend("x-least" = "1ms", "x-most" = "1h"))]
+        commit_every: Length,
+        /// The fields that are written and their names in the output: `{ id = "event_id", card = "key" }`. By default all.
+        #[serde(default)]
+        fields: BTreeMap<String, String>,
+        /// What is promised when the stage is stopped in the middle.
+        #[serde(default)]
+        delivery: Delivery,
+    },
+    /// One JSON object a line.
+    Ndjson {
+        /// The file; `-` for stdout.
+        #[schemars(required, length(min = 1), example = &"-")]
+        path: Option<String>,
+        /// How often outputs are made durable and positions committed.
+        #[serde(default = "default_commit_every")]
+        #[schemars(extend("x-least" = "1ms", "x-most" = "1h"))]
+        commit_every: Length,
+        /// The fields that are written and their names in the output: `{ id = "event_id", card = "key" }`. By default all.
+        #[serde(default)]
+        fields: BTreeMap<String, String>,
+        /// What is promised when the stage is stopped in the middle.
+        #[serde(default)]
+        delivery: Delivery,
+    },
+}
+
+impl Sink {
+    /// How often outputs are made durable.
+    #[must_use]
+    pub fn commit_every(&self) -> &Length {
+        match self {
+            Sink::Kafka { commit_every, .. } | Sink::Parquet { commit_every, .. } | Sink::Ndjson { commit_every, .. } => commit_every,
+        }
+    }
+
+    /// Output names and the forecast fields they stand for.
+    #[must_use]
+    pub fn fields(&self) -> &BTreeMap<String, String> {
+        match self {
+            Sink::Kafka { fields, .. } | Sink::Parquet { fields, .. } | Sink::Ndjson { fields, .. } => fields,
+        }
+    }
+}
+
+/// A promise of a sink.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// Every forecast is written; after a crash some are written again. Each carries its source position, so that a reader can drop repeats.
+    #[default]
+    AtLeastOnce,
+}
+
+/// Where records go that cannot be used. Without `kind`: `ndjson`.
+#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[schemars(transform = ndjson_without_kind)]
+pub enum DeadLetter {
+    /// A Kafka topic.
+    Kafka {
+        /// Addresses of the brokers. By default those of a Kafka source.
+        #[schemars(length(min = 1))]
+        brokers: Option<String>,
+        /// Topic to write.
+        #[schemars(required, length(min = 1), example = &"cards-dead")]
+        topic: Option<String>,
+        /// Any librdkafka setting. By default those of a Kafka source, if `brokers` too are those of the source.
+        client: Option<Client>,
+        /// Share of bad records above which the stage stops: then the schema is wrong, not the data.
+        #[serde(default = "default_max_bad_ratio")]
+        #[schemars(range(min = 0.0, max = 1.0))]
+        max_bad_ratio: f64,
+    },
+    /// A folder of Parquet files.
+    Parquet {
+        /// The folder.
+        #[schemars(required, length(min = 1), example = &"dead-letters")]
+        path: Option<String>,
+        /// A file is closed when it has about this size.
+        #[serde(default = "default_roll_size")]
+        #[schemars(extend("x-least" = "4KiB", "x-most" = "64GiB"))]
+        roll_size: Size,
+        /// A file is closed when it has been open for this long.
+        #[serde(default = "default_roll_every")]
+        #[schemars(extend("x-least" = "10ms"))]
+        roll_every: Length,
+        /// Share of bad records above which the stage stops: then the schema is wrong, not the data.
+        #[serde(default = "default_max_bad_ratio")]
+        #[schemars(range(min = 0.0, max = 1.0))]
+        max_bad_ratio: f64,
+    },
+    /// One JSON object a line.
+    Ndjson {
+        /// The file; `-` for stdout.
+        #[serde(default = "default_dead_letters")]
+        #[schemars(length(min = 1))]
+        path: String,
+        /// Share of bad records above which the stage stops: then the schema is wrong, not the data.
+        #[serde(default = "default_max_bad_ratio")]
+        #[schemars(range(min = 0.0, max = 1.0))]
+        max_bad_ratio: f64,
+    },
+}
+
+impl Default for DeadLetter {
+    fn default() -> Self {
+        DeadLetter::Ndjson { path: default_dead_letters(), max_bad_ratio: default_max_bad_ratio() }
+    }
+}
+
+impl DeadLetter {
+    /// Share of bad records above which the stage stops.
+    #[must_use]
+    pub fn max_bad_ratio(&self) -> f64 {
+        match self {
+            DeadLetter::Kafka { max_bad_ratio, .. }
+            | DeadLetter::Parquet { max_bad_ratio, .. }
+            | DeadLetter::Ndjson { max_bad_ratio, .. } => *max_bad_ratio,
+        }
+    }
+}
+
+/// The `[run]` table.
+#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// Worker threads; partitions are spread over them.
+    #[serde(default = "default_lanes")]
+    #[schemars(range(min = 1, max = 256))]
+    pub lanes: u32,
+    /// Most records a lane takes at once.
+    #[serde(default = "default_max_batch")]
+    #[schemars(range(min = 1, max = 65_536))]
+    pub max_batch: u32,
+}
+
+/// The `[fit]` table.
+#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fit {
+    /// Fields used as numbers.
+    #[serde(default)]
+    #[schemars(inner(length(min = 1)))]
+    pub numeric: Vec<String>,
+    /// Fields used as categories.
+    #[serde(default)]
+    #[schemars(inner(length(min = 1)))]
+    pub category: Vec<String>,
+    /// Calendar cycles used.
+    #[serde(default)]
+    pub calendar: Vec<Cycle>,
+    /// IANA time zone of the calendar.
+    #[serde(default = "default_zone")]
+    pub zone: String,
+    /// Half-lives of decaying counts, and of decaying means of every numeric field.
+    #[serde(default)]
+    #[schemars(extend("x-least" = "1ms"))]
+    pub decay: Vec<Length>,
+    /// Unit of the law of time. By default chosen so that the median gap lies between 1 and the next larger unit.
+    pub time_unit: Option<TimeUnit>,
+    /// Width of a coarse clock tick, such as `"1d"` for dates: likelihoods are then probabilities of the tick, not densities.
+    #[schemars(extend("x-least" = "1us"))]
+    pub resolution: Option<Length>,
+    /// Size of the recurrent state.
+    #[serde(default = "default_hidden")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub hidden: u32,
+    /// Components of the mixture.
+    #[serde(default = "default_components")]
+    #[schemars(range(min = 1, max = 256))]
+    pub components: u32,
+    /// Most passes over the training events.
+    #[serde(default = "default_epochs")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub epochs: u32,
+    /// Passes without improvement on the valid split before training stops.
+    #[serde(default = "default_patience")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub patience: u32,
+    /// Step size of AdamW.
+    #[serde(default = "default_learning_rate")]
+    #[schemars(extend("exclusiveMinimum" = 0), range(max = 1.0))]
+    pub learning_rate: f64,
+    /// Seed of weights and shuffles.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// How history is split into train, valid and test.
+    #[serde(default)]
+    pub split: Split,
+}
+
+/// A split of history.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum Split {
+    /// `key`: of every five keys in byte order the fourth is valid and the fifth test. `time`: the last 20 % of the events are test, the 20 % before valid.
+    Named(SplitName),
+    /// By time: events from `valid` on are valid, those from `test` on are test.
+    Time {
+        /// The two dates.
+        time: SplitTimes,
+    },
+    /// By a text field that says `train`, `valid` or `test`.
+    Field {
+        /// The field.
+        #[schemars(length(min = 1))]
+        field: String,
+    },
+}
+
+impl Default for Split {
+    fn default() -> Self {
+        Split::Named(SplitName::Key)
+    }
+}
+
+/// A split that needs no more than its name.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SplitName {
+    /// By key.
+    Key,
+    /// By time.
+    Time,
+}
+
+/// Dates of a split by time.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SplitTimes {
+    /// First valid time, such as `"2018-06-01T00:00:00Z"`.
+    #[schemars(required, extend("examples" = ["2018-06-01T00:00:00Z"]))]
+    pub valid: Option<Moment>,
+    /// First test time.
+    #[schemars(required, extend("examples" = ["2018-07-01T00:00:00Z"]))]
+    pub test: Option<Moment>,
+}
+
+/// A length that is known to be one.
+fn length(text: &str) -> Length {
+    Length::try_from(text.to_owned()).expect("the defaults of this file are durations; a test reads each")
+}
+
+fn default_events() -> u64 {
+    100_000
+}
+fn default_keys() -> u32 {
+    1_000
+}
+fn default_seed() -> u64 {
+    1
+}
+fn default_lateness() -> Length {
+    length("0s")
+}
+fn default_future_skew() -> Length {
+    length("5m")
+}
+fn default_package() -> String {
+    "model".to_owned()
+}
+fn default_max_keys() -> u64 {
+    10_000_000
+}
+fn default_commit_every() -> Length {
+    length("100ms")
+}
+fn default_roll_size() -> Size {
+    Size { text: "128MiB".to_owned(), bytes: 128 << 20 }
+}
+fn default_roll_every() -> Length {
+    length("60s")
+}
+fn default_max_bad_ratio() -> f64 {
+    0.001
+}
+fn default_dead_letters() -> String {
+    "dead-letters.ndjson".to_owned()
+}
+fn default_lanes() -> u32 {
+    1
+}
+fn default_max_batch() -> u32 {
+    4096
+}
+fn default_zone() -> String {
+    "UTC".to_owned()
+}
+fn default_hidden() -> u32 {
+    64
+}
+fn default_components() -> u32 {
+    16
+}
+fn default_epochs() -> u32 {
+    50
+}
+fn default_patience() -> u32 {
+    5
+}
+fn default_learning_rate() -> f64 {
+    0.002
+}
+
+/// `[dead_letter]` needs no `kind`: without it, it is an NDJSON file.
+fn ndjson_without_kind(schema: &mut Schema) {
+    let Some(Json::Array(kinds)) = schema.get_mut("oneOf") else { return };
+    for kind in kinds.iter_mut().filter(|kind| kind.pointer("/properties/kind/const").is_some_and(|name| name == "ndjson")) {
+        if let Some(Json::Array(required)) = kind.get_mut("required") {
+            required.retain(|key| key != "kind");
+        }
+    }
+}
+
+/// TOML has no null: takes out of a schema that an optional value may be null.
+fn without_null(schema: &mut Schema) {
+    if schema.get("default").is_some_and(Json::is_null) {
+        schema.remove("default");
+    }
+    if let Some(Json::Array(types)) = schema.get_mut("type") {
+        types.retain(|kind| kind != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            schema.insert("type".to_owned(), only);
+        }
+    }
+    if let Some(Json::Array(options)) = schema.get_mut("anyOf") {
+        options.retain(|option| option.get("type").is_none_or(|kind| kind != "null"));
+        if let [Json::Object(only)] = options.as_slice() {
+            let only = only.clone();
+            schema.remove("anyOf");
+            for (key, value) in only {
+                if schema.get(&key).is_none() {
+                    schema.insert(key, value);
+                }
+            }
+        }
+    }
+}
+
+/// The JSON schema of the pipeline file, without references.
+#[must_use]
+pub fn schema() -> Schema {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.inline_subschemas = true;
+        settings.transforms.push(Box::new(RecursiveTransform(without_null)));
+    });
+    settings.into_generator().into_root_schema_for::<Written>()
+}

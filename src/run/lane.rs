@@ -1,0 +1,444 @@
+//! The path of an event, for a batch of records from all partitions of a lane.
+
+use std::sync::Arc;
+
+use super::partition::PartitionState;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::number::f64_of_count;
+use crate::base::offset::{Offset, Partition};
+use crate::base::time::{EventTime, Gap};
+use crate::data::events::Events;
+use crate::data::flags::Flags;
+use crate::data::forecasts::{Forecasts, Identity};
+use crate::data::input::Input;
+use crate::data::outputs::Outputs;
+use crate::data::positions::Positions;
+use crate::data::rejected::{Reason, Rejected};
+use crate::decode::Decoder;
+use crate::features::{Context, Features};
+use crate::head::{Arrivals, Head};
+use crate::model::{Memory, Model};
+use crate::order::Late;
+use crate::pipeline::plan::Plan;
+use crate::state::{KeyStates, Slot};
+
+/// A lane: several partitions whose events are stepped together. All buffers are reused from batch to batch.
+pub struct Lane {
+    plan: Arc<Plan>,
+    decoder: Decoder,
+    features: Features,
+    model: Model,
+    head: Head,
+    partitions: Vec<PartitionState>,
+    /// Batches so far; marks which keys were seen in the current one.
+    batch: u32,
+    decoded: Events,
+    ready: Events,
+    /// Of each ready event: whether its forecast is emitted (it is not during silent replay).
+    emit: Vec<bool>,
+    seen: Seen,
+    rows: Vec<f32>,
+    outputs: Outputs,
+    /// Forecasts of the last `advance`.
+    pub forecasts: Forecasts,
+    /// Rejected records of the last `advance`.
+    pub rejected: Rejected,
+    /// How far all partitions have been taken in.
+    pub positions: Positions,
+    /// Events of the last `advance` that were replayed silently.
+    pub replayed: usize,
+}
+
+/// What interning found out about each ready event.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Index of the partition in the lane.
+    homes: Vec<usize>,
+    slots: Vec<Slot>,
+    gaps: Vec<Option<Gap>>,
+    counts: Vec<u64>,
+    occurrences: Vec<u32>,
+    /// The key starts anew with this event: it was idle for longer than `expiry`.
+    anew: Vec<bool>,
+    marks: Vec<Option<u32>>,
+}
+
+impl Seen {
+    fn clear(&mut self) {
+        self.homes.clear();
+        self.slots.clear();
+        self.gaps.clear();
+        self.counts.clear();
+        self.occurrences.clear();
+        self.anew.clear();
+        self.marks.clear();
+    }
+}
+
+impl Lane {
+    /// A lane without partitions.
+    ///
+    /// # Errors
+    /// The recipe does not fit the schema, or the head its asks.
+    pub fn new(plan: Arc<Plan>, model: Model, identity: Arc<Identity>) -> Result<Self> {
+        let Some((manifest, recipe)) = &plan.model else {
+            return Err(Error::internal("run", "the plan was made without a model"));
+        };
+        let features = Features::new(recipe, &plan.schema)?;
+        if features.width() != model.signature().features {
+            let text = format!("the recipe makes {} floats, the graph takes {}", features.width(), model.signature().features);
+            return Err(Error::config("model", text).at(plan.package.display().to_string()));
+        }
+        Ok(Lane {
+            decoder: Decoder::new(&plan.schema),
+            head: Head::new(&manifest.head, plan.asks.clone())?,
+            features,
+            model,
+            partitions: Vec::new(),
+            batch: 0,
+            decoded: Events::new(&plan.schema),
+            ready: Events::new(&plan.schema),
+            emit: Vec::new(),
+            seen: Seen::default(),
+            rows: Vec::new(),
+            outputs: Outputs::default(),
+            forecasts: Forecasts::new(identity),
+            rejected: Rejected::default(),
+            positions: Positions::new(),
+            replayed: 0,
+            plan,
+        })
+    }
+
+    /// Takes a partition over, with empty states; records below `live_from` only rebuild them.
+    pub fn assign(&mut self, partition: Partition, live_from: Offset) {
+        self.release(partition);
+        let empty = Events::new(&self.plan.schema);
+        let (init, aggregates) = (self.model.initial_hidden(), self.features.aggregates());
+        self.partitions.push(PartitionState::new(partition, live_from, self.plan.order, &empty, init, aggregates));
+    }
+
+    /// Forgets a partition.
+    pub fn release(&mut self, partition: Partition) {
+        self.partitions.retain(|state| state.partition != partition);
+        self.positions.remove(partition);
+    }
+
+    /// Takes records in. `forecasts` and `rejected` hold what is to be emitted for them, until the next call.
+    ///
+    /// # Errors
+    /// The model fails to run, or a bound of the plan is reached.
+    pub fn advance(&mut self, input: &Input) -> Result<()> {
+        self.begin();
+        self.decoder.decode(input, &mut self.decoded, &mut self.rejected);
+        self.note_positions(input);
+        self.order(input)?;
+        self.drop_silent_rejects();
+        self.finish_batch(input)
+    }
+
+    /// The input has ended: takes everything that is still held back.
+    ///
+    /// # Errors
+    /// As `advance`.
+    pub fn finish(&mut self) -> Result<()> {
+        self.begin();
+        for state in &mut self.partitions {
+            state.order.finish(&mut self.ready);
+        }
+        self.emit.resize(self.ready.len(), true);
+        self.finish_batch(&Input::default())
+    }
+
+    /// Keys of all partitions, and the bytes of their states.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        self.partitions.iter().fold((0, 0), |(keys, bytes), state| (keys + state.keys.len(), bytes + state.keys.bytes()))
+    }
+
+    fn begin(&mut self) {
+        self.batch = self.batch.wrapping_add(1);
+        self.decoded.clear();
+        self.ready.clear();
+        self.emit.clear();
+        self.rejected.clear();
+        self.forecasts.clear();
+        self.replayed = 0;
+    }
+
+    fn note_positions(&mut self, input: &Input) {
+        for (partition, offset) in input.records.partitions.iter().zip(&input.records.offsets) {
+            self.positions.advance(*partition, offset.next());
+        }
+        for table in &input.tables {
+            let rows = i64::try_from(table.rows.num_rows()).unwrap_or(i64::MAX);
+            self.positions.advance(table.partition, Offset(table.first.0.saturating_add(rows)));
+        }
+    }
+
+    fn home(&self, partition: Partition) -> Option<usize> {
+        self.partitions.iter().position(|state| state.partition == partition)
+    }
+
+    /// Clock hygiene and event-time order: `decoded` to `ready`, in the order in which the events are applied.
+    fn order(&mut self, input: &Input) -> Result<()> {
+        let mut cached: Option<(Partition, usize)> = None;
+        let believed = self.decoded.times.iter().zip(&self.decoded.recorded).zip(&self.decoded.partitions);
+        let direct = self.plan.order.lateness == Gap::ZERO
+            && self.partitions.first().is_some_and(|any| believed.clone().all(|((time, recorded), _)| any.order.check_clock(*time, *recorded).is_ok()));
+        if direct {
+            std::mem::swap(&mut self.decoded, &mut self.ready);
+        }
+        for row in 0..self.decoded.len() {
+            let (Some(partition), Some(offset), Some(time)) =
+                (self.decoded.partitions.get(row), self.decoded.offsets.get(row), self.decoded.times.get(row))
+            else {
+                continue;
+            };
+            let Some(home) = cached.filter(|(p, _)| p == partition).map(|(_, home)| home).or_else(|| self.home(*partition)) else {
+                return Err(unassigned(*partition));
+            };
+            cached = Some((*partition, home));
+            let Some(state) = self.partitions.get_mut(home) else { continue };
+            let recorded = self.decoded.recorded.get(row).copied().flatten();
+            match state.order.check_clock(*time, recorded) {
+                Ok(()) => state.order.take(&self.decoded, row, &mut self.ready)?,
+                Err((reason, detail)) => {
+                    let bytes = original(input, &self.decoded, row);
+                    self.rejected.push((*partition, *offset), reason, detail, self.decoded.keys.get(row), Some(&bytes));
+                }
+            }
+            let live = state.is_live(*offset);
+            self.emit.resize(self.ready.len(), live);
+        }
+        if direct {
+            for (partition, offset) in self.ready.partitions.iter().zip(&self.ready.offsets) {
+                let home = cached.filter(|(p, _)| p == partition).map(|(_, home)| home).or_else(|| self.home(*partition));
+                let Some(state) = home.and_then(|home| self.partitions.get(home)) else { return Err(unassigned(*partition)) };
+                cached = home.map(|home| (*partition, home));
+                self.emit.push(state.is_live(*offset));
+            }
+        }
+        Ok(())
+    }
+
+    /// `ready` through interning, features, model and head to `forecasts`.
+    fn finish_batch(&mut self, input: &Input) -> Result<()> {
+        self.intern(input)?;
+        let n = self.ready.len();
+        self.replayed = self.emit.iter().filter(|emit| !**emit).count();
+        if n == 0 {
+            return Ok(());
+        }
+        self.features.rows(&self.ready, Context { gaps: &self.seen.gaps }, &mut self.rows);
+        self.add_decays();
+        let mut memory = LaneMemory { partitions: &mut self.partitions, seen: &self.seen, init: self.model.initial_hidden().to_vec() };
+        self.model.steps(&self.rows, &self.seen.gaps, &self.seen.occurrences, &mut memory, &mut self.outputs)?;
+        if self.replayed == n {
+            return Ok(());
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// Keys to slots; gaps, counts and late events, in the order of application.
+    fn intern(&mut self, input: &Input) -> Result<()> {
+        self.seen.clear();
+        let mut dropped: Vec<usize> = Vec::new();
+        let mut cached: Option<(Partition, usize)> = None;
+        let mark_column = self.plan.schema.mark.and_then(|mark| self.ready.columns.get(mark)).and_then(|column| column.texts());
+        for row in 0..self.ready.len() {
+            let (Some(partition), Some(key)) = (self.ready.partitions.get(row).copied(), self.ready.keys.get(row)) else { continue };
+            let home = cached.filter(|(p, _)| *p == partition).map(|(_, home)| home);
+            let Some(home) = home.or_else(|| self.partitions.iter().position(|state| state.partition == partition)) else {
+                return Err(unassigned(partition));
+            };
+            cached = Some((partition, home));
+            let Some(state) = self.partitions.get_mut(home) else { continue };
+            let slot = state.keys.intern(key);
+            let (Some(meta), Some(time), Some(flags)) =
+                (state.keys.metas.row_mut(slot).first_mut(), self.ready.times.get_mut(row), self.ready.flags.get_mut(row))
+            else {
+                continue;
+            };
+            let mut gap = (meta.events > 0).then(|| time.since(meta.last));
+            if gap.is_some_and(|gap| gap < Gap::ZERO) {
+                match self.plan.order.late {
+                    Late::Clamp => {
+                        *time = meta.last;
+                        *flags = flags.with(Flags::LATE_CLAMPED);
+                        gap = Some(Gap::ZERO);
+                    }
+                    Late::DeadLetter => {
+                        dropped.push(row);
+                        continue;
+                    }
+                }
+            }
+            let anew = gap.zip(self.plan.state.expiry).is_some_and(|(gap, expiry)| gap > expiry);
+            if anew {
+                gap = None;
+                meta.events = 0;
+            }
+            if gap.is_none() {
+                *flags = flags.with(Flags::COLD_START);
+            }
+            meta.last = *time;
+            meta.events += 1;
+            meta.round = if meta.batch == self.batch { meta.round + 1 } else { 0 };
+            meta.batch = self.batch;
+            let mark = mark_column.and_then(|marks| marks.get(row)).map(|mark| self.head.mark_index(mark));
+            if mark_column.is_some() && self.head.has_marks() && mark.flatten().is_none() {
+                *flags = flags.with(Flags::UNKNOWN_MARK);
+            }
+            self.seen.homes.push(home);
+            self.seen.slots.push(slot);
+            self.seen.gaps.push(gap);
+            self.seen.counts.push(meta.events);
+            self.seen.occurrences.push(meta.round);
+            self.seen.anew.push(anew);
+            self.seen.marks.push(mark.flatten());
+        }
+        if !dropped.is_empty() {
+            self.drop_late(&dropped, input);
+        }
+        let keys: usize = self.partitions.iter().map(|state| state.keys.len()).sum();
+        if keys > self.plan.state.max_keys {
+            let text = format!("{keys} keys in one lane, more than max_keys = {}", self.plan.state.max_keys);
+            return Err(Error::new(Kind::Config, "state", text).help("raise [state] max_keys, or spread the partitions over more lanes or processes"));
+        }
+        Ok(())
+    }
+
+    /// Late events under `late = "dead_letter"`: out of `ready`, into `rejected`.
+    fn drop_late(&mut self, dropped: &[usize], input: &Input) {
+        let mut kept = Events::new(&self.plan.schema);
+        let mut emit = Vec::new();
+        for row in 0..self.ready.len() {
+            if dropped.binary_search(&row).is_err() {
+                kept.push_from(&self.ready, row);
+                emit.push(self.emit.get(row).copied().unwrap_or(true));
+                continue;
+            }
+            let at = self.ready.partitions.get(row).zip(self.ready.offsets.get(row));
+            let (Some((partition, offset)), Some(time)) = (at, self.ready.times.get(row)) else { continue };
+            if self.emit.get(row) == Some(&true) {
+                let bytes = original(input, &self.ready, row);
+                let detail = format!("event time {time} is before the key's last event");
+                self.rejected.push((*partition, *offset), Reason::Late, detail, self.ready.keys.get(row), Some(&bytes));
+            }
+        }
+        self.ready = kept;
+        self.emit = emit;
+    }
+
+    /// Rejects below `live_from` were emitted by an earlier run.
+    fn drop_silent_rejects(&mut self) {
+        let live = |partition: Partition, offset: Offset| self.home(partition).and_then(|home| self.partitions.get(home)).is_none_or(|state| state.is_live(offset));
+        let positions: Vec<bool> = self.rejected.partitions.iter().zip(&self.rejected.offsets).map(|(p, o)| live(*p, *o)).collect();
+        if positions.iter().all(|live| *live) {
+            return;
+        }
+        let all = std::mem::take(&mut self.rejected);
+        for (row, live) in positions.into_iter().enumerate() {
+            if live && let (Some(p), Some(o), Some(reason), Some(detail)) = (all.partitions.get(row), all.offsets.get(row), all.reasons.get(row), all.details.get(row)) {
+                self.rejected.push((*p, *o), *reason, detail.clone(), all.keys.get(row), all.payloads.get(row));
+            }
+        }
+    }
+
+    /// The decaying columns, which read and write the keys' aggregates in the order of application.
+    fn add_decays(&mut self) {
+        if self.features.aggregates() == 0 {
+            return;
+        }
+        let width = self.features.width();
+        let places = self.seen.homes.iter().zip(&self.seen.slots).zip(self.seen.gaps.iter().zip(&self.seen.anew));
+        for (row, (((home, slot), (gap, anew)), out)) in places.zip(self.rows.chunks_exact_mut(width)).enumerate() {
+            let Some(state) = self.partitions.get_mut(*home) else { continue };
+            let aggregates = state.keys.aggregates.row_mut(*slot);
+            if *anew {
+                aggregates.fill(0.0);
+            }
+            self.features.decay(&self.ready, row, *gap, aggregates, out);
+        }
+    }
+
+    /// Outputs to forecast rows.
+    fn publish(&mut self) {
+        let forecasts = &mut self.forecasts;
+        std::mem::swap(&mut forecasts.flags, &mut self.ready.flags);
+        let arrivals = Arrivals { times: &self.ready.times, gaps: &self.seen.gaps, marks: &self.seen.marks };
+        self.head.forecasts(&arrivals, &self.outputs, forecasts);
+        std::mem::swap(&mut forecasts.keys, &mut self.ready.keys);
+        std::mem::swap(&mut forecasts.event_ids, &mut self.ready.ids);
+        std::mem::swap(&mut forecasts.event_times, &mut self.ready.times);
+        std::mem::swap(&mut forecasts.partitions, &mut self.ready.partitions);
+        std::mem::swap(&mut forecasts.offsets, &mut self.ready.offsets);
+        std::mem::swap(&mut forecasts.n_events, &mut self.seen.counts);
+        forecasts.gap_s.extend(self.seen.gaps.iter().map(|gap| gap.map_or(f64::NAN, Gap::seconds)));
+        if self.replayed > 0 {
+            forecasts.retain(&self.emit);
+        }
+    }
+}
+
+/// Hidden state of each row's key, across the lane's partitions.
+struct LaneMemory<'a> {
+    partitions: &'a mut [PartitionState],
+    seen: &'a Seen,
+    init: Vec<f32>,
+}
+
+impl LaneMemory<'_> {
+    fn place(&mut self, row: usize) -> Option<(&mut KeyStates, Slot)> {
+        let (home, slot) = (self.seen.homes.get(row)?, self.seen.slots.get(row)?);
+        self.partitions.get_mut(*home).map(|state| (&mut state.keys, *slot))
+    }
+}
+
+impl Memory for LaneMemory<'_> {
+    fn begin(&mut self, row: usize) {
+        if self.seen.anew.get(row) == Some(&true) {
+            let init = std::mem::take(&mut self.init);
+            if let Some((keys, slot)) = self.place(row) {
+                keys.hidden.row_mut(slot).copy_from_slice(&init);
+            }
+            self.init = init;
+        }
+    }
+
+    fn hidden(&mut self, row: usize) -> &mut [f32] {
+        match self.place(row) {
+            Some((keys, slot)) => keys.hidden.row_mut(slot),
+            None => &mut [],
+        }
+    }
+}
+
+fn unassigned(partition: Partition) -> Error {
+    Error::internal("run", format!("a record of partition {partition} came to a lane that does not own it"))
+}
+
+/// The bytes of an event's record, where the record is still at hand; of one that was held back, what was decoded of it.
+fn original(input: &Input, events: &Events, row: usize) -> Vec<u8> {
+    let at = events.partitions.get(row).zip(events.offsets.get(row));
+    let positions = input.records.partitions.iter().zip(&input.records.offsets);
+    let record = at.and_then(|at| positions.clone().position(|position| position == at)).and_then(|record| input.records.payloads.get(record));
+    if let Some(bytes) = record {
+        return bytes.to_vec();
+    }
+    let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    let time = events.times.get(row).map(EventTime::to_string);
+    let object = serde_json::json!({ "key": text(events.keys.get(row)), "id": text(events.ids.get(row)), "event_time": time });
+    object.to_string().into_bytes()
+}
+
+impl Lane {
+    /// Bytes of state per key, if there is one.
+    #[must_use]
+    pub fn bytes_per_key(&self) -> Option<f64> {
+        let (keys, bytes) = self.size();
+        (keys > 0).then(|| f64_of_count(bytes) / f64_of_count(keys))
+    }
+}

@@ -1,0 +1,175 @@
+//! The stage: a plan with its package, source, lanes and sinks, run to its end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use super::golden;
+use super::lane::Lane;
+use super::worker;
+use crate::base::error::{Error, Result};
+use crate::data::forecasts::Identity;
+use crate::data::layout::Layout;
+use crate::data::rejected::Reason;
+use crate::model::Package;
+use crate::pipeline::plan::Plan;
+use crate::sink::{self, DeadLetterSink, ForecastSink};
+use crate::source::{self, Feed, Opening};
+
+/// A plan whose package has been loaded and checked.
+pub struct Stage {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// The package.
+    pub package: Package,
+    /// Names shared by all forecasts.
+    pub identity: Arc<Identity>,
+    /// Fields that are written.
+    pub layout: Layout,
+}
+
+/// Set once to make all lanes drain, commit and return.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Asks the lanes to stop.
+    pub fn request(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether they were asked.
+    #[must_use]
+    pub fn is_requested(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// What has happened so far, over all lanes; read by progress and summary while the lanes run.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Records taken in, silent replay and bad ones included.
+    pub records: AtomicU64,
+    /// Forecasts handed to the sink.
+    pub forecasts: AtomicU64,
+    /// Events replayed silently.
+    pub replayed: AtomicU64,
+    /// Records that became dead letters, by reason.
+    pub dead: [AtomicU64; Reason::ALL.len()],
+    /// Keys of all lanes.
+    pub keys: AtomicU64,
+    /// Bytes of their states.
+    pub bytes: AtomicU64,
+    /// Records known to be waiting.
+    pub backlog: AtomicU64,
+}
+
+impl Counts {
+    /// Dead letters of all reasons.
+    #[must_use]
+    pub fn dead_letters(&self) -> u64 {
+        self.dead.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Dead letters by reason code, those that occurred.
+    pub fn dead_by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Reason::ALL.iter().zip(&self.dead).map(|(reason, count)| (reason.code(), count.load(Ordering::Relaxed))).filter(|(_, count)| *count > 0)
+    }
+}
+
+/// Both outputs of one lane.
+pub struct Sinks {
+    /// Takes forecasts.
+    pub forecasts: Box<dyn ForecastSink>,
+    /// Takes dead letters.
+    pub dead_letters: Box<dyn DeadLetterSink>,
+}
+
+impl Stage {
+    /// Loads the plan's package with all its checks.
+    ///
+    /// # Errors
+    /// The package is refused, or does not fit the plan.
+    pub fn load(plan: Plan) -> Result<Self> {
+        let package = Package::load(&plan.package)?;
+        if let Some((_, recipe)) = &plan.model {
+            golden::check(&package, recipe)?;
+        }
+        let fingerprint = plan.fingerprint(&package.digest)?;
+        let identity = plan.identity(&fingerprint);
+        let layout = plan.layout(&identity);
+        Ok(Stage { plan: Arc::new(plan), package, identity: Arc::new(identity), layout })
+    }
+
+    /// A lane without partitions.
+    ///
+    /// # Errors
+    /// See `Lane::new`.
+    pub fn lane(&self) -> Result<Lane> {
+        Lane::new(Arc::clone(&self.plan), self.package.model()?, Arc::clone(&self.identity))
+    }
+
+    /// The sinks that the plan names, for lane `lane`.
+    ///
+    /// # Errors
+    /// A sink cannot be opened.
+    pub fn sinks(&self, lane: usize) -> Result<Sinks> {
+        Ok(Sinks {
+            forecasts: sink::open_forecasts(&self.plan.sink, &self.layout, &self.identity, lane)?,
+            dead_letters: sink::open_dead_letters(&self.plan.dead_letter, &self.origin(), lane)?,
+        })
+    }
+
+    /// What dead letters name as their origin: topic, files or stream.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        match &self.plan.source {
+            source::Settings::Kafka(kafka) => kafka.topic.clone(),
+            source::Settings::File(file) => file.paths.first().map(|path| path.display().to_string()).unwrap_or_default(),
+            source::Settings::Generate(_) => "generate".to_owned(),
+        }
+    }
+
+    /// Opens the plan's source: one feed per lane.
+    ///
+    /// # Errors
+    /// The source cannot be reached.
+    pub fn feeds(&self, until_caught_up: bool) -> Result<Vec<Box<dyn Feed>>> {
+        let opening = Opening { lanes: self.plan.lanes, until_caught_up, fields: self.plan.field_names(), ..Opening::default() };
+        source::open(&self.plan.source, &opening)
+    }
+
+    /// Runs one lane per feed until all have ended, one has failed, or `stop` is requested. All outputs of what was
+    /// committed are durable when it returns, whatever it returns.
+    ///
+    /// # Errors
+    /// The first error of any lane; the others are stopped then.
+    pub fn run(&self, feeds: Vec<(Box<dyn Feed>, Sinks)>, stop: &Stop, counts: &Counts) -> Result<()> {
+        let lanes: Vec<Lane> = feeds.iter().map(|_| self.lane()).collect::<Result<_>>()?;
+        thread::scope(|scope| {
+            let mut handles = Vec::new();
+            for (index, ((feed, sinks), lane)) in feeds.into_iter().zip(lanes).enumerate() {
+                let plan = Arc::clone(&self.plan);
+                let spawned = thread::Builder::new().name(format!("lane-{index}")).spawn_scoped(scope, move || {
+                    let outcome = worker::run(&plan, feed, lane, sinks, stop, counts);
+                    if outcome.is_err() {
+                        stop.request();
+                    }
+                    outcome
+                });
+                handles.push(spawned.map_err(|e| {
+                    stop.request();
+                    Error::internal("run", format!("a lane's thread cannot be started: {e}"))
+                })?);
+            }
+            let mut outcome = Ok(());
+            for handle in handles {
+                let ended = handle.join().unwrap_or_else(|_| Err(Error::internal("run", "a lane panicked; see the log above")));
+                if outcome.is_ok() {
+                    outcome = ended;
+                }
+            }
+            outcome
+        })
+    }
+}

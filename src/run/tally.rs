@@ -1,0 +1,145 @@
+//! A sink in front of a sink: sums up the forecasts that pass, and compares each forecast time with what then happened.
+
+use std::sync::{Arc, Mutex};
+
+use hashbrown::HashMap;
+
+use super::stage::Sinks;
+use crate::base::error::Result;
+use crate::base::number::f64_of_count;
+use crate::base::time::EventTime;
+use crate::data::forecasts::Forecasts;
+use crate::sink::ForecastSink;
+
+/// What the forecasts that passed say of themselves.
+#[derive(Clone, Debug, Default)]
+pub struct Calibration {
+    /// Quantiles that are checked.
+    pub quantiles: Vec<f64>,
+    /// Per quantile: next events that came at or before it.
+    pub before: Vec<usize>,
+    /// Next events compared.
+    pub compared: usize,
+    /// Sum and number of `surprise_time`.
+    pub surprise_time: (f64, usize),
+    /// Sum and number of `surprise_mark`.
+    pub surprise_mark: (f64, usize),
+    /// Sum and number of `residual`; the mean is 1 if the law is right.
+    pub residual: (f64, usize),
+    /// Sum and number of `score`.
+    pub score: (f64, usize),
+    pending: HashMap<Vec<u8>, Vec<Option<EventTime>>>,
+}
+
+impl Calibration {
+    /// Share of next events at or before each quantile; `None` before any was compared.
+    #[must_use]
+    pub fn shares(&self) -> Option<Vec<f64>> {
+        (self.compared > 0).then(|| self.before.iter().map(|n| f64_of_count(*n) / f64_of_count(self.compared)).collect())
+    }
+
+    /// Takes rows into account. Rows of a key must come in order.
+    pub fn observe(&mut self, forecasts: &Forecasts) {
+        if self.quantiles.is_empty() {
+            self.quantiles.clone_from(&forecasts.identity.quantiles);
+            self.before = vec![0; self.quantiles.len()];
+        }
+        add(&mut self.surprise_time, &forecasts.surprise_time);
+        add(&mut self.surprise_mark, &forecasts.surprise_mark);
+        add(&mut self.residual, &forecasts.residual);
+        add(&mut self.score, &forecasts.score);
+        for (row, time) in forecasts.event_times.iter().enumerate() {
+            let next: Vec<_> = forecasts.next_times.iter().map(|column| column.get(row).copied().flatten()).collect();
+            if next.is_empty() {
+                continue;
+            }
+            let key = forecasts.keys.bytes_at(row);
+            let first = forecasts.n_events.get(row) == Some(&1);
+            match self.pending.get_mut(key) {
+                None => {
+                    self.pending.insert(key.to_vec(), next);
+                }
+                Some(forecast) => {
+                    if !first {
+                        self.compared += 1;
+                        for (count, bound) in self.before.iter_mut().zip(forecast.iter()) {
+                            *count += usize::from(bound.is_some_and(|bound| *time <= bound));
+                        }
+                    }
+                    *forecast = next;
+                }
+            }
+        }
+    }
+
+    /// Adds what another lane saw.
+    pub fn merge(&mut self, other: Calibration) {
+        if self.quantiles.is_empty() {
+            *self = other;
+            return;
+        }
+        self.compared += other.compared;
+        for (mine, theirs) in self.before.iter_mut().zip(other.before) {
+            *mine += theirs;
+        }
+        let pairs = [
+            (&mut self.surprise_time, other.surprise_time),
+            (&mut self.surprise_mark, other.surprise_mark),
+            (&mut self.residual, other.residual),
+            (&mut self.score, other.score),
+        ];
+        for (mine, theirs) in pairs {
+            mine.0 += theirs.0;
+            mine.1 += theirs.1;
+        }
+    }
+}
+
+fn add(sum: &mut (f64, usize), values: &[f64]) {
+    for value in values.iter().filter(|value| !value.is_nan()) {
+        sum.0 += value;
+        sum.1 += 1;
+    }
+}
+
+/// Forwards rows to another sink and notes them.
+pub struct Tally {
+    inner: Box<dyn ForecastSink>,
+    shared: Arc<Mutex<Calibration>>,
+    own: Calibration,
+}
+
+impl Tally {
+    /// Wraps a lane's sinks; what passed is added to `shared` when the lane closes.
+    #[must_use]
+    pub fn wrap(sinks: Sinks, shared: &Arc<Mutex<Calibration>>) -> Sinks {
+        let tally = Tally { inner: sinks.forecasts, shared: Arc::clone(shared), own: Calibration::default() };
+        Sinks { forecasts: Box::new(tally), dead_letters: sinks.dead_letters }
+    }
+}
+
+impl ForecastSink for Tally {
+    fn write(&mut self, forecasts: &Forecasts) -> Result<()> {
+        self.own.observe(forecasts);
+        self.inner.write(forecasts)
+    }
+
+    fn written(&self) -> u64 {
+        self.inner.written()
+    }
+
+    fn durable(&mut self) -> Result<u64> {
+        self.inner.durable()
+    }
+
+    fn flush(&mut self, force: bool) -> Result<bool> {
+        self.inner.flush(force)
+    }
+
+    fn close(&mut self) -> Result<()> {
+        if let Ok(mut shared) = self.shared.lock() {
+            shared.merge(std::mem::take(&mut self.own));
+        }
+        self.inner.close()
+    }
+}

@@ -1,0 +1,183 @@
+//! A lane's thread: poll, advance, write, and commit what has become durable.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::bad_ratio::BadRatio;
+use super::lane::Lane;
+use super::stage::{Counts, Sinks, Stop};
+use crate::base::clock;
+use crate::base::error::Result;
+use crate::data::input::Input;
+use crate::data::positions::Positions;
+use crate::data::rejected::Reason;
+use crate::pipeline::plan::Plan;
+use crate::source::{Feed, Polled};
+
+/// Longest a poll waits: how late a stop request is noticed.
+const WAIT: Duration = Duration::from_millis(50);
+
+/// What one commit will make visible: positions, and how many rows must be durable before.
+struct Epoch {
+    positions: Positions,
+    forecasts: u64,
+    dead_letters: u64,
+}
+
+struct Worker<'a> {
+    feed: Box<dyn Feed>,
+    lane: Lane,
+    sinks: Sinks,
+    bad: BadRatio,
+    counts: &'a Counts,
+    /// Epochs that have ended and wait for their rows to become durable, oldest first.
+    waiting: VecDeque<Epoch>,
+    /// Positions of the last epoch that was queued.
+    queued: Positions,
+    size: (usize, usize),
+}
+
+/// Runs a lane until its feed ends, a stop is requested, or something fails. Whatever the outcome, what is done is flushed and
+/// committed before it returns, so that an error in one record costs nothing that was computed before it.
+pub fn run(plan: &Plan, feed: Box<dyn Feed>, lane: Lane, sinks: Sinks, stop: &Stop, counts: &Counts) -> Result<()> {
+    let bad = BadRatio::new(plan.max_bad_ratio);
+    let mut worker = Worker { feed, lane, sinks, bad, counts, waiting: VecDeque::new(), queued: Positions::new(), size: (0, 0) };
+    let outcome = worker.work(plan, stop);
+    let committed = worker.commit_now();
+    let closed = worker.close();
+    outcome.and(committed).and(closed)
+}
+
+impl Worker<'_> {
+    fn work(&mut self, plan: &Plan, stop: &Stop) -> Result<()> {
+        let mut input = Input::default();
+        let mut epoch_start = clock::tick();
+        while !stop.is_requested() {
+            input.clear();
+            match self.feed.poll(plan.max_batch, WAIT.min(plan.commit_every), &mut input)? {
+                Polled::Records => {
+                    let records = input.len();
+                    self.lane.advance(&input)?;
+                    self.deliver(records)?;
+                }
+                Polled::Idle => {
+                    // Nothing to do: a good moment to make rows durable that would otherwise wait for more.
+                    self.sinks.dead_letters.flush(false)?;
+                }
+                Polled::Assigned { partition, live_from } => {
+                    tracing::info!(%partition, %live_from, "partition assigned");
+                    self.lane.assign(partition, live_from);
+                }
+                Polled::Revoked(partition) => {
+                    self.commit_now()?;
+                    self.lane.release(partition);
+                    self.queued.remove(partition);
+                    self.feed.released(partition);
+                    tracing::info!(%partition, "partition released");
+                }
+                Polled::Ended => {
+                    self.lane.finish()?;
+                    self.deliver(0)?;
+                    return self.bad.check(true);
+                }
+            }
+            if epoch_start.elapsed() >= plan.commit_every {
+                epoch_start = clock::tick();
+                self.end_epoch()?;
+                self.commit_durable()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the lane's last outputs to the sinks.
+    fn deliver(&mut self, records: usize) -> Result<()> {
+        let (forecasts, rejected) = (&self.lane.forecasts, &self.lane.rejected);
+        if !forecasts.is_empty() {
+            self.sinks.forecasts.write(forecasts)?;
+        }
+        if !rejected.is_empty() {
+            self.sinks.dead_letters.write(rejected)?;
+        }
+        for reason in &rejected.reasons {
+            if let Some((_, count)) = Reason::ALL.iter().zip(&self.counts.dead).find(|(r, _)| *r == reason) {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.counts.records.fetch_add(u64_of(records), Ordering::Relaxed);
+        self.counts.forecasts.fetch_add(u64_of(forecasts.len()), Ordering::Relaxed);
+        self.counts.replayed.fetch_add(u64_of(self.lane.replayed), Ordering::Relaxed);
+        self.bad.add(u64_of(records), u64_of(rejected.len()), || example(&self.lane));
+        self.note_size();
+        self.bad.check(false)
+    }
+
+    /// Changes the shared counts by what this lane's size has changed.
+    fn note_size(&mut self) {
+        let (keys, bytes) = self.lane.size();
+        let update = |count: &std::sync::atomic::AtomicU64, new: usize, old: usize| {
+            count.fetch_add(u64_of(new), Ordering::Relaxed);
+            count.fetch_sub(u64_of(old), Ordering::Relaxed);
+        };
+        update(&self.counts.keys, keys, self.size.0);
+        update(&self.counts.bytes, bytes, self.size.1);
+        self.size = (keys, bytes);
+        if let Some(backlog) = self.feed.backlog() {
+            self.counts.backlog.store(backlog, Ordering::Relaxed);
+        }
+    }
+
+    /// Everything taken in so far becomes one epoch.
+    fn end_epoch(&mut self) -> Result<()> {
+        self.sinks.forecasts.flush(false)?;
+        self.sinks.dead_letters.flush(false)?;
+        if self.lane.positions != self.queued {
+            self.queued = self.lane.positions.clone();
+            let (forecasts, dead_letters) = (self.sinks.forecasts.written(), self.sinks.dead_letters.written());
+            self.waiting.push_back(Epoch { positions: self.queued.clone(), forecasts, dead_letters });
+        }
+        Ok(())
+    }
+
+    /// Commits the newest epoch whose rows are all durable.
+    fn commit_durable(&mut self) -> Result<()> {
+        let (forecasts, dead_letters) = (self.sinks.forecasts.durable()?, self.sinks.dead_letters.durable()?);
+        let mut newest = None;
+        while self.waiting.front().is_some_and(|epoch| epoch.forecasts <= forecasts && epoch.dead_letters <= dead_letters) {
+            newest = self.waiting.pop_front();
+        }
+        match newest {
+            Some(epoch) => self.feed.commit(&epoch.positions),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes everything durable and commits it.
+    fn commit_now(&mut self) -> Result<()> {
+        self.end_epoch()?;
+        self.sinks.forecasts.flush(true)?;
+        self.sinks.dead_letters.flush(true)?;
+        self.commit_durable()
+    }
+
+    fn close(&mut self) -> Result<()> {
+        let forecasts = self.sinks.forecasts.close();
+        let dead_letters = self.sinks.dead_letters.close();
+        let feed = self.feed.close();
+        forecasts.and(dead_letters).and(feed)
+    }
+}
+
+fn u64_of(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+/// Position, reason and detail of the last rejected record.
+fn example(lane: &Lane) -> String {
+    let rejected = &lane.rejected;
+    match (rejected.partitions.last(), rejected.offsets.last(), rejected.reasons.last(), rejected.details.last()) {
+        (Some(partition), Some(offset), Some(reason), Some(detail)) => format!("partition {partition}, offset {offset}: {}: {detail}", reason.code()),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,7 @@
+//! Tests without network.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod check;
+mod layers;
+mod schemas;
