@@ -144,3 +144,49 @@ fn sink_line(settings: &sink::Settings) -> String {
 fn count(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(name: &str) -> std::path::PathBuf {
+        Path::new("tests/data/broken").join(name)
+    }
+
+    #[test]
+    fn the_summary_says_what_would_run() {
+        let plan = pipeline::load(&broken("good.toml"), &["source.client.sasl.password=hidden".to_owned()], Purpose::Run).unwrap();
+        let text = summary(&plan);
+        assert!(!text.contains("hidden"), "{text}");
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_broken_file_is_an_error_of_the_configuration() {
+        let error = run(&broken("good.toml"), &["sink.topc=x".to_owned(), "run.lanes=0".to_owned()], false).unwrap_err();
+        let report = error.to_string();
+        assert_eq!(error.exit_code(), 78);
+        assert!(report.contains("did you mean `topic`?") && report.ends_with("2 faults in tests/data/broken/good.toml"), "{report}");
+    }
+
+    #[test]
+    fn to_connect_is_to_open_files_and_to_write_folders_and_tells_all_that_cannot_be_reached() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("in.ndjson"), "{}\n").unwrap();
+        let mut plan = pipeline::load(&broken("good.toml"), &[], Purpose::Run).unwrap();
+        plan.source = source::Settings::File(source::FileSettings { paths: vec![at("in.ndjson")] });
+        plan.sink = sink::Settings::Parquet { path: at("out"), roll_bytes: 1, roll_every: std::time::Duration::from_secs(1) };
+        plan.dead_letter = sink::Settings::Ndjson { path: at("dead.ndjson") };
+        let mut text = String::new();
+        connections(&plan, &mut text).unwrap();
+        assert!(text.contains("source reached: 1 file readable, 3 bytes") && text.contains("sink reached: folder"), "{text}");
+        assert!(!at("dead.ndjson").exists(), "a check writes nothing");
+
+        std::fs::remove_file(at("in.ndjson")).unwrap();
+        std::fs::write(at("file"), "").unwrap();
+        plan.sink = sink::Settings::Ndjson { path: at("file/out.ndjson") };
+        let report = connections(&plan, &mut text).unwrap_err().to_string();
+        assert!(report.contains("in.ndjson") && report.contains("file"), "{report}");
+    }
+}

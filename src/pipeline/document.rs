@@ -203,6 +203,9 @@ fn read_set(set: &str, text: usize, environment: Environment<'_>, faults: &mut F
     // The key alone is parsed with a stand-in value; both texts begin alike, so the places of the key parts hold.
     let stand_in = format!("{key}=0");
     let Ok(table) = DeTable::parse(&stand_in) else {
+        if secret::is_secret(key) {
+            faults.star(Place { text, start: key.len() + 1, end: set.len() });
+        }
         faults.note(
             "pipeline::bad_set",
             whole,
@@ -416,6 +419,8 @@ mod tests {
     fn an_override_without_path_or_value_is_a_fault() {
         let (_, faults) = read("", &["lanes", "=4", ""]);
         assert_eq!(faults.list().iter().filter(|f| f.code == "pipeline::bad_set").count(), 3, "{faults:?}");
+        let (_, faults) = read("", &["source client.sasl.password=hidden"]);
+        assert!(faults.len() == 1 && !faults.report(false).contains("hidden"), "{}", faults.report(false));
     }
 
     #[test]
