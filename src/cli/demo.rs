@@ -65,15 +65,26 @@ pub fn run(args: &Args) -> Result<()> {
     let folder = &args.out;
     prepare(folder, builtin)?;
     let sets = [
-        format!("source={{ kind = \"generate\", stream = \"{}\", events = {}, keys = {}, seed = {} }}", builtin.name, args.events, args.keys, args.seed),
+        format!(
+            "source={{ kind = \"generate\", stream = \"{}\", events = {}, keys = {}, seed = {} }}",
+            builtin.name, args.events, args.keys, args.seed
+        ),
         "sink={ kind = \"parquet\", path = \"forecasts\" }".to_owned(),
         "dead_letter={ kind = \"ndjson\", path = \"dead-letters.ndjson\" }".to_owned(),
         "run.lanes=1".to_owned(),
     ];
     let plan = pipeline::load(&folder.join("pipeline.toml"), &sets, Purpose::Run)?;
     let stage = Stage::load(plan)?;
-    println!("meantime demo: {} events of {} keys, stream `{}`", summary::grouped(args.events), summary::grouped(u64::from(args.keys)), builtin.name);
-    println!("  model                      {} {}, fingerprint {}", stage.identity.model, stage.identity.model_version, stage.identity.fingerprint);
+    println!(
+        "meantime demo: {} events of {} keys, stream `{}`",
+        summary::grouped(args.events),
+        summary::grouped(u64::from(args.keys)),
+        builtin.name
+    );
+    println!(
+        "  model                      {} {}, fingerprint {}",
+        stage.identity.model, stage.identity.model_version, stage.identity.fingerprint
+    );
     let feeds = stage.feeds(true)?;
     let lanes = feeds.into_iter().enumerate().map(|(lane, feed)| Ok((feed, stage.sinks(lane)?))).collect::<Result<Vec<_>>>()?;
     let outcome = execute(&stage, lanes, Some(args.events))?;
@@ -87,8 +98,14 @@ pub fn run(args: &Args) -> Result<()> {
 fn farewell(out: &mut dyn Write, folder: &Path) -> std::io::Result<()> {
     let path = folder.display();
     writeln!(out, "\nForecasts are in {path}/forecasts (Parquet). Look at them with DuckDB or pyarrow:")?;
-    writeln!(out, "  duckdb -c \"select key, event_time, gap_s, surprise_time, next_time_q50 from '{path}/forecasts/**/*.parquet' limit 5\"")?;
-    writeln!(out, "The pipeline and its model are in {path}; the README shows the same pipeline on Kafka, and `meantime fit` on your own data.")
+    writeln!(
+        out,
+        "  duckdb -c \"select key, event_time, gap_s, surprise_time, next_time_q50 from '{path}/forecasts/**/*.parquet' limit 5\""
+    )?;
+    writeln!(
+        out,
+        "The pipeline and its model are in {path}; the README shows the same pipeline on Kafka, and `meantime fit` on your own data."
+    )
 }
 
 /// Writes pipeline and package, and removes the forecasts of an earlier demo.

@@ -81,14 +81,18 @@ fn history(plan: &Plan, from: &[String]) -> Result<Settings> {
     }
     let mut paths = Vec::new();
     for pattern in from {
-        let found = glob::glob(pattern)
-            .map_err(|e| Error::new(Kind::Usage, "fit", format!("--from {pattern} is not a pattern: {e}")).help("quote it; `*`, `?`, `[..]` and `**` are known"))?;
+        let found = glob::glob(pattern).map_err(|e| {
+            Error::new(Kind::Usage, "fit", format!("--from {pattern} is not a pattern: {e}"))
+                .help("quote it; `*`, `?`, `[..]` and `**` are known")
+        })?;
         let before = paths.len();
         for path in found {
             paths.push(path.map_err(|e| Error::new(Kind::Config, "fit", e.to_string()).caused_by(e))?);
         }
         if paths.len() == before {
-            return Err(Error::config("fit", format!("--from {pattern}: there is no such file")).help("paths are relative to the current folder"));
+            return Err(
+                Error::config("fit", format!("--from {pattern}: there is no such file")).help("paths are relative to the current folder")
+            );
         }
     }
     Ok(Settings::File(FileSettings { paths }))
@@ -97,7 +101,14 @@ fn history(plan: &Plan, from: &[String]) -> Result<Settings> {
 fn summary(out: &mut dyn Write, args: &Args, package: &Package, report: &Report, mismatch: Mismatch, elapsed: Duration) -> io::Result<()> {
     let count = |n: usize| grouped(u64::try_from(n).unwrap_or(u64::MAX));
     let folder = args.out.display();
-    writeln!(out, "{}: {} events of {} keys, {:.0} s", package.manifest.name, count(report.events), count(report.keys), elapsed.as_secs_f64())?;
+    writeln!(
+        out,
+        "{}: {} events of {} keys, {:.0} s",
+        package.manifest.name,
+        count(report.events),
+        count(report.keys),
+        elapsed.as_secs_f64()
+    )?;
     if report.rejected > 0 {
         writeln!(out, "{} records could not be used and were left out", count(report.rejected))?;
     }
@@ -113,7 +124,14 @@ fn summary(out: &mut dyn Write, args: &Args, package: &Package, report: &Report,
         writeln!(out, "\nmarks: log-loss, nats per event")?;
         writeln!(out, "  {:<6} {:>10} {:>10} {:>14}", "split", "events", "model", "frequencies")?;
         for (figures, mark) in report.parts.iter().filter_map(|figures| figures.mark.map(|mark| (figures, mark))) {
-            writeln!(out, "  {:<6} {:>10} {:>10} {:>14}", figures.part.name(), count(mark.events), number(mark.log_loss), number(mark.frequencies))?;
+            writeln!(
+                out,
+                "  {:<6} {:>10} {:>10} {:>14}",
+                figures.part.name(),
+                count(mark.events),
+                number(mark.log_loss),
+                number(mark.frequencies)
+            )?;
         }
     }
     if report.parts.iter().any(|figures| figures.score.is_some()) {
@@ -134,7 +152,14 @@ fn summary(out: &mut dyn Write, args: &Args, package: &Package, report: &Report,
             )?;
         }
     }
-    writeln!(out, "\npass {} of {} made was the best on {}; the exported step is within {:.0e} of the trainer", report.best_epoch, report.epochs, report.chosen_by.name(), mismatch.outputs.max(mismatch.states))?;
+    writeln!(
+        out,
+        "\npass {} of {} made was the best on {}; the exported step is within {:.0e} of the trainer",
+        report.best_epoch,
+        report.epochs,
+        report.chosen_by.name(),
+        mismatch.outputs.max(mismatch.states)
+    )?;
     writeln!(out, "package: {folder} (figures and limits in {folder}/CARD.md)")?;
     writeln!(out, "next:    meantime run {}", args.pipeline.pipeline.display())
 }
@@ -150,7 +175,9 @@ impl Watch {
     fn start() -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(BAR);
-            bar.set_style(ProgressStyle::with_template("{bar:30} {percent:>3}% {msg} ETA {eta}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_style(
+                ProgressStyle::with_template("{bar:30} {percent:>3}% {msg} ETA {eta}").unwrap_or_else(|_| ProgressStyle::default_bar()),
+            );
             bar
         });
         Watch { bar, started: clock::tick(), last_line: None }
@@ -172,7 +199,9 @@ impl Watch {
             Step::Scoring => (1.0, "computing the figures".to_owned()),
         };
         if let Some(bar) = &self.bar {
-            bar.set_position(u64::try_from(crate::base::number::i64_of(share * f64_of_count(usize::try_from(BAR).unwrap_or(0)))).unwrap_or(0));
+            bar.set_position(
+                u64::try_from(crate::base::number::i64_of(share * f64_of_count(usize::try_from(BAR).unwrap_or(0)))).unwrap_or(0),
+            );
             bar.set_message(text);
         } else if self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY) {
             self.last_line = Some(clock::tick());

@@ -112,7 +112,10 @@ fn verify(args: &Args) -> Result<()> {
     if compared == 0 {
         println!("--  no golden.parquet: the graph was not compared with its trainer");
     } else {
-        println!("ok  {compared} golden events: features; outputs within {:.1e}, states within {:.1e}", package.mismatch.outputs, package.mismatch.states);
+        println!(
+            "ok  {compared} golden events: features; outputs within {:.1e}, states within {:.1e}",
+            package.mismatch.outputs, package.mismatch.states
+        );
     }
     package.check_batches(&SIZES)?;
     println!("ok  bit-identical for batches of {}", SIZES.map(|size| size.to_string()).join(", "));

@@ -35,7 +35,8 @@ pub fn run(args: &Args) -> Result<()> {
     tracing::info!(pipeline = stage.plan.name, fingerprint = stage.identity.fingerprint, lanes = stage.plan.lanes, "running");
     let outcome = execute(&stage, lanes, None)?;
     let mut err = std::io::stderr().lock();
-    let _ = writeln!(err, "{}", stage.plan.name).and_then(|()| summary::write(&mut err, &outcome.counts, Some(&outcome.calibration), outcome.elapsed));
+    let _ = writeln!(err, "{}", stage.plan.name)
+        .and_then(|()| summary::write(&mut err, &outcome.counts, Some(&outcome.calibration), outcome.elapsed));
     outcome.ended
 }
 

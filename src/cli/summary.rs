@@ -42,7 +42,17 @@ impl Watch {
         } else if self.last_line.elapsed() >= Duration::from_secs(10) {
             self.last_line = clock::tick();
             let (keys, backlog) = (counts.keys.load(Relaxed), counts.backlog.load(Relaxed));
-            tracing::info!(records, forecasts, replayed, dead_letters = dead, keys, backlog, per_second = rate.round(), total = self.total, "progress");
+            tracing::info!(
+                records,
+                forecasts,
+                replayed,
+                dead_letters = dead,
+                keys,
+                backlog,
+                per_second = rate.round(),
+                total = self.total,
+                "progress"
+            );
         }
     }
 

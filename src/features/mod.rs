@@ -62,7 +62,12 @@ impl Features {
                 Some(wanted) => match schema.field(&wanted.name) {
                     Some(index) if schema.fields.get(index).is_some_and(|field| field.kind == wanted.kind) => index,
                     Some(_) => return Err(Error::config("features", format!("field `{}` is read with two types", wanted.name))),
-                    None => return Err(Error::config("features", format!("the recipe needs field `{}`, which the pipeline does not read", wanted.name))),
+                    None => {
+                        return Err(Error::config(
+                            "features",
+                            format!("the recipe needs field `{}`, which the pipeline does not read", wanted.name),
+                        ));
+                    }
                 },
             };
             let mut vocabulary = HashMap::with_hasher(foldhash::fast::FixedState::with_seed(1));

@@ -11,10 +11,7 @@ fn schema() -> EventSchema {
         time: "t".into(),
         time_format: TimeFormat::Unit(TimeUnit::Second),
         id: None,
-        fields: vec![
-            Field { name: "amount".into(), kind: FieldKind::Number },
-            Field { name: "channel".into(), kind: FieldKind::Text },
-        ],
+        fields: vec![Field { name: "amount".into(), kind: FieldKind::Number }, Field { name: "channel".into(), kind: FieldKind::Text }],
         mark: None,
         label: None,
     }

@@ -29,7 +29,8 @@ pub struct Sequence {
 #[must_use]
 pub fn sequences(history: &History, objective: &Objective, part: Part) -> Vec<Sequence> {
     let last = |range: &std::ops::Range<usize>| range.clone().rev().find(|event| history.scored_in(*event, objective) == Some(part));
-    let found = history.keys.iter().filter_map(|range| last(range).map(|last| Sequence { start: range.start, len: last + 1 - range.start }));
+    let found =
+        history.keys.iter().filter_map(|range| last(range).map(|last| Sequence { start: range.start, len: last + 1 - range.start }));
     found.collect()
 }
 

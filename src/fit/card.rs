@@ -45,7 +45,11 @@ pub fn card(facts: &Facts<'_>) -> Result<String, std::fmt::Error> {
     writeln!(out, "# {}\n", facts.name)?;
     match facts.head {
         HeadSpec::LognormalMixture { components, time_unit, resolution, marks, .. } => {
-            write!(out, "When the next event of a key comes: a mixture of {components} log-normal laws of the gap, in `{}`", time_unit.name())?;
+            write!(
+                out,
+                "When the next event of a key comes: a mixture of {components} log-normal laws of the gap, in `{}`",
+                time_unit.name()
+            )?;
             if let Some(resolution) = resolution {
                 write!(out, ", with the probability of a tick of {resolution} {} instead of a density", time_unit.name())?;
             }
@@ -59,7 +63,13 @@ pub fn card(facts: &Facts<'_>) -> Result<String, std::fmt::Error> {
             writeln!(out, "The probability that the arrived event has `{label}` = 1.")?;
         }
     }
-    writeln!(out, "\nA GRU of {} numbers per key, {} weights, {} floats per feature row.", facts.fit.hidden, report.weights, facts.recipe.width())?;
+    writeln!(
+        out,
+        "\nA GRU of {} numbers per key, {} weights, {} floats per feature row.",
+        facts.fit.hidden,
+        report.weights,
+        facts.recipe.width()
+    )?;
     writeln!(out, "\n## Data\n")?;
     if let Some((first, last)) = facts.span {
         writeln!(out, "{} events of {} keys, {first} to {last}.", report.events, report.keys)?;
@@ -143,7 +153,10 @@ fn limits(facts: &Facts<'_>) -> Vec<String> {
             if let Some(time) = figures.time
                 && time.nll > time.history_free - 0.005
             {
-                limits.push("On the test split it is hardly better than the mixture without history: the past says little about the next gap.".to_owned());
+                limits.push(
+                    "On the test split it is hardly better than the mixture without history: the past says little about the next gap."
+                        .to_owned(),
+                );
             }
         }
         _ => limits.push("There was no test split: the figures above are not those of data it has never seen.".to_owned()),

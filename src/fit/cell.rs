@@ -178,7 +178,11 @@ mod tests {
                     value
                 };
                 let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
-                assert!((slope - given).abs() < 2e-3 * slope.abs().max(0.5), "shape {:?}, weight {i}: {slope} is not {given}", variable.shape());
+                assert!(
+                    (slope - given).abs() < 2e-3 * slope.abs().max(0.5),
+                    "shape {:?}, weight {i}: {slope} is not {given}",
+                    variable.shape()
+                );
             }
         }
     }
@@ -197,7 +201,8 @@ mod tests {
         for (step, x) in x.iter().enumerate() {
             let before = h;
             let a = |g: usize, i: usize| weights.b[g * 4 + i] + (0..3).map(|f| x[f] * weights.w[f * 12 + g * 4 + i]).sum::<f32>();
-            let q = |g: usize, i: usize| weights.u[4 * 12 + g * 4 + i] + (0..4).map(|j| before[j] * weights.u[j * 12 + g * 4 + i]).sum::<f32>();
+            let q =
+                |g: usize, i: usize| weights.u[4 * 12 + g * 4 + i] + (0..4).map(|j| before[j] * weights.u[j * 12 + g * 4 + i]).sum::<f32>();
             for i in 0..4 {
                 let (r, z) = (sigmoid(a(0, i) + q(0, i)), sigmoid(a(1, i) + q(1, i)));
                 h[i] = (1.0 - z) * (a(2, i) + r * q(2, i)).tanh() + z * before[i];

@@ -1,8 +1,8 @@
 //! The trained network as a step graph: inputs `x` [B, F] and `h` [B, H], outputs the head's parameters and `h_next` [B, H].
 
 use super::cell::{Sizes, Weights};
-use crate::model::onnx::Graph;
 use crate::base::number::i64_of_count;
+use crate::model::onnx::Graph;
 
 /// Input that takes the feature row.
 pub const FEATURES: &str = "x";

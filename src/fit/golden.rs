@@ -82,8 +82,13 @@ fn shown(seen: &Seen, prepared: &Prepared) -> Vec<Range<usize>> {
     };
     let cut = |range: &Range<usize>| range.start..range.end.min(range.start + EVENTS);
     let train = |range: &Range<usize>| prepared.history.parts.get(range.start) == Some(&Part::Train);
-    let mut found: Vec<Range<usize>> =
-        ranges.iter().enumerate().filter(|(i, range)| first(*i, range) && range.len() > 1 && train(range)).map(|(_, r)| cut(r)).take(KEYS).collect();
+    let mut found: Vec<Range<usize>> = ranges
+        .iter()
+        .enumerate()
+        .filter(|(i, range)| first(*i, range) && range.len() > 1 && train(range))
+        .map(|(_, r)| cut(r))
+        .take(KEYS)
+        .collect();
     if found.is_empty() {
         found = ranges.iter().take(KEYS).map(cut).collect();
     }

@@ -270,7 +270,10 @@ mod tests {
                     let ((up, x1), (down, x0)) = (at(1e-3), at(-1e-3));
                     let slope = (up - down) / (x1 - x0);
                     let given = f64::from(gradient[i]);
-                    assert!((slope - given).abs() < 2e-4 * slope.abs().max(1.0), "{objective:?} gap {gap} parameter {i}: {slope} is not {given}");
+                    assert!(
+                        (slope - given).abs() < 2e-4 * slope.abs().max(1.0),
+                        "{objective:?} gap {gap} parameter {i}: {slope} is not {given}"
+                    );
                 }
             }
         }
@@ -291,8 +294,9 @@ mod tests {
     fn the_ticks_of_a_coarse_clock_have_probability_one_together() {
         let objective = Objective::Law { components: 2, min_gap: 0.0, resolution: Some(1.0), marks: 0 };
         let parameters = [0.3, -0.2, 1.0, 2.0, -0.5, 0.1];
-        let total: f64 =
-            (0..2000).map(|day| (-objective.row(&parameters, &Target { gap: f64::from(day), ..Target::NONE }, &mut [0.0; 6]).total()).exp()).sum();
+        let total: f64 = (0..2000)
+            .map(|day| (-objective.row(&parameters, &Target { gap: f64::from(day), ..Target::NONE }, &mut [0.0; 6]).total()).exp())
+            .sum();
         assert!((total - 1.0).abs() < 1e-6, "{total}");
     }
 

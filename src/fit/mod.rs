@@ -80,7 +80,9 @@ pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> 
     let prepared = read::prepare(&seen, &plan.schema, &recipe, unit, &marks)?;
     let objective = match plan.schema.label {
         Some(_) => Objective::Score,
-        None => Objective::Law { components: plan.fit.components, min_gap: clock.min_gap, resolution: clock.resolution, marks: marks.len() },
+        None => {
+            Objective::Law { components: plan.fit.components, min_gap: clock.min_gap, resolution: clock.resolution, marks: marks.len() }
+        }
     };
     check_history(&prepared.history, &objective, plan, &seen)?;
     let (network, report) = learn(plan, &seen, &prepared.history, &objective, unit, progress)?;
@@ -107,7 +109,8 @@ fn learn(
     let trained = train::train(history, objective, &baseline.bias(), &options, &mut |at| progress(Step::Training(*at)))?;
     progress(Step::Scoring);
     let network = Network::new(&trained.weights).map_err(autograd)?;
-    let parts = Part::SCORED.into_iter().map(|part| report::figures(&network, history, objective, &baseline, part)).collect::<Result<Vec<_>>>()?;
+    let parts =
+        Part::SCORED.into_iter().map(|part| report::figures(&network, history, objective, &baseline, part)).collect::<Result<Vec<_>>>()?;
     let report = Report {
         keys: seen.keys,
         events: seen.events.len(),
@@ -224,14 +227,24 @@ fn check_history(history: &History, objective: &Objective, plan: &Plan, seen: &S
         Objective::Law { .. } => {
             let gaps = history.gaps_of(Part::Train).count();
             if gaps < FEWEST {
-                let text = format!("{gaps} gaps in the train split, of {} events of {} keys; at least {FEWEST} are needed", seen.events.len(), seen.keys);
-                return fault(text, "give more history with --from, or check [event] key: if nearly every event has its own key there are no gaps");
+                let text = format!(
+                    "{gaps} gaps in the train split, of {} events of {} keys; at least {FEWEST} are needed",
+                    seen.events.len(),
+                    seen.keys
+                );
+                return fault(
+                    text,
+                    "give more history with --from, or check [event] key: if nearly every event has its own key there are no gaps",
+                );
             }
         }
         Objective::Score => {
             let name = plan.schema.label.and_then(|label| plan.schema.fields.get(label)).map_or("label", |field| &field.name);
             if let Some(other) = history.labels.iter().find(|label| !label.is_nan() && **label != 0.0 && **label != 1.0) {
-                return fault(format!("label `{name}` is {other} in some event; it must be 0 or 1, false or true"), "name another field in [event] label");
+                return fault(
+                    format!("label `{name}` is {other} in some event; it must be 0 or 1, false or true"),
+                    "name another field in [event] label",
+                );
             }
             let known: Vec<f64> = history.labels_of(Part::Train).collect();
             if known.len() < FEWEST {

@@ -100,7 +100,14 @@ pub fn read(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(usize, Op
         taking.take(&released);
         released.clear();
         bad += rejected.len();
-        faults.extend(rejected.details.iter().zip(&rejected.reasons).take(KEPT_FAULTS - faults.len().min(KEPT_FAULTS)).map(|(d, r)| format!("{}: {d}", r.code())));
+        faults.extend(
+            rejected
+                .details
+                .iter()
+                .zip(&rejected.reasons)
+                .take(KEPT_FAULTS - faults.len().min(KEPT_FAULTS))
+                .map(|(d, r)| format!("{}: {d}", r.code())),
+        );
         rejected.clear();
         progress(records, feed.backlog());
         if polled == Polled::Ended {
@@ -195,7 +202,8 @@ pub fn prepare(seen: &Seen, schema: &EventSchema, recipe: &Recipe, unit: TimeUni
     let mut history = History { width, rows: Vec::with_capacity(made.len()), ..History::default() };
     let label = schema.label.and_then(|i| seen.events.columns.get(i)).and_then(|column| column.numbers());
     let mark = schema.mark.and_then(|i| seen.events.columns.get(i)).and_then(|column| column.texts());
-    let mark_of = |row: usize| mark.and_then(|column| column.get(row)).and_then(|name| marks.iter().position(|mark| mark.as_bytes() == name));
+    let mark_of =
+        |row: usize| mark.and_then(|column| column.get(row)).and_then(|name| marks.iter().position(|mark| mark.as_bytes() == name));
     let mut start = 0;
     for (at, row) in rows.iter().map(|row| index(*row)).enumerate() {
         let gap = seen.gaps.get(row).copied().flatten();

@@ -45,14 +45,19 @@ pub fn derive(fit: &FitPlan, schema: &EventSchema, seen: &Seen, facts: &GapFacts
         let most = if Some(field) == mark { MOST_MARKS } else { MOST_CATEGORIES };
         let vocabulary: Vec<String> = frequent(field, seen, schema, FEWEST).into_iter().take(most).collect();
         if vocabulary.is_empty() {
-            return Err(Error::new(Kind::Data, "fit", format!("category `{field}` has no value that occurs {FEWEST} times in the train split"))
-                .help("check the field's name and its values, or leave it out of [fit] category"));
+            return Err(Error::new(
+                Kind::Data,
+                "fit",
+                format!("category `{field}` has no value that occurs {FEWEST} times in the train split"),
+            )
+            .help("check the field's name and its values, or leave it out of [fit] category"));
         }
         columns.push(Spec::Category { field: field.clone(), vocabulary, encoding: Encoding::OneHot, unknown: true });
     }
     columns.extend(fit.calendar.iter().map(|cycle| Spec::Calendar { cycle: *cycle, zone: fit.zone.clone() }));
     for half_life in &fit.decay {
-        let decay = |field: Option<String>, statistic| Spec::Decay { field, statistic, half_life: half_life.clone(), scale: DecayScale::Log1p };
+        let decay =
+            |field: Option<String>, statistic| Spec::Decay { field, statistic, half_life: half_life.clone(), scale: DecayScale::Log1p };
         columns.push(decay(None, Statistic::Count));
         columns.extend(fit.numeric.iter().map(|field| decay(Some(field.clone()), Statistic::Mean)));
     }
@@ -94,15 +99,7 @@ fn numeric_columns(field: &str, seen: &Seen, schema: &EventSchema, columns: &mut
     let (mean, std) = moments(&clipped);
     let std = if std > 1e-9 * mean.abs().max(1e-300) { std } else { 1.0 };
     let missing_flag = values.len() < all.len();
-    columns.push(Spec::Numeric {
-        field: field.to_owned(),
-        scale: NumericScale::Standardise,
-        mean,
-        std,
-        clip,
-        missing: 0.0,
-        missing_flag,
-    });
+    columns.push(Spec::Numeric { field: field.to_owned(), scale: NumericScale::Standardise, mean, std, clip, missing: 0.0, missing_flag });
     if quantile(0.0) >= 0.0 && high > 5.0 * middle.max(1e-9) {
         let scale = NumericScale::Log1p;
         columns.push(Spec::Numeric { field: field.to_owned(), scale, mean: 0.0, std: 1.0, clip: None, missing: 0.0, missing_flag: false });

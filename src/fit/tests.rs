@@ -53,7 +53,14 @@ fn alternating(events: usize, seed: u64) -> RecordBatch {
             let next_long = !long;
             let amount = if random.random::<f64>() < 0.1 { 500.0 } else { 20.0 + 10.0 * random.random::<f64>() };
             let label = f64::from(u8::from(amount > 100.0));
-            rows.push(((time * 1e3) as i64, format!("k{key}"), key as i64, if next_long { "before_long" } else { "before_short" }, amount, label));
+            rows.push((
+                (time * 1e3) as i64,
+                format!("k{key}"),
+                key as i64,
+                if next_long { "before_long" } else { "before_short" },
+                amount,
+                label,
+            ));
             long = next_long;
             time += if long { 1000.0 } else { 10.0 } * (0.9 + 0.2 * random.random::<f64>());
         }

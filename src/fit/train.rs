@@ -7,11 +7,11 @@ use candle_nn::optim::{AdamW, Optimizer, ParamsAdamW};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use super::autograd;
 use super::batch::{Sequence, WINDOW, groups, sequences, window};
 use super::cell::{Network, Sizes, Weights};
 use super::history::{History, Part};
 use super::loss::{MeanLoss, Objective, Terms};
-use super::autograd;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::f64_of_count;
 
@@ -71,7 +71,13 @@ pub struct Trained {
 ///
 /// # Errors
 /// No event counts in the train split, or the loss is not finite.
-pub fn train(history: &History, objective: &Objective, bias: &[f32], options: &Options, progress: &mut dyn FnMut(&Progress)) -> Result<Trained> {
+pub fn train(
+    history: &History,
+    objective: &Objective,
+    bias: &[f32],
+    options: &Options,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Trained> {
     let train = sequences(history, objective, Part::Train);
     if train.is_empty() {
         return Err(Error::new(Kind::Data, "fit", "no event of the train split can be learnt from"));
@@ -97,7 +103,13 @@ pub fn train(history: &History, objective: &Objective, bias: &[f32], options: &O
                 seen.add(loss, window.1);
                 done += window.0;
                 let fraction = f64_of_count(done) / f64_of_count(events.max(1));
-                progress(&Progress { epoch, epochs: options.epochs, fraction, train: seen.mean(), best: Some(best.best).filter(|b| b.is_finite()) });
+                progress(&Progress {
+                    epoch,
+                    epochs: options.epochs,
+                    fraction,
+                    train: seen.mean(),
+                    best: Some(best.best).filter(|b| b.is_finite()),
+                });
                 Ok(())
             })
             .map_err(autograd)?;
@@ -202,7 +214,13 @@ fn clip(variables: &[Var], gradients: &mut GradStore) -> candle_core::Result<()>
 ///
 /// # Errors
 /// Never for a history and a network of the same widths.
-pub fn evaluate(network: &Network, history: &History, objective: &Objective, part: Part, each: &mut dyn FnMut(usize, &[f32], Terms)) -> Result<()> {
+pub fn evaluate(
+    network: &Network,
+    history: &History,
+    objective: &Objective,
+    part: Part,
+    each: &mut dyn FnMut(usize, &[f32], Terms),
+) -> Result<()> {
     let mut slope = vec![0f32; objective.width()];
     for group in groups(&sequences(history, objective, part), None) {
         forward(network, history, &group, &mut |event, outputs, _| {
@@ -233,7 +251,12 @@ pub fn mean_loss(network: &Network, history: &History, objective: &Objective, pa
 ///
 /// # Errors
 /// Never for a history and a network of the same widths.
-pub fn forward(network: &Network, history: &History, group: &[Sequence], each: &mut dyn FnMut(usize, &[f32], &[f32])) -> candle_core::Result<()> {
+pub fn forward(
+    network: &Network,
+    history: &History,
+    group: &[Sequence],
+    each: &mut dyn FnMut(usize, &[f32], &[f32]),
+) -> candle_core::Result<()> {
     let mut state = initial(group.len(), network.hidden())?;
     let mut from = 0;
     while let Some(window) = window(history, group, from)? {

@@ -89,7 +89,15 @@ impl CustomOp3 for GruWindow {
         "gru_window"
     }
 
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout, s3: &CpuStorage, l3: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (steps, rows, _) = l1.shape().dims3()?;
         let hidden = l2.shape().dims2()?.1;
         let (a, before, u) = (contiguous(s1, l1)?, contiguous(s2, l2)?, contiguous(s3, l3)?);
@@ -113,7 +121,14 @@ impl CustomOp3 for GruWindow {
         Ok((CpuStorage::F32(states), Shape::from((steps, rows, hidden))))
     }
 
-    fn bwd(&self, a: &Tensor, before: &Tensor, u: &Tensor, states: &Tensor, upstream: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        a: &Tensor,
+        before: &Tensor,
+        u: &Tensor,
+        states: &Tensor,
+        upstream: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (steps, rows, hidden) = states.dims3()?;
         let gates = self.gates.get().ok_or_else(|| candle_core::Error::Msg("backward before forward".to_owned()))?;
         let weights_t = u.narrow(0, 0, hidden)?.t()?.contiguous()?;

@@ -92,14 +92,26 @@ impl Golden {
     #[must_use]
     pub fn gaps(&self) -> Vec<Option<Gap>> {
         let before = std::iter::once(None).chain(self.keys.iter().zip(&self.times).map(Some));
-        self.keys.iter().zip(&self.times).zip(before).map(|((key, time), before)| before.filter(|(k, _)| *k == key).map(|(_, t)| Gap(time - t))).collect()
+        self.keys
+            .iter()
+            .zip(&self.times)
+            .zip(before)
+            .map(|((key, time), before)| before.filter(|(k, _)| *k == key).map(|(_, t)| Gap(time - t)))
+            .collect()
     }
 
     /// How often each row's key has occurred before.
     #[must_use]
     pub fn occurrences(&self) -> Vec<u32> {
         let mut seen = std::collections::BTreeMap::new();
-        self.keys.iter().map(|key| { let n = seen.entry(key).or_insert(0u32); *n += 1; *n - 1 }).collect()
+        self.keys
+            .iter()
+            .map(|key| {
+                let n = seen.entry(key).or_insert(0u32);
+                *n += 1;
+                *n - 1
+            })
+            .collect()
     }
 
     /// States for the golden keys, all at `init`.
@@ -144,7 +156,10 @@ fn worst(found: &[f32], expected: &[f32], what: &str, width: usize, keys: &[Stri
     for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
         let key = keys.get(i / width.max(1)).map_or("", String::as_str);
         if !found.is_finite() {
-            return Err(Error::config("model", format!("{what} {} of golden event {} (key `{key}`) is {found}", i % width.max(1), i / width.max(1))));
+            return Err(Error::config(
+                "model",
+                format!("{what} {} of golden event {} (key `{key}`) is {found}", i % width.max(1), i / width.max(1)),
+            ));
         }
         let difference = (found - expected).abs() / expected.abs().max(1.0);
         if difference.is_nan() || difference > TOLERANCE {
@@ -183,7 +198,12 @@ impl GoldenMemory {
         let mut known: Vec<&String> = Vec::new();
         let slots = keys
             .iter()
-            .map(|key| known.iter().position(|k| *k == key).unwrap_or_else(|| { known.push(key); known.len() - 1 }))
+            .map(|key| {
+                known.iter().position(|k| *k == key).unwrap_or_else(|| {
+                    known.push(key);
+                    known.len() - 1
+                })
+            })
             .collect();
         GoldenMemory { hidden: vec![init.to_vec(); known.len()], slots }
     }

@@ -68,9 +68,13 @@ fn order_inputs(model: &mut InferenceModel, manifest: &Manifest) -> std::result:
     if let Some((extra, _)) = found.iter().find(|(name, _)| !wanted.contains(&name.as_str())) {
         return Err(format!("graph input `{extra}` is not named in model.toml: a state that is not carried, or a forgotten input"));
     }
-    let ordered = wanted
-        .iter()
-        .map(|name| found.iter().find(|(n, _)| n == name).map(|(_, outlet)| *outlet).ok_or_else(|| format!("the graph has no input `{name}`; it has {}", list())));
+    let ordered = wanted.iter().map(|name| {
+        found
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, outlet)| *outlet)
+            .ok_or_else(|| format!("the graph has no input `{name}`; it has {}", list()))
+    });
     model.inputs = ordered.collect::<std::result::Result<_, _>>()?;
     Ok(wanted.into_iter().map(str::to_owned).collect())
 }
@@ -81,9 +85,9 @@ fn order_outputs(model: &mut InferenceModel, manifest: &Manifest) -> std::result
     let found: Vec<(String, OutletId)> = model.outputs.iter().map(|outlet| (name_of(outlet), *outlet)).collect();
     let list = found.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let wanted = output_names(manifest);
-    let ordered = wanted
-        .iter()
-        .map(|name| found.iter().find(|(n, _)| n == name).map(|(_, o)| *o).ok_or_else(|| format!("the graph has no output `{name}`; it has {list}")));
+    let ordered = wanted.iter().map(|name| {
+        found.iter().find(|(n, _)| n == name).map(|(_, o)| *o).ok_or_else(|| format!("the graph has no output `{name}`; it has {list}"))
+    });
     model.outputs = ordered.collect::<std::result::Result<_, _>>()?;
     Ok(())
 }
@@ -150,5 +154,11 @@ fn shape_of(fact: &TypedFact, what: &str) -> std::result::Result<Vec<usize>, Str
             }
         }
     }
-    dims.map(|dim| dim.to_i64().ok().and_then(|d| usize::try_from(d).ok()).ok_or_else(|| format!("{what}: axis {dim} is not fixed; only the batch may be symbolic"))).collect()
+    dims.map(|dim| {
+        dim.to_i64()
+            .ok()
+            .and_then(|d| usize::try_from(d).ok())
+            .ok_or_else(|| format!("{what}: axis {dim} is not fixed; only the batch may be symbolic"))
+    })
+    .collect()
 }

@@ -92,7 +92,9 @@ impl Package {
             for (step, chunk) in rows.chunks(size * width).enumerate() {
                 let n = chunk.len() / width;
                 let mut outputs = Outputs::default();
-                let gaps: Vec<_> = (0..n).map(|i| Some(crate::base::time::Gap(crate::base::number::i64_of_count(step * size + i + 1) * 60_000_000))).collect();
+                let gaps: Vec<_> = (0..n)
+                    .map(|i| Some(crate::base::time::Gap(crate::base::number::i64_of_count(step * size + i + 1) * 60_000_000)))
+                    .collect();
                 let mut shifted = Shifted { memory: &mut memory, by: step * size };
                 model.steps(chunk, &gaps, &vec![0; n], &mut shifted, &mut outputs)?;
                 after.extend_from_slice(&outputs.after);
@@ -168,9 +170,13 @@ fn check_sums(folder: &Path) -> Result<String> {
     let mut all = Sha256::new();
     for name in FILES {
         let path = folder.join(name);
-        let bytes = std::fs::read(&path).map_err(|e| Error::io("model", &path, e).help("a model package holds model.onnx, model.toml and features.toml"))?;
+        let bytes = std::fs::read(&path)
+            .map_err(|e| Error::io("model", &path, e).help("a model package holds model.onnx, model.toml and features.toml"))?;
         let sum = hex(&Sha256::digest(&bytes));
-        let line = listed.lines().filter_map(|line| line.split_once(char::is_whitespace)).find(|(_, file)| file.trim().trim_start_matches('*') == name);
+        let line = listed
+            .lines()
+            .filter_map(|line| line.split_once(char::is_whitespace))
+            .find(|(_, file)| file.trim().trim_start_matches('*') == name);
         if let Some((expected, _)) = line
             && !expected.eq_ignore_ascii_case(&sum)
         {
@@ -187,4 +193,3 @@ fn check_sums(folder: &Path) -> Result<String> {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|nibble| char::from_digit(u32::from(nibble), 16)).collect()
 }
-

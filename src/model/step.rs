@@ -75,7 +75,14 @@ impl Model {
     ///
     /// # Errors
     /// The graph fails to run.
-    pub fn steps(&mut self, rows: &[f32], gaps: &[Option<Gap>], occurrences: &[u32], memory: &mut dyn Memory, outputs: &mut Outputs) -> Result<()> {
+    pub fn steps(
+        &mut self,
+        rows: &[f32],
+        gaps: &[Option<Gap>],
+        occurrences: &[u32],
+        memory: &mut dyn Memory,
+        outputs: &mut Outputs,
+    ) -> Result<()> {
         let n = occurrences.len();
         outputs.width = self.head_width;
         outputs.after.clear();
@@ -86,12 +93,20 @@ impl Model {
         }
         let mut rounds = std::mem::take(&mut self.rounds);
         rounds.arrange(occurrences);
-        let result = rounds.iter().flat_map(|round| round.chunks(STEP_ROWS)).try_for_each(|chunk| self.run(chunk, rows, gaps, memory, outputs));
+        let result =
+            rounds.iter().flat_map(|round| round.chunks(STEP_ROWS)).try_for_each(|chunk| self.run(chunk, rows, gaps, memory, outputs));
         self.rounds = rounds;
         result.map_err(|e| run_error(&e))
     }
 
-    fn run(&mut self, chunk: &[u32], rows: &[f32], gaps: &[Option<Gap>], memory: &mut dyn Memory, outputs: &mut Outputs) -> TractResult<()> {
+    fn run(
+        &mut self,
+        chunk: &[u32],
+        rows: &[f32],
+        gaps: &[Option<Gap>],
+        memory: &mut dyn Memory,
+        outputs: &mut Outputs,
+    ) -> TractResult<()> {
         let n = chunk.len();
         let width = self.signature.features;
         let mut inputs: TVec<TValue> = tvec!();
@@ -143,10 +158,12 @@ impl Model {
         for (i, row) in chunk.iter().enumerate() {
             let hidden = memory.hidden(index(*row));
             let mut start = 0;
-            let parts = || next_states.iter().zip(&self.shapes).map(|(values, shape)| {
-                let floats: usize = shape.iter().product();
-                values.get(i * floats..(i + 1) * floats).unwrap_or_default()
-            });
+            let parts = || {
+                next_states.iter().zip(&self.shapes).map(|(values, shape)| {
+                    let floats: usize = shape.iter().product();
+                    values.get(i * floats..(i + 1) * floats).unwrap_or_default()
+                })
+            };
             let finite = parts().all(|part| part.iter().map(|v| v * 0.0).sum::<f32>() == 0.0);
             for part in parts() {
                 if finite && let Some(to) = hidden.get_mut(start..start + part.len()) {
@@ -154,9 +171,13 @@ impl Model {
                 }
                 start += part.len();
             }
-            if self.keeps_law && let Some(law) = hidden.get_mut(start..start + self.head_width) {
+            if self.keeps_law
+                && let Some(law) = hidden.get_mut(start..start + self.head_width)
+            {
                 let at = index(*row) * self.head_width;
-                if let (Some(before), Some(after)) = (outputs.before.get_mut(at..at + self.head_width), outputs.after.get(at..at + self.head_width)) {
+                if let (Some(before), Some(after)) =
+                    (outputs.before.get_mut(at..at + self.head_width), outputs.after.get(at..at + self.head_width))
+                {
                     before.copy_from_slice(law);
                     law.copy_from_slice(after);
                 }

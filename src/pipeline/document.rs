@@ -99,12 +99,14 @@ impl Node {
         })
     }
 
-    fn merge(&mut self, over: Node) {
+    /// Takes over what `over` says at the end of its path, which is `depth` keys long: a table there replaces the whole table, so that
+    /// `--set 'sink={ kind = "ndjson", path = "-" }'` leaves no key of another kind behind.
+    fn merge(&mut self, over: Node, depth: usize) {
         match (&mut self.value, over.value) {
-            (Value::Table(entries), Value::Table(others)) => {
+            (Value::Table(entries), Value::Table(others)) if depth > 0 => {
                 for other in others {
                     match entries.iter_mut().find(|entry| entry.key == other.key) {
-                        Some(entry) => entry.node.merge(other.node),
+                        Some(entry) => entry.node.merge(other.node, depth - 1),
                         None => entries.push(other),
                     }
                 }
@@ -146,7 +148,7 @@ impl Document {
         for set in sets {
             let text = faults.add_text("--set".to_owned(), set.clone());
             if let Some(node) = read_set(set, text, environment, faults) {
-                root.merge(node);
+                root.merge(node, depth(set));
             }
         }
         secret::star_values(&mut root, faults);
@@ -225,6 +227,19 @@ fn read_set(set: &str, text: usize, environment: Environment<'_>, faults: &mut F
     *leaf = reader.text(value, place, value.to_owned(), faults);
     leaf.loose.get_or_insert_with(|| value.to_owned());
     Some(node)
+}
+
+/// Number of keys in the path of `a.b=v`.
+fn depth(set: &str) -> usize {
+    let stand_in = format!("{}=0", set.split_once('=').map_or(set, |(key, _)| key));
+    let Ok(table) = DeTable::parse(&stand_in) else { return usize::MAX };
+    let mut depth = 1;
+    let mut value = table.get_ref().values().next();
+    while let Some(DeValue::Table(inner)) = value.map(|value| value.get_ref()) {
+        depth += 1;
+        value = inner.values().next();
+    }
+    depth
 }
 
 /// The value at the end of a dotted path.
@@ -413,6 +428,14 @@ mod tests {
         assert!(document.find(&["source", "kind"]).unwrap().value == Value::Text("file".to_owned()));
         assert!(document.find(&["run", "lanes"]).unwrap().value == Value::Integer(4));
         assert!(document.find(&["a", "b"]).unwrap().value == Value::Text("x=y".to_owned()));
+    }
+
+    #[test]
+    fn an_override_with_a_table_replaces_the_table() {
+        let (document, faults) = read("[sink]\nkind = \"kafka\"\ntopic = \"a\"\n", &["sink={ kind = \"ndjson\", path = \"-\" }"]);
+        assert!(faults.is_empty(), "{faults:?}");
+        assert!(document.find(&["sink", "topic"]).is_none());
+        assert!(document.find(&["sink", "path"]).unwrap().value == Value::Text("-".to_owned()));
     }
 
     #[test]

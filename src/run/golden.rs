@@ -84,10 +84,17 @@ fn check_batches(package: &Package, rows: &[f32], gaps: &[Option<crate::base::ti
         }
         let moved = run(&changed)?;
         let at = last * whole.width..(last + 1) * whole.width;
-        let same = whole.before.get(at.clone()).zip(moved.before.get(at)).is_some_and(|(a, b)| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits()));
+        let same = whole
+            .before
+            .get(at.clone())
+            .zip(moved.before.get(at))
+            .is_some_and(|(a, b)| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits()));
         if !same {
-            return Err(Error::config("model", format!("the law against which golden event {last} is scored moves when that event changes: a leak"))
-                .at(package.folder.display().to_string()));
+            return Err(Error::config(
+                "model",
+                format!("the law against which golden event {last} is scored moves when that event changes: a leak"),
+            )
+            .at(package.folder.display().to_string()));
         }
     }
     Ok(())

@@ -185,7 +185,10 @@ impl Lane {
         let mut cached: Option<(Partition, usize)> = None;
         let believed = self.decoded.times.iter().zip(&self.decoded.recorded).zip(&self.decoded.partitions);
         let direct = self.plan.order.lateness == Gap::ZERO
-            && self.partitions.first().is_some_and(|any| believed.clone().all(|((time, recorded), _)| any.order.check_clock(*time, *recorded).is_ok()));
+            && self
+                .partitions
+                .first()
+                .is_some_and(|any| believed.clone().all(|((time, recorded), _)| any.order.check_clock(*time, *recorded).is_ok()));
         if direct {
             std::mem::swap(&mut self.decoded, &mut self.ready);
         }
@@ -305,7 +308,8 @@ impl Lane {
         let keys: usize = self.partitions.iter().map(|state| state.keys.len()).sum();
         if keys > self.plan.state.max_keys {
             let text = format!("{keys} keys in one lane, more than max_keys = {}", self.plan.state.max_keys);
-            return Err(Error::new(Kind::Config, "state", text).help("raise [state] max_keys, or spread the partitions over more lanes or processes"));
+            return Err(Error::new(Kind::Config, "state", text)
+                .help("raise [state] max_keys, or spread the partitions over more lanes or processes"));
         }
         Ok(())
     }
@@ -334,14 +338,19 @@ impl Lane {
 
     /// Rejects below `live_from` were emitted by an earlier run.
     fn drop_silent_rejects(&mut self) {
-        let live = |partition: Partition, offset: Offset| self.home(partition).and_then(|home| self.partitions.get(home)).is_none_or(|state| state.is_live(offset));
+        let live = |partition: Partition, offset: Offset| {
+            self.home(partition).and_then(|home| self.partitions.get(home)).is_none_or(|state| state.is_live(offset))
+        };
         let positions: Vec<bool> = self.rejected.partitions.iter().zip(&self.rejected.offsets).map(|(p, o)| live(*p, *o)).collect();
         if positions.iter().all(|live| *live) {
             return;
         }
         let all = std::mem::take(&mut self.rejected);
         for (row, live) in positions.into_iter().enumerate() {
-            if live && let (Some(p), Some(o), Some(reason), Some(detail)) = (all.partitions.get(row), all.offsets.get(row), all.reasons.get(row), all.details.get(row)) {
+            if live
+                && let (Some(p), Some(o), Some(reason), Some(detail)) =
+                    (all.partitions.get(row), all.offsets.get(row), all.reasons.get(row), all.details.get(row))
+            {
                 self.rejected.push((*p, *o), *reason, detail.clone(), all.keys.get(row), all.payloads.get(row));
             }
         }
@@ -424,7 +433,8 @@ fn unassigned(partition: Partition) -> Error {
 fn original(input: &Input, events: &Events, row: usize) -> Vec<u8> {
     let at = events.partitions.get(row).zip(events.offsets.get(row));
     let positions = input.records.partitions.iter().zip(&input.records.offsets);
-    let record = at.and_then(|at| positions.clone().position(|position| position == at)).and_then(|record| input.records.payloads.get(record));
+    let record =
+        at.and_then(|at| positions.clone().position(|position| position == at)).and_then(|record| input.records.payloads.get(record));
     if let Some(bytes) = record {
         return bytes.to_vec();
     }

@@ -73,7 +73,11 @@ impl Counts {
 
     /// Dead letters by reason code, those that occurred.
     pub fn dead_by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Reason::ALL.iter().zip(&self.dead).map(|(reason, count)| (reason.code(), count.load(Ordering::Relaxed))).filter(|(_, count)| *count > 0)
+        Reason::ALL
+            .iter()
+            .zip(&self.dead)
+            .map(|(reason, count)| (reason.code(), count.load(Ordering::Relaxed)))
+            .filter(|(_, count)| *count > 0)
     }
 }
 

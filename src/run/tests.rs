@@ -41,7 +41,13 @@ fn records(events: u64, keys: u32, partitions: i32) -> Vec<Record> {
 }
 
 fn record(partition: i32, offset: i64, key: &[u8], payload: &[u8]) -> Record {
-    Record { partition: Partition(partition), offset: Offset(offset), recorded: None, key: Some(key.to_vec()), payload: Some(payload.to_vec()) }
+    Record {
+        partition: Partition(partition),
+        offset: Offset(offset),
+        recorded: None,
+        key: Some(key.to_vec()),
+        payload: Some(payload.to_vec()),
+    }
 }
 
 fn card(offset: i64, key: &str, ts: i64, channel: &str) -> Record {
@@ -172,7 +178,8 @@ fn a_time_far_after_its_record_is_a_dead_letter_and_leaves_the_key_alone() {
     let stage = stage(&[]);
     let mut lane = stage.lane().unwrap();
     lane.assign(Partition(0), Offset(0));
-    let mut all = [card(0, "c1", 1_700_000_000_000, "web"), card(1, "c1", 4_000_000_000_000, "web"), card(2, "c1", 1_700_000_060_000, "web")];
+    let mut all =
+        [card(0, "c1", 1_700_000_000_000, "web"), card(1, "c1", 4_000_000_000_000, "web"), card(2, "c1", 1_700_000_060_000, "web")];
     for record in &mut all {
         record.recorded = Some(crate::base::time::EventTime(1_700_000_100_000_000));
     }
@@ -186,7 +193,8 @@ fn a_time_far_after_its_record_is_a_dead_letter_and_leaves_the_key_alone() {
 fn a_key_idle_beyond_its_expiry_starts_anew_also_within_one_batch() {
     let stage = stage(&["state.expiry=1d"]);
     let day = 86_400_000;
-    let all: Vec<Record> = [0, 1, 2, 2 * day, 2 * day + 1].iter().enumerate().map(|(i, t)| card(i as i64, "c1", 1_700_000_000_000 + t, "web")).collect();
+    let all: Vec<Record> =
+        [0, 1, 2, 2 * day, 2 * day + 1].iter().enumerate().map(|(i, t)| card(i as i64, "c1", 1_700_000_000_000 + t, "web")).collect();
     let together = run(&stage, &[&all], 0);
     let chunks: Vec<&[Record]> = all.chunks(1).collect();
     assert_eq!(run(&stage, &chunks, 0), together);
@@ -208,10 +216,8 @@ fn more_keys_than_the_plan_allows_are_an_error_that_says_so() {
 fn drive(stage: &Stage, steps: Vec<Step>) -> (crate::base::error::Result<()>, Store, crate::source::scripted::Handle, Counts) {
     let (feed, handle) = Scripted::new(steps);
     let store = Store::new();
-    let sinks = Sinks {
-        forecasts: Box::new(store.forecasts(&stage.layout, &stage.identity)),
-        dead_letters: Box::new(store.dead_letters("cards")),
-    };
+    let sinks =
+        Sinks { forecasts: Box::new(store.forecasts(&stage.layout, &stage.identity)), dead_letters: Box::new(store.dead_letters("cards")) };
     let counts = Counts::default();
     let ended = stage.run(vec![(Box::new(feed), sinks)], &Stop::default(), &counts);
     (ended, store, handle, counts)

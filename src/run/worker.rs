@@ -177,7 +177,9 @@ fn u64_of(value: usize) -> u64 {
 fn example(lane: &Lane) -> String {
     let rejected = &lane.rejected;
     match (rejected.partitions.last(), rejected.offsets.last(), rejected.reasons.last(), rejected.details.last()) {
-        (Some(partition), Some(offset), Some(reason), Some(detail)) => format!("partition {partition}, offset {offset}: {}: {detail}", reason.code()),
+        (Some(partition), Some(offset), Some(reason), Some(detail)) => {
+            format!("partition {partition}, offset {offset}: {}: {detail}", reason.code())
+        }
         _ => String::new(),
     }
 }

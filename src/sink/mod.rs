@@ -9,9 +9,9 @@ use crate::data::layout::Layout;
 use crate::data::rejected::Rejected;
 use crate::link::kafka::Client;
 
+mod connect;
 #[cfg(test)]
 pub mod contract;
-mod connect;
 pub mod json;
 #[cfg(feature = "kafka")]
 pub mod kafka;

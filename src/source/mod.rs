@@ -1,8 +1,8 @@
 //! Records in, positions back. A source is opened once and gives each lane a feed.
 
+mod connect;
 #[cfg(test)]
 pub mod contract;
-mod connect;
 pub mod file;
 pub mod generate;
 #[cfg(feature = "kafka")]
@@ -20,7 +20,6 @@ use crate::base::offset::{Offset, Partition};
 use crate::data::input::Input;
 use crate::data::positions::Positions;
 use crate::link::kafka::Client;
-
 
 /// Where records come from, as the plan has checked it.
 #[derive(Clone, Debug, PartialEq)]

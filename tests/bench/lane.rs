@@ -28,9 +28,13 @@ fn inputs(events: u64, keys: u64) -> Vec<Input> {
 
 /// Decode JSON, features, GRU, head, encode JSON; 100,000 keys, one thread.
 pub fn lane() {
-    println!("\nlane alone: decode JSON + features + GRU (F {FEATURE_FLOATS}, H {HIDDEN}) + head + encode JSON, in memory, 100,000 keys, 1 thread");
+    println!(
+        "\nlane alone: decode JSON + features + GRU (F {FEATURE_FLOATS}, H {HIDDEN}) + head + encode JSON, in memory, 100,000 keys, 1 thread"
+    );
     let inputs = inputs(1_000_000, 100_000);
-    for (head, name, goal) in [(Head::Score, "score", 300_000.0), (Head::Mixture, "log-normal mixture of 16, 3 quantiles, 2 horizons", 120_000.0)] {
+    for (head, name, goal) in
+        [(Head::Score, "score", 300_000.0), (Head::Mixture, "log-normal mixture of 16, 3 quantiles, 2 horizons", 120_000.0)]
+    {
         let folder = tempfile::tempdir().unwrap();
         let stage = stage(folder.path(), head, &[]);
         let mut best = 0f64;

@@ -81,7 +81,9 @@ fn every_input_offset_has_exactly_one_forecast_with_its_key_and_a_second_run_add
     assert_eq!(input.len(), 30_000);
     let forecasts = by_position(&output);
     for record in &input {
-        let forecast = forecasts.get(&(record.partition, record.offset)).unwrap_or_else(|| panic!("no forecast for {}:{}", record.partition, record.offset));
+        let forecast = forecasts
+            .get(&(record.partition, record.offset))
+            .unwrap_or_else(|| panic!("no forecast for {}:{}", record.partition, record.offset));
         assert_eq!(forecast.key, record.key);
     }
     assert_eq!(output.len(), input.len());
@@ -96,7 +98,11 @@ fn a_stage_that_goes_on_after_a_restart_forecasts_as_if_it_had_never_stopped() {
     let (once, twice) = (Pipeline::new(broker, "once"), Pipeline::new(broker, "twice"));
     let line = |i: i64| {
         let key = format!("c{}", i % 37);
-        let payload = format!(r#"{{"id":"e{i}","card":"{key}","ts":{},"amount":{}.5,"mcc":3,"channel":"web"}}"#, 1_735_000_000_000 + i * 60_000, i % 90);
+        let payload = format!(
+            r#"{{"id":"e{i}","card":"{key}","ts":{},"amount":{}.5,"mcc":3,"channel":"web"}}"#,
+            1_735_000_000_000 + i * 60_000,
+            i % 90
+        );
         (key, payload)
     };
     broker.produce(&once.input, (0..4000).map(line));
@@ -135,7 +141,13 @@ fn ten_kinds_of_broken_records_lose_nothing_and_each_dead_letter_says_why() {
         let key = format!("c{}", i % 50);
         match i % 100 {
             7 => (key, broken[i / 100 % 10].1.clone()),
-            _ => (key.clone(), format!(r#"{{"id":"e{i}","card":"{key}","ts":{},"amount":2,"mcc":"5","channel":"pos"}}"#, 1_735_000_000_000 + i as i64 * 1000)),
+            _ => (
+                key.clone(),
+                format!(
+                    r#"{{"id":"e{i}","card":"{key}","ts":{},"amount":2,"mcc":"5","channel":"pos"}}"#,
+                    1_735_000_000_000 + i as i64 * 1000
+                ),
+            ),
         }
     });
     broker.produce(&pipeline.input, records);

@@ -117,7 +117,8 @@ fn recipe_columns_agree_with_a_slow_reference_on_real_payments() {
         let time = events.times[row];
         let gap_h = gaps[row].map(|gap: Gap| gap.in_unit(TimeUnit::Hour));
         let scenario = scenarios.get(row).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or("");
-        let part = |micros: i64, period: i64, shift: i64| std::f64::consts::TAU * (micros + shift).rem_euclid(period) as f64 / period as f64;
+        let part =
+            |micros: i64, period: i64, shift: i64| std::f64::consts::TAU * (micros + shift).rem_euclid(period) as f64 / period as f64;
         let (day, hour) = (86_400_000_000i64, 3_600_000_000i64);
         // April 2018: Berlin is two hours ahead; 1970-01-01 was a Thursday.
         let (hour_angle, week_angle) = (part(time.0, day, 0), part(time.0, 7 * day, 3 * day + 2 * hour));

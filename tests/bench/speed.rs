@@ -4,9 +4,9 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::cast_possible_truncation)]
 #![allow(clippy::cast_sign_loss, clippy::cast_possible_wrap, clippy::cast_precision_loss)]
 
+mod bare_copy;
 #[path = "../broker/harness.rs"]
 mod harness;
-mod bare_copy;
 mod kafka;
 mod lane;
 mod package;
