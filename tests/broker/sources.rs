@@ -242,10 +242,10 @@ fn partitions_that_move_between_two_members_are_emitted_once_and_stop_when_revok
         std::thread::sleep(Duration::from_millis(1500));
         let b = open(settings, &opening(1, false)).unwrap();
         let b = b.into_iter().map(|feed| scope.spawn(move || drive(feed, stop_b))).collect::<Vec<_>>();
-        std::thread::sleep(Duration::from_secs(4));
+        std::thread::sleep(Duration::from_secs(5));
         stop_b.store(true, Ordering::Relaxed);
         let b = b.into_iter().flat_map(|lane| lane.join().unwrap().unwrap()).collect::<Vec<_>>();
-        std::thread::sleep(Duration::from_secs(2));
+        std::thread::sleep(Duration::from_secs(4));
         done.store(true, Ordering::Relaxed);
         std::thread::sleep(Duration::from_secs(1));
         stop_a.store(true, Ordering::Relaxed);
