@@ -227,7 +227,8 @@ fn copy(broker: &Broker, from: &str, to: &str, mut midway: impl FnMut(u64)) {
 
 #[test]
 fn a_crash_of_the_broker_in_the_middle_loses_nothing() {
-    if broker().is_none_or(|_| std::env::var("MEANTIME_KAFKA").is_ok()) {
+    let Some(_) = broker() else { return };
+    if std::env::var("MEANTIME_KAFKA").is_ok() {
         return; // Only a broker of its own may be killed.
     }
     let broker = Broker::start().unwrap();

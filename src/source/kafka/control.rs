@@ -385,6 +385,9 @@ impl Control {
                 Rebalance::Revoke(partitions) => self.let_go(&partitions),
             }
         }
+        // A consumer that owns nothing would close without leaving the group (librdkafka 2.12), and the others would wait for it until its
+        // session times out; unsubscribing leaves.
+        self.consumer.unsubscribe();
         // The lanes and the committer have dropped their references: this is the last one, and dropping it closes the consumer.
         drop(self.consumer);
     }
