@@ -1,7 +1,12 @@
 //! One file per command; here only what they share: the arguments, logging and the way out.
 
+pub mod check;
 pub mod demo;
+#[cfg(feature = "fit")]
+pub mod fit;
+pub mod generate;
 pub mod model;
+pub mod progress;
 pub mod run;
 pub mod summary;
 
@@ -10,6 +15,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::base::error::Result;
+use crate::pipeline::{self, Purpose};
 
 /// Forecasts on irregular event streams: one recurrent or point-process state per key, from Kafka to Kafka or Parquet.
 #[derive(Debug, Parser)]
@@ -34,13 +40,34 @@ pub enum Log {
     Json,
 }
 
-/// The commands.
+/// The commands, in the order in which a newcomer meets them.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show the main job without Kafka: generated events -> features -> model -> forecasts in Parquet, and a summary.
     Demo(demo::Args),
+    /// Fill a file or the pipeline's topic with a generated stream whose law is known.
+    Generate {
+        /// The pipeline.
+        #[command(flatten)]
+        pipeline: PipelineArgs,
+        /// What to generate.
+        #[command(flatten)]
+        args: generate::Args,
+    },
+    /// Train a model package on your own history: Parquet or NDJSON files.
+    #[cfg(feature = "fit")]
+    Fit(fit::Args),
     /// Run a pipeline: read records, keep a state per key, write forecasts.
     Run(run::Args),
+    /// Report every fault of a pipeline file, its model and its schema at once.
+    Check {
+        /// The pipeline.
+        #[command(flatten)]
+        pipeline: PipelineArgs,
+        /// Also look whether broker, topics, files and sinks can be reached.
+        #[arg(long)]
+        connect: bool,
+    },
     /// Look into, verify or time a model package.
     #[command(subcommand)]
     Model(model::Command),
@@ -65,7 +92,14 @@ pub fn execute(cli: Cli) -> Result<()> {
     start_logging(cli.log);
     match cli.command {
         Command::Demo(args) => demo::run(&args),
+        Command::Generate { pipeline, args } => {
+            let plan = pipeline::load(&pipeline.pipeline, &pipeline.sets, Purpose::Generate)?;
+            generate::run(&plan, &args)
+        }
+        #[cfg(feature = "fit")]
+        Command::Fit(args) => fit::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Check { pipeline, connect } => check::run(&pipeline.pipeline, &pipeline.sets, connect),
         Command::Model(command) => model::run(&command),
     }
 }

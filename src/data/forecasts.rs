@@ -12,7 +12,7 @@ use crate::base::time::EventTime;
 pub struct MarkChance {
     /// Index into `Identity::marks`.
     pub mark: u32,
-    /// Its probability.
+    /// Its probability; NaN where the row has none, and then the row's list is empty when written.
     pub p: f32,
 }
 

@@ -1,6 +1,6 @@
 //! The law of the next mark: a softmax.
 
-use super::elementary::{exp, ln};
+use super::elementary::{exp_falling, ln};
 use super::mixture::{LANES, total};
 use crate::base::number::{f32_of, u32_of};
 use crate::data::forecasts::MarkChance;
@@ -58,7 +58,7 @@ impl Marks {
         }
         let scale = scale(logits);
         into.extend(self.best.iter().map(|(logit, mark)| {
-            let p = exp(f64::from(*logit) - scale.highest) / scale.sum;
+            let p = exp_falling(f64::from(*logit) - scale.highest) / scale.sum;
             let rounded = f32_of(p);
             MarkChance { mark: *mark, p: if f64::from(rounded) > p { rounded.next_down() } else { rounded } }
         }));
@@ -74,14 +74,19 @@ fn scale(logits: &[f32]) -> Scale {
     let highest = logits.iter().fold(f32::MIN, |a, b| if *b > a { *b } else { a });
     let highest = f64::from(highest);
     let mut sum = [0.0; LANES];
-    let blocks = logits.chunks_exact(LANES);
-    let rest: f64 = blocks.remainder().iter().map(|logit| exp(f64::from(*logit) - highest)).sum();
-    for block in blocks {
+    let mut add = |block: &[f32; LANES]| {
         for (sum, logit) in sum.iter_mut().zip(block) {
-            *sum += exp(f64::from(*logit) - highest);
+            *sum += exp_falling(f64::from(*logit) - highest);
         }
+    };
+    let (blocks, rest) = logits.as_chunks::<LANES>();
+    blocks.iter().for_each(&mut add);
+    if !rest.is_empty() {
+        let mut last = [f32::NEG_INFINITY; LANES];
+        last.iter_mut().zip(rest).for_each(|(lane, logit)| *lane = *logit);
+        add(&last);
     }
-    Scale { highest, sum: total(sum) + rest }
+    Scale { highest, sum: total(sum) }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! Processes", ICLR 2020. Components lie in blocks of `LANES`; each lane keeps its own sum and the lanes are added in one
 //! order, so that the compiler may use vector instructions of any width and the bits stay the same.
 
-use super::elementary::{exp, ln, ln_1p};
+use super::elementary::{exp, exp_falling, exp_inside, ln, ln_1p};
 use super::normal::{INV_SQRT_2PI, LN_SQRT_2PI, ln_above, tails};
 
 /// Components side by side.
@@ -123,14 +123,14 @@ impl Mixture {
         let mut sum = [0.0; LANES];
         for block in &mut self.blocks {
             for ((weight, logit), sum) in block.weight.iter_mut().zip(&block.logit).zip(&mut sum) {
-                *weight = exp(*logit - highest);
+                *weight = exp_falling(*logit - highest);
                 *sum += *weight;
             }
             for (inverse, log_scale) in block.inverse.iter_mut().zip(&mut block.log_scale) {
                 let s = if *log_scale > LOG_SCALE.0 { *log_scale } else { LOG_SCALE.0 };
                 let s = if s < LOG_SCALE.1 { s } else { LOG_SCALE.1 };
                 *log_scale = s;
-                *inverse = exp(-s);
+                *inverse = exp_inside(-s);
             }
         }
         let sum = total(sum);
@@ -159,12 +159,10 @@ impl Mixture {
                 *slope += d * (z * inverse);
             }
         }
-        Sums {
-            below: probability(total(below)),
-            above: probability(total(above)),
-            density: total(density) * INV_SQRT_2PI,
-            slope: -total(slope) * INV_SQRT_2PI,
-        }
+        // The weights sum to 1 only up to rounding; the smaller side keeps its digits and the larger is its complement.
+        let (below, above) = (total(below), total(above));
+        let (below, above) = if below < above { (below, 1.0 - below) } else { (1.0 - above, above) };
+        Sums { below, above, density: total(density) * INV_SQRT_2PI, slope: -total(slope) * INV_SQRT_2PI }
     }
 
     /// F(u) alone, at a finite u.

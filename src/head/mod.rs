@@ -100,6 +100,12 @@ impl Head {
         matches!(self.kind, Kind::LognormalMixture(_))
     }
 
+    /// Whether it gives a law of the next mark.
+    #[must_use]
+    pub fn has_marks(&self) -> bool {
+        !self.marks.is_empty()
+    }
+
     /// Index of a mark among the head's marks.
     #[must_use]
     pub fn mark_index(&self, mark: &[u8]) -> Option<u32> {

@@ -11,33 +11,24 @@ pub(super) const LN_SQRT_2PI: f64 = 0.918_938_533_204_672_8;
 /// `ln_above`.
 const FAR: f64 = 37.5;
 
-/// Mills' ratio over sqrt(2 pi), (1 - Phi(a)) e^(a^2/2) for a >= 0, as a ratio of polynomials, highest power first.
-/// Minimax (Remez) on [0, infinity): relative error 3.9e-16. All coefficients are positive, so nothing cancels.
-const MILLS_ABOVE: [f64; 10] = [
-    1.954_539_311_990_497_5e-6,
-    4.964_461_955_527_045e-5,
-    6.235_960_155_213_505e-4,
-    4.991_487_384_006_184e-3,
-    2.779_304_106_948_986_6e-2,
-    0.111_123_558_570_303_54,
-    0.318_770_034_490_958_3,
-    0.634_612_649_395_360_6,
-    0.802_379_807_717_975_6,
-    0.499_999_999_999_999_8,
+/// Mills' ratio over sqrt(2 pi), (1 - Phi(a)) e^(a^2/2) for a >= 0, as a ratio of polynomials, highest powers first,
+/// odd and even in pairs.
+/// Minimax (Remez) on [0, infinity) with 1/2 at 0 exactly: relative error 4.0e-16. All coefficients are positive, so nothing cancels.
+const MILLS_ABOVE: [[f64; 2]; 5] = [
+    [1.945_697_870_925_588_4e-6, 4.946_536_743_045_053e-5],
+    [0.000_621_771_700_934_891_7, 0.004_979_685_568_036_266],
+    [0.027_740_652_820_944_154, 0.110_961_058_009_891_4],
+    [0.318_425_928_798_383_83, 0.634_154_611_537_198_2],
+    [0.802_080_939_009_330_9, 0.5],
 ];
-const MILLS_BELOW: [f64; 10] = [
-    1.244_406_070_605_351_4e-4,
-    1.568_022_707_958_358_2e-3,
-    1.263_624_401_595_915_4e-2,
-    7.122_014_740_603_704e-2,
-    0.290_808_374_805_541_4,
-    0.865_627_592_511_524_3,
-    1.845_503_279_348_518_4,
-    2.686_257_992_116_676_3,
-    2.402_644_176_238_744_5,
-    1.0,
+const MILLS_BELOW: [[f64; 2]; 5] = [
+    [0.000_123_991_288_616_173_7, 0.001_563_427_667_227_991_9],
+    [0.012_606_211_931_907_555, 0.071_084_300_987_237_75],
+    [0.290_372_362_160_735_36, 0.864_642_654_211_828_2],
+    [1.844_002_482_546_015_7, 2.684_864_990_943_27],
+    [2.402_046_438_821_479_5, 1.0],
 ];
-const MILLS_BELOW_LEADING: f64 = 4.899_303_503_313_205e-6;
+const MILLS_BELOW_LEADING: f64 = 4.877_141_297_151_421e-6;
 
 /// Both tails at a point.
 #[derive(Clone, Copy, Debug)]
@@ -52,12 +43,16 @@ pub(super) struct Tails {
 
 #[inline(always)]
 fn mills(a: f64) -> f64 {
-    let (mut p, mut q) = (0.0, MILLS_BELOW_LEADING);
+    // Even and odd powers apart: four short chains instead of two long ones.
+    let square = a * a;
+    let (mut p_even, mut p_odd, mut q_even, mut q_odd) = (0.0, 0.0, MILLS_BELOW_LEADING, 0.0);
     for (above, below) in MILLS_ABOVE.iter().zip(&MILLS_BELOW) {
-        p = p * a + above;
-        q = q * a + below;
+        p_odd = p_odd * square + above[0];
+        p_even = p_even * square + above[1];
+        q_odd = q_odd * square + below[0];
+        q_even = q_even * square + below[1];
     }
-    p / q
+    (p_even + a * p_odd) / (q_even + a * q_odd)
 }
 
 /// Phi, 1 - Phi and the density's kernel; the smaller tail to 1e-13 relative up to |z| = 37.5, the larger to 3e-16.
@@ -111,7 +106,7 @@ const COARSE_ROUND: f32 = 12_582_912.0;
 const COARSE_EXP: [f32; 4] = [0.008_357_248, 0.041_834_14, 0.166_666_31, 0.499_997_47];
 /// As `MILLS_ABOVE` and `MILLS_BELOW`, to 1.7e-6 relative.
 const COARSE_ABOVE: [f32; 4] = [0.021_782_683, 0.138_482_66, 0.393_494_5, 0.499_999_17];
-const COARSE_BELOW: [f32; 4] = [0.347_099_98, 1.041_958_1, 1.584_800_6, 1.0];
+const COARSE_BELOW: [f32; 4] = [0.347_1, 1.041_958_1, 1.584_800_6, 1.0];
 const COARSE_BELOW_LEADING: f32 = 0.054_601_18;
 
 /// (kernel, Phi, 1 - Phi) to about 3e-6 relative and a quarter of the price, to find where the exact ones are worth computing.
@@ -151,7 +146,7 @@ mod tests {
         (1.5, 0.066_807_201_268_858_07),
         (2.5, 0.006_209_665_325_776_135),
         (4.0, 0.000_031_671_241_833_119_92),
-        (6.0, 9.865_876_450_376_981e-10),
+        (6.0, 9.865_876_450_376_98e-10),
         (8.25, 7.919_726_314_642_477e-17),
         (12.0, 1.776_482_112_077_679e-33),
         (20.0, 2.753_624_118_606_233_7e-89),
@@ -165,7 +160,7 @@ mod tests {
             let right = tails(z);
             let left = tails(-z);
             assert!((right.above / expected - 1.0).abs() < 2e-13, "at {z}: {:e}", right.above);
-            assert_eq!((right.above.to_bits(), right.below.to_bits()), (left.below.to_bits(), left.above.to_bits()));
+            assert_eq!((right.above, right.below), (left.below, left.above));
             if z < 4.0 {
                 assert!((right.above - expected).abs() < 4e-16, "at {z}: {:e}", right.above - expected);
                 assert!((right.below - (1.0 - expected)).abs() < 4e-16);

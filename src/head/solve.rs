@@ -4,7 +4,8 @@
 //! the root, and far out, where F itself is flat, it still knows the way. A step that leaves the bracket, or shrinks too slowly,
 //! is replaced by bisection. Most steps are made on single-precision sums, which cost a quarter; the last ones are exact.
 
-use super::mixture::{LANES, Mixture, Sums, total};
+use super::elementary::ln;
+use super::mixture::{LANES, Lanes, Mixture, Sums, total};
 use super::normal::{INV_SQRT_2PI, coarse_tails, quantile};
 use crate::base::number::f32_of;
 
@@ -18,8 +19,10 @@ const COARSE_STEPS: usize = 12;
 const STEPS: usize = 300;
 /// Bracket width, relative to 1 + |u|, at which bisection ends.
 const RELATIVE_WIDTH: f64 = 1e-14;
-/// Components with less weight do not decide how long the steps may be; coarse sums leave them out.
-const NEGLIGIBLE: f64 = 1e-6;
+/// Components with less weight do not decide how long the last step may be: F does not show them.
+const NEGLIGIBLE: f64 = 1e-14;
+/// The same for the coarse search, whose sums leave them out.
+const COARSE_NEGLIGIBLE: f64 = 1e-6;
 
 /// A probability whose quantile is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -38,26 +41,46 @@ struct CoarseBlock {
     inverse: [f32; LANES],
 }
 
-/// Finds the same quantiles of one mixture after the other.
+/// A search under way for one target.
+#[derive(Clone, Copy, Debug)]
+struct Search {
+    target: Target,
+    /// Where the quantile is for certain.
+    bracket: (f64, f64),
+    /// Where it is as far as the sums so far can be trusted.
+    low: f64,
+    high: f64,
+    u: f64,
+    /// Size of the step that led to `u`; the width of the bracket after a bisection.
+    before: f64,
+    done: bool,
+}
+
+/// Finds the same quantiles of one mixture after the other. All targets of a row go one step together: while one waits for its logarithm
+/// and its divisions the next one's sums are under way.
 #[derive(Clone, Debug)]
 pub(super) struct Solver {
     targets: Vec<Target>,
+    searches: Vec<Search>,
     coarse: Vec<CoarseBlock>,
+    /// sigma of every component.
+    sigmas: Vec<Lanes>,
     found: Vec<f64>,
 }
 
-/// Mean and standard deviation of a mixture, and its narrowest sigma.
+/// Mean and standard deviation of a mixture, and its narrowest sigma, also without the components that coarse sums leave out.
 struct Shape {
     mean: f64,
     deviation: f64,
     narrowest: f64,
+    coarse_narrowest: f64,
 }
 
 impl Solver {
     /// For quantiles in (0, 1), ascending.
     pub(super) fn new(quantiles: &[f64]) -> Self {
         let targets = quantiles.iter().map(|q| Target { odds_against: (1.0 - q) / q, z: quantile(*q) }).collect();
-        Solver { targets, coarse: Vec::new(), found: Vec::new() }
+        Solver { targets, searches: Vec::new(), coarse: Vec::new(), sigmas: Vec::new(), found: Vec::new() }
     }
 
     /// The quantiles' u, in the order of the targets, never falling.
@@ -66,26 +89,32 @@ impl Solver {
         if self.targets.is_empty() {
             return &self.found;
         }
-        let shape = shape(mixture);
+        self.sigmas.clear();
+        self.sigmas.extend(mixture.blocks().iter().map(|block| block.inverse.map(|inverse| 1.0 / inverse)));
+        let shape = shape(mixture, &self.sigmas);
         self.coarse.clear();
         self.coarse.extend(mixture.blocks().iter().map(|block| CoarseBlock {
-            weight: block.weight.map(|w| if w < NEGLIGIBLE { 0.0 } else { f32_of(w) }),
+            weight: block.weight.map(|w| if w < COARSE_NEGLIGIBLE { 0.0 } else { f32_of(w) }),
             mean: block.mean.map(|m| f32_of(m - shape.mean)),
             inverse: block.inverse.map(f32_of),
         }));
+        let searches = self.targets.iter().map(|target| {
+            let bracket = bracket(mixture, &self.sigmas, target.z, 1e-3 * shape.narrowest);
+            Search::new(*target, bracket, shape.mean + target.z * shape.deviation)
+        });
+        self.searches.clear();
+        self.searches.extend(searches);
+        let coarse = |u: f64| coarse_sums(&self.coarse, u - shape.mean);
+        search(coarse, &mut self.searches, LAST_COARSE_STEP * shape.coarse_narrowest, COARSE_STEPS);
+        // The exact search starts where the coarse one ended, but does not trust what it thought of the bracket.
+        for search in &mut self.searches {
+            *search = Search::new(search.target, search.bracket, search.u);
+        }
+        search(|u| mixture.sums(u), &mut self.searches, LAST_STEP * shape.narrowest, STEPS);
         let mut last = f64::NEG_INFINITY;
-        for target in &self.targets {
-            let bracket = bracket(mixture, target.z, 1e-3 * shape.narrowest);
-            let start = shape.mean + target.z * shape.deviation;
-            let near = search(
-                |u| coarse_sums(&self.coarse, u - shape.mean),
-                target,
-                Search { bracket, start, last_step: LAST_COARSE_STEP * shape.narrowest, steps: COARSE_STEPS },
-            );
-            let u =
-                search(|u| mixture.sums(u), target, Search { bracket, start: near, last_step: LAST_STEP * shape.narrowest, steps: STEPS });
+        for search in &self.searches {
             // Two targets a rounding error apart must not change places.
-            last = if u > last { u } else { last };
+            last = if search.u > last { search.u } else { last };
             self.found.push(last);
         }
         &self.found
@@ -93,7 +122,7 @@ impl Solver {
 }
 
 /// Moments over all components.
-fn shape(mixture: &Mixture) -> Shape {
+fn shape(mixture: &Mixture, sigmas: &[Lanes]) -> Shape {
     let mut mean = [0.0; LANES];
     for block in mixture.blocks() {
         for (sum, (weight, m)) in mean.iter_mut().zip(block.weight.iter().zip(&block.mean)) {
@@ -101,27 +130,29 @@ fn shape(mixture: &Mixture) -> Shape {
         }
     }
     let mean = total(mean);
-    let (mut square, mut steepest) = ([0.0; LANES], [0.0; LANES]);
-    for block in mixture.blocks() {
-        let lanes = block.weight.iter().zip(block.mean.iter().zip(&block.inverse));
-        for ((square, steepest), (weight, (m, inverse))) in square.iter_mut().zip(&mut steepest).zip(lanes) {
-            let (sigma, off) = (1.0 / inverse, m - mean);
+    let mut square = [0.0; LANES];
+    let (mut narrowest, mut coarse_narrowest) = ([f64::INFINITY; LANES], [f64::INFINITY; LANES]);
+    for (block, sigmas) in mixture.blocks().iter().zip(sigmas) {
+        let lanes = block.weight.iter().zip(block.mean.iter().zip(sigmas));
+        let shapes = square.iter_mut().zip(narrowest.iter_mut().zip(&mut coarse_narrowest));
+        for ((square, (narrowest, coarse)), (weight, (m, sigma))) in shapes.zip(lanes) {
+            let off = m - mean;
             *square += weight * (sigma * sigma + off * off);
-            let inverse = if *weight < NEGLIGIBLE { 0.0 } else { *inverse };
-            *steepest = if inverse > *steepest { inverse } else { *steepest };
+            *narrowest = if *weight > NEGLIGIBLE && sigma < narrowest { *sigma } else { *narrowest };
+            *coarse = if *weight > COARSE_NEGLIGIBLE && sigma < coarse { *sigma } else { *coarse };
         }
     }
-    let steepest = steepest.iter().fold(0.0, |a: f64, b| a.max(*b));
-    Shape { mean, deviation: total(square).sqrt(), narrowest: 1.0 / steepest }
+    let smallest = |lanes: Lanes| lanes.iter().fold(f64::INFINITY, |a, b| a.min(*b));
+    Shape { mean, deviation: total(square).sqrt(), narrowest: smallest(narrowest), coarse_narrowest: smallest(coarse_narrowest) }
 }
 
 /// Smallest and largest quantile of any component, with some room for rounding: at the one every component, and so the mixture, has at most q
 /// below it, at the other at least q.
-fn bracket(mixture: &Mixture, z: f64, room: f64) -> (f64, f64) {
+fn bracket(mixture: &Mixture, sigmas: &[Lanes], z: f64, room: f64) -> (f64, f64) {
     let (mut low, mut high) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
-    for block in mixture.blocks() {
-        for ((low, high), (mean, inverse)) in low.iter_mut().zip(&mut high).zip(block.mean.iter().zip(&block.inverse)) {
-            let u = mean + z / inverse;
+    for (block, sigmas) in mixture.blocks().iter().zip(sigmas) {
+        for ((low, high), (mean, sigma)) in low.iter_mut().zip(&mut high).zip(block.mean.iter().zip(sigmas)) {
+            let u = mean + z * sigma;
             *low = if u < *low { u } else { *low };
             *high = if u > *high { u } else { *high };
         }
@@ -131,48 +162,58 @@ fn bracket(mixture: &Mixture, z: f64, room: f64) -> (f64, f64) {
     (low - room, high + room)
 }
 
-/// What one search starts from and when it ends.
-struct Search {
-    bracket: (f64, f64),
-    start: f64,
-    last_step: f64,
-    steps: usize,
-}
+impl Search {
+    fn new(target: Target, bracket: (f64, f64), start: f64) -> Self {
+        let (low, high) = bracket;
+        let u = if start >= low && start <= high { start } else { 0.5 * low + 0.5 * high };
+        Search { target, bracket, low, high, u, before: high - low, done: false }
+    }
 
-fn search(sums: impl Fn(f64) -> Sums, target: &Target, Search { bracket: (mut low, mut high), start, last_step, steps }: Search) -> f64 {
-    let mut u = if start >= low && start <= high { start } else { 0.5 * low + 0.5 * high };
-    let mut before = high - low;
-    for _ in 0..steps {
-        let (excess, step) = step(&sums(u), target);
+    /// Goes from `u`, where the sums are `sums`, to the next point.
+    #[inline(always)]
+    fn advance(&mut self, sums: &Sums, last_step: f64) {
+        let (excess, step) = step(sums, &self.target);
+        let (u, size, next) = (self.u, step.abs(), self.u + step);
         if excess < 0.0 {
-            low = u;
+            self.low = u;
         } else {
-            high = u;
+            self.high = u;
         }
-        let size = step.abs();
+        let (low, high) = (self.low, self.high);
         if size <= last_step {
-            return (u + step).max(low).min(high);
-        }
-        let next = u + step;
-        if next >= low && next <= high && size <= 0.5 * before {
-            before = size;
-            u = next;
+            self.u = next.max(low).min(high);
+            self.done = true;
+        } else if next >= low && next <= high && size <= 0.5 * self.before {
+            self.u = next;
+            self.before = size;
         } else {
-            u = 0.5 * low + 0.5 * high;
-            before = high - low;
-            if before <= RELATIVE_WIDTH * (1.0 + u.abs()) {
-                return u;
-            }
+            self.u = 0.5 * low + 0.5 * high;
+            self.before = high - low;
+            self.done = self.before <= RELATIVE_WIDTH * (1.0 + u.abs());
         }
     }
-    u
+}
+
+/// Advances all searches until their steps are at most `last_step` long, `steps` times at most.
+#[inline(always)]
+fn search(sums: impl Fn(f64) -> Sums, searches: &mut [Search], last_step: f64, steps: usize) {
+    for _ in 0..steps {
+        let mut open = false;
+        for search in searches.iter_mut().filter(|search| !search.done) {
+            search.advance(&sums(search.u), last_step);
+            open |= !search.done;
+        }
+        if !open {
+            break;
+        }
+    }
 }
 
 /// g at a point, and Halley's step from there: with g' = f / (F S) and k = g'' / g' = f'/f - f (S - F) / (F S), Newton's step n = -g / g'
 /// becomes n / (1 + n k / 2). Not finite where F, S or f is 0.
 #[inline(always)]
 fn step(sums: &Sums, target: &Target) -> (f64, f64) {
-    let excess = super::elementary::ln(sums.below / sums.above * target.odds_against);
+    let excess = ln(sums.below / sums.above * target.odds_against);
     let spread = sums.below * sums.above;
     let newton = -excess * spread / sums.density;
     let bend = sums.slope / sums.density - sums.density * (sums.above - sums.below) / spread;

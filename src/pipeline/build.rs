@@ -19,14 +19,14 @@ use crate::link::kafka::Client;
 use crate::model::manifest::Manifest;
 use crate::{decode, head, order, sink, source, state};
 
-/// Client settings that meantime sets itself; the key that sets them is beside each.
-const OWNED: [(&str, &str); 6] = [
-    ("bootstrap.servers", "brokers"),
-    ("metadata.broker.list", "brokers"),
-    ("group.id", "group"),
-    ("enable.auto.commit", "commit_every"),
-    ("auto.commit.interval.ms", "commit_every"),
-    ("enable.auto.offset.store", "commit_every"),
+/// Client settings that meantime sets itself: name, the key that sets it, whether for consumers only.
+const OWNED: [(&str, &str, bool); 6] = [
+    ("bootstrap.servers", "brokers", false),
+    ("metadata.broker.list", "brokers", false),
+    ("group.id", "group", true),
+    ("enable.auto.commit", "commit_every", true),
+    ("auto.commit.interval.ms", "commit_every", true),
+    ("enable.auto.offset.store", "commit_every", true),
 ];
 
 /// What is known while a plan is built.
@@ -123,7 +123,8 @@ impl Build<'_> {
     fn source(&mut self, source: &written::Source, written: &Written) -> Option<source::Settings> {
         match source {
             written::Source::Kafka { brokers, topic, group, client } => {
-                let client = self.client(&["source"], brokers.as_deref(), client);
+                self.own_settings("source", client);
+                let client = client_of(brokers.as_ref(), client);
                 let on_missing = match written.state.as_ref().map(|state| state.on_missing).unwrap_or_default() {
                     written::OnMissing::Rebuild => source::OnMissing::Rebuild,
                     written::OnMissing::StartEmpty => source::OnMissing::StartEmpty,
@@ -203,16 +204,15 @@ impl Build<'_> {
         false
     }
 
-    fn client(&mut self, table: &[&str], brokers: Option<&str>, settings: &written::Client) -> Option<Client> {
+    /// Notes client settings that are not the user's to set.
+    fn own_settings(&mut self, table: &str, settings: &written::Client) {
         for name in settings.keys() {
-            if let Some((_, key)) = OWNED.iter().find(|(owned, _)| owned == name) {
-                let path: Vec<&str> = table.iter().copied().chain(["client", name.as_str()]).collect();
+            if let Some((_, key, _)) = OWNED.iter().find(|(owned, _, consumer)| owned == name && (table == "source" || !consumer)) {
+                let path = [table, "client", name.as_str()];
                 let message = format!("the client setting `{name}` is not for the user to set");
                 self.note("pipeline::reserved_setting", &path, message, format!("`{key}` sets it"), format!("remove it and use `{key}`"));
             }
         }
-        let settings = settings.iter().map(|(name, value)| (name.clone(), value.text())).collect();
-        Some(Client { brokers: brokers?.to_owned(), settings })
     }
 
     /// The client of a sink: its own, or what it leaves out taken from a Kafka source. Settings go with the brokers they are
@@ -237,8 +237,10 @@ impl Build<'_> {
         }
         let same = brokers.is_none() || brokers == source_brokers;
         let inherited = if same { source_settings } else { &none };
-        let settings = settings.unwrap_or(inherited);
-        self.client(&[table], brokers.or(source_brokers).map(String::as_str), settings)
+        if let Some(settings) = settings {
+            self.own_settings(table, settings);
+        }
+        client_of(brokers.or(source_brokers), settings.unwrap_or(inherited))
     }
 
     fn sink(&mut self, sink: &written::Sink, source: Option<&written::Source>) -> Option<sink::Settings> {
@@ -322,13 +324,13 @@ impl Build<'_> {
                 self.note("pipeline::format_source", &place, "Parquet is a format of files only", label, help);
             }
             Some(written::Source::File { paths: Some(paths) }) => {
-                for (i, pattern) in paths.iter().enumerate() {
-                    let extension = Path::new(pattern).extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-                    let other = match extension.as_str() {
-                        "parquet" if !parquet => "parquet",
-                        "ndjson" | "jsonl" | "json" if parquet => "json",
-                        _ => continue,
-                    };
+                let other = |pattern: &String| match Path::new(pattern).extension()?.to_string_lossy().to_lowercase().as_str() {
+                    "parquet" if !parquet => Some("parquet"),
+                    "ndjson" | "jsonl" | "json" if parquet => Some("json"),
+                    _ => None,
+                };
+                // The first is enough: the format is one for all files.
+                if let Some((i, other)) = paths.iter().enumerate().find_map(|(i, pattern)| Some((i, other(pattern)?))) {
                     let position = i.to_string();
                     let path = ["source", "paths", position.as_str()];
                     let label = format!("got {}", self.shown(&path));
@@ -388,7 +390,8 @@ impl Build<'_> {
         }
 
         let marks_path = ["forecast", "marks"];
-        if asked_marks.is_some_and(|marks| marks > 0) && self.is_absent(&["event", "mark"]) {
+        let unnamed = self.is_absent(&["event", "mark"]);
+        if unnamed && asked_marks.is_some_and(|marks| marks > 0) {
             let label = format!("got {}, but [event] names no mark", self.shown(&marks_path));
             self.note(
                 "pipeline::no_marks",
@@ -406,6 +409,7 @@ impl Build<'_> {
             self.note("pipeline::no_marks", &["event", "mark"], "the model knows no marks", label, help);
         } else if let Some(asked) = asked
             && asked > known
+            && !unnamed
         {
             let label = format!("got {asked}, the model knows {known}");
             self.note(
@@ -518,6 +522,11 @@ impl Build<'_> {
     pub fn fit_command(&self) -> String {
         format!("meantime fit {} --from HISTORY --out FOLDER", self.file)
     }
+}
+
+fn client_of(brokers: Option<&String>, settings: &written::Client) -> Option<Client> {
+    let settings = settings.iter().map(|(name, value)| (name.clone(), value.text())).collect();
+    Some(Client { brokers: brokers?.clone(), settings })
 }
 
 fn order_settings(written: Option<&written::Order>) -> order::Settings {

@@ -141,13 +141,15 @@ impl Document {
             );
         }
         let mut root = reader.table(table.get_ref(), Place { text: 0, start: 0, end: 0 }, faults);
+        // Before the overrides as well: what they replace still stands in the file.
+        secret::star_values(&mut root, faults);
         for set in sets {
             let text = faults.add_text("--set".to_owned(), set.clone());
             if let Some(node) = read_set(set, text, environment, faults) {
                 root.merge(node);
             }
         }
-        secret::star_client_values(&mut root, faults);
+        secret::star_values(&mut root, faults);
         Document { root, broken }
     }
 
@@ -201,6 +203,9 @@ fn read_set(set: &str, text: usize, environment: Environment<'_>, faults: &mut F
     // The key alone is parsed with a stand-in value; both texts begin alike, so the places of the key parts hold.
     let stand_in = format!("{key}=0");
     let Ok(table) = DeTable::parse(&stand_in) else {
+        if secret::is_secret(key) {
+            faults.star(Place { text, start: key.len() + 1, end: set.len() });
+        }
         faults.note(
             "pipeline::bad_set",
             whole,
@@ -414,6 +419,8 @@ mod tests {
     fn an_override_without_path_or_value_is_a_fault() {
         let (_, faults) = read("", &["lanes", "=4", ""]);
         assert_eq!(faults.list().iter().filter(|f| f.code == "pipeline::bad_set").count(), 3, "{faults:?}");
+        let (_, faults) = read("", &["source client.sasl.password=hidden"]);
+        assert!(faults.len() == 1 && !faults.report(false).contains("hidden"), "{}", faults.report(false));
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Build<'_> {
                     Some(node) => node.shown.trim_matches(['"', '\'']).to_owned(),
                     None => "model".to_owned(),
                 };
-                let text = self.faults.add_text(format!("{package}/{name}"), content);
+                let text = self.faults.add_text(self.folder.join(package).join(name).display().to_string(), content);
                 let place = Place { text, start: span.start, end: span.end };
                 self.faults.note("pipeline::package", place, format!("{name} of the model package: {message}"), "here", help);
             }

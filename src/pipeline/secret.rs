@@ -13,32 +13,41 @@ pub(super) fn is_secret(name: &str) -> bool {
     WORDS.iter().any(|word| name.contains(word))
 }
 
-/// Stars out secret values of every `client` table, in the texts of the report and in what faults may show.
-pub(super) fn star_client_values(root: &mut Node, faults: &mut Faults) {
-    let Value::Table(tables) = &mut root.value else { return };
-    for table in tables {
-        let Value::Table(entries) = &mut table.node.value else { continue };
-        for entry in entries.iter_mut().filter(|entry| entry.key == "client") {
-            star(&mut entry.node, "", faults);
-        }
-    }
+/// Stars out secret values, in the texts of the report and in what faults may show: those of every `client` table, and
+/// those that stand elsewhere by mistake under a name that tells.
+pub(super) fn star_values(node: &mut Node, faults: &mut Faults) {
+    star(node, "", false, faults);
 }
 
-fn star(node: &mut Node, name: &str, faults: &mut Faults) {
+/// `name` is the dotted path: below `client` of the setting alone.
+fn star(node: &mut Node, name: &str, in_client: bool, faults: &mut Faults) {
     match &mut node.value {
         Value::Table(entries) => {
             for entry in entries {
+                let enters = !in_client && entry.key == "client";
                 // Unquoted `sasl.password` is a table within a table: the name is the whole path.
-                let path = if name.is_empty() { entry.key.clone() } else { format!("{name}.{}", entry.key) };
-                star(&mut entry.node, &path, faults);
+                let path = match name {
+                    _ if enters => String::new(),
+                    "" => entry.key.clone(),
+                    outer => format!("{outer}.{}", entry.key),
+                };
+                star(&mut entry.node, &path, in_client || enters, faults);
             }
         }
-        _ if is_secret(name) => {
+        _ if is_secret(name) && (in_client || !is_own_word(name)) => {
             faults.star(node.place);
             node.shown = "***".to_owned();
         }
+        Value::List(items) => items.iter_mut().for_each(|item| star(item, name, in_client, faults)),
         _ => {}
     }
+}
+
+/// Whether a path is secret for nothing but the word `key`, which is the pipeline's own: `event.key`, `state.max_keys`. What
+/// belongs to librdkafka has it in the middle (`ssl.key.pem`).
+fn is_own_word(path: &str) -> bool {
+    let path = path.to_ascii_lowercase();
+    !path.contains("key.") && !WORDS.iter().any(|word| *word != "key" && path.contains(word))
 }
 
 /// Stars out whatever may be a secret in a file that is not TOML, where no tree says what is what: the values on lines

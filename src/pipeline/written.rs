@@ -5,18 +5,21 @@
 //! `schemars(required)`: its absence is then a fault among others and not the end of reading. Nothing here derives `Debug`:
 //! values may be secrets.
 
+mod contract;
+mod defaults;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use schemars::generate::SchemaSettings;
-use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
 
 use super::unit::{Length, Moment, Size};
 use crate::base::time::TimeUnit;
 use crate::features::recipe::Cycle;
+use contract::ndjson_without_kind;
+pub use contract::schema;
+use defaults::*;
 
 /// A meantime pipeline: tables in the order an event travels. Values may come from the environment as `${NAME}`; `$${` is a literal `${`.
 /// Relative paths start at the folder of this file.
@@ -589,116 +592,4 @@ pub struct SplitTimes {
     /// First test time.
     #[schemars(required, extend("examples" = ["2018-07-01T00:00:00Z"]))]
     pub test: Option<Moment>,
-}
-
-/// A length that is known to be one.
-fn length(text: &str) -> Length {
-    Length::try_from(text.to_owned()).expect("the defaults of this file are durations; a test reads each")
-}
-
-fn default_events() -> u64 {
-    100_000
-}
-fn default_keys() -> u32 {
-    1_000
-}
-fn default_seed() -> u64 {
-    1
-}
-fn default_lateness() -> Length {
-    length("0s")
-}
-fn default_future_skew() -> Length {
-    length("5m")
-}
-fn default_package() -> String {
-    "model".to_owned()
-}
-fn default_max_keys() -> u64 {
-    10_000_000
-}
-fn default_commit_every() -> Length {
-    length("100ms")
-}
-fn default_roll_size() -> Size {
-    Size { text: "128MiB".to_owned(), bytes: 128 << 20 }
-}
-fn default_roll_every() -> Length {
-    length("60s")
-}
-fn default_max_bad_ratio() -> f64 {
-    0.001
-}
-fn default_dead_letters() -> String {
-    "dead-letters.ndjson".to_owned()
-}
-fn default_lanes() -> u32 {
-    1
-}
-fn default_max_batch() -> u32 {
-    4096
-}
-fn default_zone() -> String {
-    "UTC".to_owned()
-}
-fn default_hidden() -> u32 {
-    64
-}
-fn default_components() -> u32 {
-    16
-}
-fn default_epochs() -> u32 {
-    50
-}
-fn default_patience() -> u32 {
-    5
-}
-fn default_learning_rate() -> f64 {
-    0.002
-}
-
-/// `[dead_letter]` needs no `kind`: without it, it is an NDJSON file.
-fn ndjson_without_kind(schema: &mut Schema) {
-    let Some(Json::Array(kinds)) = schema.get_mut("oneOf") else { return };
-    for kind in kinds.iter_mut().filter(|kind| kind.pointer("/properties/kind/const").is_some_and(|name| name == "ndjson")) {
-        if let Some(Json::Array(required)) = kind.get_mut("required") {
-            required.retain(|key| key != "kind");
-        }
-    }
-}
-
-/// TOML has no null: takes out of a schema that an optional value may be null.
-fn without_null(schema: &mut Schema) {
-    if schema.get("default").is_some_and(Json::is_null) {
-        schema.remove("default");
-    }
-    if let Some(Json::Array(types)) = schema.get_mut("type") {
-        types.retain(|kind| kind != "null");
-        if let [only] = types.as_slice() {
-            let only = only.clone();
-            schema.insert("type".to_owned(), only);
-        }
-    }
-    if let Some(Json::Array(options)) = schema.get_mut("anyOf") {
-        options.retain(|option| option.get("type").is_none_or(|kind| kind != "null"));
-        if let [Json::Object(only)] = options.as_slice() {
-            let only = only.clone();
-            schema.remove("anyOf");
-            for (key, value) in only {
-                if schema.get(&key).is_none() {
-                    schema.insert(key, value);
-                }
-            }
-        }
-    }
-}
-
-/// The JSON schema of the pipeline file, without references.
-#[must_use]
-pub fn schema() -> Schema {
-    let settings = SchemaSettings::draft2020_12().with(|settings| {
-        settings.inline_subschemas = true;
-        settings.transforms.push(Box::new(RecursiveTransform(without_null)));
-    });
-    settings.into_generator().into_root_schema_for::<Written>()
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
 use crate::data::forecasts::{Forecasts, Identity};
 use crate::data::layout::Layout;
 use crate::data::rejected::Rejected;
@@ -11,10 +11,15 @@ use crate::link::kafka::Client;
 
 #[cfg(test)]
 pub mod contract;
+mod connect;
 pub mod json;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod memory;
 pub mod ndjson;
 pub mod parquet;
+
+pub use connect::check_connect;
 
 /// Where forecasts or dead letters go, as the plan has checked it.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,7 +85,14 @@ pub trait DeadLetterSink: Send {
 /// The sink cannot be reached or made, or this build does not have that kind.
 pub fn open_forecasts(settings: &Settings, layout: &Layout, identity: &Identity, lane: usize) -> Result<Box<dyn ForecastSink>> {
     match settings {
-        Settings::Kafka { topic, .. } => Err(without_kafka(topic)),
+        #[cfg(feature = "kafka")]
+        Settings::Kafka { client, topic } => {
+            let mut encoder = json::RowEncoder::new(layout, identity);
+            let encode = Box::new(move |forecasts: &Forecasts, row: usize, out: &mut Vec<u8>| encoder.row(forecasts, row, out));
+            Ok(Box::new(kafka::KafkaForecasts::open(client, topic, encode)?))
+        }
+        #[cfg(not(feature = "kafka"))]
+        Settings::Kafka { topic, .. } => Err(connect::without_kafka(topic)),
         Settings::Parquet { path, roll_bytes, roll_every } => {
             let place = parquet::Place { path, roll_bytes: *roll_bytes, roll_every: *roll_every, lane };
             Ok(Box::new(parquet::ParquetForecasts::open(place, layout, identity)?))
@@ -95,17 +107,18 @@ pub fn open_forecasts(settings: &Settings, layout: &Layout, identity: &Identity,
 /// As `open_forecasts`.
 pub fn open_dead_letters(settings: &Settings, origin: &str, lane: usize) -> Result<Box<dyn DeadLetterSink>> {
     match settings {
-        Settings::Kafka { topic, .. } => Err(without_kafka(topic)),
+        #[cfg(feature = "kafka")]
+        Settings::Kafka { client, topic } => {
+            let origin = origin.to_owned();
+            let encode = Box::new(move |rejected: &Rejected, row: usize, out: &mut Vec<u8>| json::dead_letter(rejected, row, &origin, out));
+            Ok(Box::new(kafka::KafkaDeadLetters::open(client, topic, encode)?))
+        }
+        #[cfg(not(feature = "kafka"))]
+        Settings::Kafka { topic, .. } => Err(connect::without_kafka(topic)),
         Settings::Parquet { path, roll_bytes, roll_every } => {
             let place = parquet::Place { path, roll_bytes: *roll_bytes, roll_every: *roll_every, lane };
             Ok(Box::new(parquet::ParquetDeadLetters::open(place, origin)?))
         }
         Settings::Ndjson { path } => Ok(Box::new(ndjson::NdjsonDeadLetters::open(path, origin)?)),
     }
-}
-
-fn without_kafka(topic: &str) -> Error {
-    Error::config("sink", "this build has no Kafka sink")
-        .at(format!("topic {topic}"))
-        .help("build with the default features, or write files with `kind = \"parquet\"`")
 }

@@ -2,19 +2,25 @@
 
 #[cfg(test)]
 pub mod contract;
+mod connect;
 pub mod file;
 pub mod generate;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod scripted;
+
+pub use connect::check_connect;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
 use crate::base::offset::{Offset, Partition};
 use crate::data::input::Input;
 use crate::data::positions::Positions;
 use crate::link::kafka::Client;
+
 
 /// Where records come from, as the plan has checked it.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,11 +147,10 @@ pub struct Opening {
 /// A file, the broker or the topic cannot be reached or read, or this build does not have that kind of source.
 pub fn open(settings: &Settings, opening: &Opening) -> Result<Vec<Box<dyn Feed>>> {
     let first: Box<dyn Feed> = match settings {
-        Settings::Kafka(settings) => {
-            return Err(Error::config("source", "this build has no Kafka source")
-                .at(format!("topic {}", settings.topic))
-                .help("build with the default features, or read files with `kind = \"file\"`"));
-        }
+        #[cfg(feature = "kafka")]
+        Settings::Kafka(settings) => return kafka::open(settings, opening),
+        #[cfg(not(feature = "kafka"))]
+        Settings::Kafka(settings) => return Err(connect::without_kafka(&settings.topic)),
         Settings::File(settings) => Box::new(file::FileFeed::open(settings, opening)?),
         Settings::Generate(settings) => Box::new(generate::GenerateFeed::open(settings)?),
     };

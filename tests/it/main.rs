@@ -2,4 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod check;
+mod commands;
 mod layers;
+mod schemas;

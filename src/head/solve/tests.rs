@@ -26,6 +26,14 @@ fn one_component_has_the_quantiles_of_a_normal() {
 }
 
 #[test]
+fn a_narrow_component_of_little_weight_decides_a_far_quantile() {
+    // 1e-9 of 1.03e-7: only the second component reaches there, and it is 160,000 times narrower than the first.
+    let m = mixture(2, &[0.0, -16.087_39, -1e4, 0.0, 5.0, -7.0]);
+    let u = Solver::new(&[1.0 - 1e-9]).quantiles(&m)[0];
+    assert!((m.sums(u).above - 1e-9).abs() < 1e-15, "{u}: {}", m.sums(u).above);
+}
+
+#[test]
 fn the_median_between_two_distant_halves_lies_between_them() {
     let m = mixture(2, &[0.0, 0.0, -1e4, 1e4, -7.0, -7.0]);
     let median = Solver::new(&[0.5]).quantiles(&m)[0];
@@ -69,27 +77,32 @@ fn exact_sums_are_few() {
             (0..16_u32).map(|i| from + width * ((seed * 977 + i * 131 + salt * 53) % 1009) as f32 / 1009.0).collect()
         };
         let m = mixture(16, &[part(-2.0, 4.0, 1), part(-3.0, 7.0, 2), part(-1.0, 2.0, 3)].concat());
-        let (shape, mut solver) = (shape(&m), Solver::new(&[0.1, 0.5, 0.9]));
+        let mut solver = Solver::new(&[0.1, 0.5, 0.9]);
         solver.quantiles(&m);
+        let shape = shape(&m, &solver.sigmas);
+        let mut searches: Vec<Search> = Vec::new();
         for target in &solver.targets {
-            let (exacts, coarses) = (Cell::new(0), Cell::new(0));
-            let bracket = bracket(&m, target.z, 1e-3 * shape.narrowest);
-            let start = shape.mean + target.z * shape.deviation;
-            let counted = |u: f64| {
-                coarses.set(coarses.get() + 1);
-                coarse_sums(&solver.coarse, u - shape.mean)
-            };
-            let near =
-                search(counted, target, Search { bracket, start, last_step: LAST_COARSE_STEP * shape.narrowest, steps: COARSE_STEPS });
-            let counted = |u: f64| {
-                exacts.set(exacts.get() + 1);
-                m.sums(u)
-            };
-            search(counted, target, Search { bracket, start: near, last_step: LAST_STEP * shape.narrowest, steps: STEPS });
-            exact += exacts.get();
-            coarse += coarses.get();
-            solved += 1;
+            let bracket = bracket(&m, &solver.sigmas, target.z, 1e-3 * shape.narrowest);
+            searches.push(Search::new(*target, bracket, shape.mean + target.z * shape.deviation));
         }
+        let (exacts, coarses) = (Cell::new(0), Cell::new(0));
+        let counted = |u: f64| {
+            coarses.set(coarses.get() + 1);
+            coarse_sums(&solver.coarse, u - shape.mean)
+        };
+        search(counted, &mut searches, LAST_COARSE_STEP * shape.coarse_narrowest, COARSE_STEPS);
+        for search in &mut searches {
+            *search = Search::new(search.target, search.bracket, search.u);
+        }
+        let counted = |u: f64| {
+            exacts.set(exacts.get() + 1);
+            m.sums(u)
+        };
+        search(counted, &mut searches, LAST_STEP * shape.narrowest, STEPS);
+        assert!(searches.iter().all(|search| search.done));
+        exact += exacts.get();
+        coarse += coarses.get();
+        solved += searches.len();
     }
-    assert!(exact * 10 <= solved * 13 && coarse <= solved * 4, "{exact} exact and {coarse} coarse sums for {solved} quantiles");
+    assert!(exact * 10 <= solved * 11 && coarse <= solved * 3, "{exact} exact and {coarse} coarse sums for {solved} quantiles");
 }

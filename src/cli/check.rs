@@ -1,0 +1,192 @@
+//! `meantime check`: every fault of the file, the model package and the schema at once; with `--connect` also broker, topics and sink.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+use crate::base::error::{Error, Kind, Result};
+use crate::data::law::HeadSpec;
+use crate::data::schema::TimeFormat;
+use crate::decode::Format;
+use crate::pipeline::plan::Plan;
+use crate::pipeline::{self, Purpose};
+use crate::{sink, source};
+
+/// Checks a pipeline file (or the folder that holds one) and prints a summary of its plan to stdout. `connect`: also looks whether
+/// source, sink and dead letters can be reached.
+///
+/// # Errors
+/// All faults of the pipeline in one error; with `connect`, everything that cannot be reached in one error.
+pub fn run(pipeline: &Path, sets: &[String], connect: bool) -> Result<()> {
+    let plan = pipeline::load(pipeline, sets, Purpose::Run)?;
+    let mut text = format!("ok: {}\n{}", pipeline::file_of(pipeline).display(), summary(&plan));
+    let outcome = if connect { connections(&plan, &mut text) } else { Ok(()) };
+    std::io::stdout().lock().write_all(text.as_bytes()).map_err(|e| Error::new(Kind::Unavailable, "check", e.to_string()).at("stdout"))?;
+    outcome
+}
+
+/// Asks source, sink and dead letters in turn, and goes on after a fault.
+fn connections(plan: &Plan, text: &mut String) -> Result<()> {
+    let asked = [
+        ("source", source::check_connect(&plan.source)),
+        ("sink", sink::check_connect(&plan.sink)),
+        ("dead letters", sink::check_connect(&plan.dead_letter)),
+    ];
+    let mut faults: Vec<Error> = Vec::new();
+    for (name, answer) in asked {
+        match answer {
+            Ok(lines) => lines.iter().for_each(|line| {
+                let _ = writeln!(text, "  {name} reached: {line}");
+            }),
+            Err(error) => faults.push(error),
+        }
+    }
+    // One broker may be behind all three: what it says is told once.
+    let mut said: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    said.dedup();
+    match faults.into_iter().next() {
+        None => Ok(()),
+        Some(first) if said.len() == 1 => Err(first),
+        Some(first) => Err(Error::new(first.kind, "check", "not everything can be reached").with_report(said.join("\n\n"))),
+    }
+}
+
+/// A few lines that say what would run. Client settings are not among them.
+fn summary(plan: &Plan) -> String {
+    let fields = if plan.sink_fields.is_empty() { "all fields".to_owned() } else { count(plan.sink_fields.len(), "field") };
+    let every = humantime::format_duration(plan.commit_every);
+    let rows = [
+        ("source", source_line(plan)),
+        ("event", event_line(plan)),
+        ("model", model_line(plan)),
+        ("forecast", forecast_line(plan)),
+        ("sink", format!("{}, {fields}, every {every}", sink_line(&plan.sink))),
+        ("dead letters", format!("{}, at most {} of the records", sink_line(&plan.dead_letter), plan.max_bad_ratio)),
+        ("run", format!("{}, at most {} records at once", count(plan.lanes, "lane"), plan.max_batch)),
+    ];
+    rows.iter().fold(String::new(), |mut text, (name, line)| {
+        let _ = writeln!(text, "  {name:<13}{line}");
+        text
+    })
+}
+
+fn source_line(plan: &Plan) -> String {
+    match &plan.source {
+        source::Settings::Kafka(kafka) => format!("kafka topic `{}` at {}, group `{}`", kafka.topic, kafka.client.brokers, kafka.group),
+        source::Settings::File(files) => count(files.paths.len(), "file"),
+        source::Settings::Generate(generate) => {
+            let stream = match generate.stream {
+                source::Stream::Cards => "cards",
+                source::Stream::Visits => "visits",
+                source::Stream::Telemetry => "telemetry",
+            };
+            format!("generated {stream}: {} events of {} keys, seed {}", generate.events, generate.keys, generate.seed)
+        }
+    }
+}
+
+fn event_line(plan: &Plan) -> String {
+    let schema = &plan.schema;
+    let format = match plan.format {
+        Format::Json => "json",
+        Format::Parquet => "parquet",
+    };
+    let unit = match schema.time_format {
+        TimeFormat::Unit(unit) => unit.name(),
+        TimeFormat::Rfc3339 => "rfc3339",
+    };
+    let mut line = format!("{format}, key `{}`, time `{}` ({unit})", schema.key, schema.time);
+    if let Some(mark) = schema.mark.and_then(|mark| schema.fields.get(mark)) {
+        let _ = write!(line, ", mark `{}`", mark.name);
+    }
+    if let Some(id) = &schema.id {
+        let _ = write!(line, ", id `{id}`");
+    }
+    let others: Vec<&str> = schema.fields.iter().map(|field| field.name.as_str()).collect();
+    if !others.is_empty() {
+        let _ = write!(line, ", reads {}", others.join(", "));
+    }
+    line
+}
+
+fn model_line(plan: &Plan) -> String {
+    let Some((manifest, recipe)) = &plan.model else { return "none".to_owned() };
+    let floats: usize = manifest.states.iter().map(crate::model::manifest::StateSpec::floats).sum();
+    let head = match &manifest.head {
+        HeadSpec::LognormalMixture { components, marks, time_unit, .. } => {
+            let marks = if marks.is_empty() { "no marks".to_owned() } else { count(marks.len(), "mark") };
+            format!("lognormal_mixture of {components} in {}, {marks}", time_unit.name())
+        }
+        HeadSpec::Score { .. } => "score".to_owned(),
+    };
+    let width = count(recipe.width(), "feature");
+    format!("{} {}: {width}, {} of state a key, head {head}", manifest.name, manifest.version, count(floats, "float"))
+}
+
+fn forecast_line(plan: &Plan) -> String {
+    if plan.model.as_ref().is_some_and(|(manifest, _)| !manifest.head.is_timed()) {
+        return "the score of each event".to_owned();
+    }
+    let horizons = if plan.horizon_names.is_empty() { "none".to_owned() } else { plan.horizon_names.join(", ") };
+    format!("quantiles {:?}, horizons {horizons}, {}", plan.asks.quantiles, count(plan.asks.marks, "next mark"))
+}
+
+fn sink_line(settings: &sink::Settings) -> String {
+    match settings {
+        sink::Settings::Kafka { client, topic } => format!("kafka topic `{topic}` at {}", client.brokers),
+        sink::Settings::Parquet { path, .. } => format!("parquet in {}", path.display()),
+        sink::Settings::Ndjson { path } if path == Path::new("-") => "ndjson on stdout".to_owned(),
+        sink::Settings::Ndjson { path } => format!("ndjson in {}", path.display()),
+    }
+}
+
+/// `1 lane`, `2 lanes`.
+fn count(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(name: &str) -> std::path::PathBuf {
+        Path::new("tests/data/broken").join(name)
+    }
+
+    #[test]
+    fn the_summary_says_what_would_run() {
+        let plan = pipeline::load(&broken("good.toml"), &["source.client.sasl.password=hidden".to_owned()], Purpose::Run).unwrap();
+        let text = summary(&plan);
+        assert!(!text.contains("hidden"), "{text}");
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_broken_file_is_an_error_of_the_configuration() {
+        let error = run(&broken("good.toml"), &["sink.topc=x".to_owned(), "run.lanes=0".to_owned()], false).unwrap_err();
+        let report = error.to_string();
+        assert_eq!(error.exit_code(), 78);
+        assert!(report.contains("did you mean `topic`?") && report.ends_with("2 faults in tests/data/broken/good.toml"), "{report}");
+    }
+
+    #[test]
+    fn to_connect_is_to_open_files_and_to_write_folders_and_tells_all_that_cannot_be_reached() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("in.ndjson"), "{}\n").unwrap();
+        let mut plan = pipeline::load(&broken("good.toml"), &[], Purpose::Run).unwrap();
+        plan.source = source::Settings::File(source::FileSettings { paths: vec![at("in.ndjson")] });
+        plan.sink = sink::Settings::Parquet { path: at("out"), roll_bytes: 1, roll_every: std::time::Duration::from_secs(1) };
+        plan.dead_letter = sink::Settings::Ndjson { path: at("dead.ndjson") };
+        let mut text = String::new();
+        connections(&plan, &mut text).unwrap();
+        assert!(text.contains("source reached: 1 file readable, 3 bytes") && text.contains("sink reached: folder"), "{text}");
+        assert!(!at("dead.ndjson").exists(), "a check writes nothing");
+
+        std::fs::remove_file(at("in.ndjson")).unwrap();
+        std::fs::write(at("file"), "").unwrap();
+        plan.sink = sink::Settings::Ndjson { path: at("file/out.ndjson") };
+        let report = connections(&plan, &mut text).unwrap_err().to_string();
+        assert!(report.contains("in.ndjson") && report.contains("file"), "{report}");
+    }
+}

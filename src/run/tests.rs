@@ -1,0 +1,299 @@
+//! Equal output is the master test: however records are cut into batches, spread over partitions and lanes, or replayed, the
+//! forecasts are the same bytes.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::base::offset::{Offset, Partition};
+use crate::data::input::Input;
+use crate::pipeline::{self, Purpose};
+use crate::sink::json::RowEncoder;
+use crate::sink::memory::Store;
+use crate::source::generate::stream;
+use crate::source::scripted::{Record, Scripted, Step};
+use crate::source::{GenerateSettings, Stream};
+
+fn stage(sets: &[&str]) -> Stage {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/cards");
+    let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
+    Stage::load(pipeline::load(&folder, &sets, Purpose::Run).unwrap()).unwrap()
+}
+
+/// Generated records spread over `partitions` by their key.
+fn records(events: u64, keys: u32, partitions: i32) -> Vec<Record> {
+    let mut stream = stream(&GenerateSettings { stream: Stream::Cards, events, keys, seed: 3 });
+    let (mut payload, mut key) = (Vec::new(), Vec::new());
+    let mut next = vec![0i64; partitions as usize];
+    let mut all = Vec::new();
+    loop {
+        payload.clear();
+        key.clear();
+        if stream.next_into(&mut payload, &mut key).is_none() {
+            return all;
+        }
+        let partition = key.iter().map(|b| i32::from(*b)).sum::<i32>() % partitions;
+        let offset = &mut next[partition as usize];
+        all.push(record(partition, *offset, &key, &payload));
+        *offset += 1;
+    }
+}
+
+fn record(partition: i32, offset: i64, key: &[u8], payload: &[u8]) -> Record {
+    Record { partition: Partition(partition), offset: Offset(offset), recorded: None, key: Some(key.to_vec()), payload: Some(payload.to_vec()) }
+}
+
+fn card(offset: i64, key: &str, ts: i64, channel: &str) -> Record {
+    let payload = format!(r#"{{"id":"e{offset}","card":"{key}","ts":{ts},"amount":10.5,"mcc":3,"channel":"{channel}"}}"#);
+    record(0, offset, key.as_bytes(), payload.as_bytes())
+}
+
+fn input(records: &[Record]) -> Input {
+    let mut input = Input::default();
+    for r in records {
+        input.records.push(r.partition, r.offset, r.recorded, r.key.as_deref(), r.payload.as_deref());
+    }
+    input
+}
+
+/// Rows as JSON with their positions, sorted.
+fn run(stage: &Stage, chunks: &[&[Record]], live_from: i64) -> Vec<(i32, i64, String)> {
+    let mut lane = stage.lane().unwrap();
+    let mut encoder = RowEncoder::new(&stage.layout, &stage.identity);
+    let mut rows = Vec::new();
+    for partition in 0..8 {
+        lane.assign(Partition(partition), Offset(live_from));
+    }
+    let mut collect = |lane: &Lane| {
+        for row in 0..lane.forecasts.len() {
+            let mut json = Vec::new();
+            encoder.row(&lane.forecasts, row, &mut json);
+            rows.push((lane.forecasts.partitions[row].0, lane.forecasts.offsets[row].0, String::from_utf8(json).unwrap()));
+        }
+    };
+    for chunk in chunks {
+        lane.advance(&input(chunk)).unwrap();
+        collect(&lane);
+    }
+    lane.finish().unwrap();
+    collect(&lane);
+    rows.sort();
+    rows
+}
+
+/// A field of a row.
+fn field(row: &str, name: &str) -> serde_json::Value {
+    serde_json::from_str::<serde_json::Value>(row).unwrap()[name].clone()
+}
+
+#[test]
+fn batch_size_and_poll_boundaries_never_change_a_forecast() {
+    for sets in [&[][..], &["order.lateness=30m"][..]] {
+        let stage = stage(sets);
+        let all = records(3_000, 40, 3);
+        let whole = run(&stage, &[&all], 0);
+        assert_eq!(whole.len(), all.len());
+        for size in [1, 7, 256] {
+            let chunks: Vec<&[Record]> = all.chunks(size).collect();
+            assert_eq!(run(&stage, &chunks, 0), whole, "batches of {size}");
+        }
+    }
+}
+
+#[test]
+fn the_number_of_partitions_per_lane_never_changes_a_forecast() {
+    let stage = stage(&[]);
+    let all = records(2_000, 30, 3);
+    let together = run(&stage, &[&all], 0);
+    let mut apart = Vec::new();
+    for partition in 0..3 {
+        let own: Vec<Record> = all.iter().filter(|r| r.partition.0 == partition).cloned().collect();
+        apart.extend(run(&stage, &[&own], 0));
+    }
+    apart.sort();
+    assert_eq!(apart, together);
+}
+
+#[test]
+fn what_is_emitted_after_a_silent_replay_is_what_the_whole_run_would_have_emitted() {
+    for sets in [&[][..], &["order.lateness=30m"][..]] {
+        let stage = stage(sets);
+        let all = records(2_000, 30, 1);
+        let until = 1_234;
+        let (before, _) = all.split_at(until);
+        // What the first run had emitted when it had taken in all records below `until`.
+        let mut lane = stage.lane().unwrap();
+        lane.assign(Partition(0), Offset(0));
+        lane.advance(&input(before)).unwrap();
+        let emitted = lane.forecasts.len();
+        let whole = run(&stage, &[&all], 0);
+        let after = run(&stage, &[&all[..700], &all[700..1_300], &all[1_300..]], until as i64);
+        assert_eq!(emitted + after.len(), whole.len());
+        assert!(after.iter().all(|row| whole.contains(row)));
+    }
+}
+
+#[test]
+fn the_arrived_event_never_influences_its_own_surprise_of_time() {
+    let stage = stage(&[]);
+    let mut all: Vec<Record> = (0..20).map(|i| card(i, "c1", 1_700_000_000_000 + i * 5_000_000, "web")).collect();
+    let before = run(&stage, &[&all], 0);
+    all[12] = card(12, "c1", 1_700_000_000_000 + 12 * 5_000_000, "atm");
+    let after = run(&stage, &[&all], 0);
+    for name in ["surprise_time", "residual"] {
+        assert_eq!(field(&before[12].2, name), field(&after[12].2, name), "{name} of the changed event");
+        assert!(field(&before[12].2, name).is_number());
+    }
+    assert_ne!(field(&before[12].2, "surprise_mark"), field(&after[12].2, "surprise_mark"));
+    assert_ne!(field(&before[13].2, "surprise_time"), field(&after[13].2, "surprise_time"), "the next event sees the change");
+}
+
+#[test]
+fn a_late_event_is_clamped_and_flagged_or_becomes_a_dead_letter() {
+    let all = [card(0, "c1", 1_700_000_000_000, "web"), card(1, "c1", 1_600_000_000_000, "web"), card(2, "c1", 1_700_000_060_000, "web")];
+    let rows = run(&stage(&[]), &[&all], 0);
+    assert_eq!(field(&rows[1].2, "gap_s"), 0.0);
+    assert_eq!(field(&rows[1].2, "flags"), serde_json::json!(["late_clamped"]));
+    assert_eq!(field(&rows[2].2, "gap_s"), 60.0);
+
+    let strict = stage(&["order.late=dead_letter"]);
+    let mut lane = strict.lane().unwrap();
+    lane.assign(Partition(0), Offset(0));
+    lane.advance(&input(&all)).unwrap();
+    assert_eq!(lane.forecasts.offsets, [Offset(0), Offset(2)]);
+    assert_eq!(lane.rejected.reasons[0].code(), "late");
+    assert_eq!(lane.rejected.payloads.get(0), all[1].payload.as_deref());
+    assert_eq!(lane.forecasts.gap_s[1], 60.0);
+}
+
+#[test]
+fn a_time_far_after_its_record_is_a_dead_letter_and_leaves_the_key_alone() {
+    let stage = stage(&[]);
+    let mut lane = stage.lane().unwrap();
+    lane.assign(Partition(0), Offset(0));
+    let mut all = [card(0, "c1", 1_700_000_000_000, "web"), card(1, "c1", 4_000_000_000_000, "web"), card(2, "c1", 1_700_000_060_000, "web")];
+    for record in &mut all {
+        record.recorded = Some(crate::base::time::EventTime(1_700_000_100_000_000));
+    }
+    lane.advance(&input(&all)).unwrap();
+    assert_eq!(lane.rejected.reasons[0].code(), "future_time");
+    assert_eq!(lane.rejected.payloads.get(0), all[1].payload.as_deref());
+    assert_eq!(lane.forecasts.gap_s[1], 60.0);
+}
+
+#[test]
+fn a_key_idle_beyond_its_expiry_starts_anew_also_within_one_batch() {
+    let stage = stage(&["state.expiry=1d"]);
+    let day = 86_400_000;
+    let all: Vec<Record> = [0, 1, 2, 2 * day, 2 * day + 1].iter().enumerate().map(|(i, t)| card(i as i64, "c1", 1_700_000_000_000 + t, "web")).collect();
+    let together = run(&stage, &[&all], 0);
+    let chunks: Vec<&[Record]> = all.chunks(1).collect();
+    assert_eq!(run(&stage, &chunks, 0), together);
+    assert_eq!(field(&together[3].2, "n_events"), 1);
+    assert_eq!(field(&together[3].2, "flags"), serde_json::json!(["cold_start"]));
+    // The law after the second first event is that after the first first event, but for the calendar.
+    assert_eq!(field(&together[4].2, "n_events"), 2);
+}
+
+#[test]
+fn more_keys_than_the_plan_allows_are_an_error_that_says_so() {
+    let stage = stage(&["state.max_keys=5"]);
+    let mut lane = stage.lane().unwrap();
+    lane.assign(Partition(0), Offset(0));
+    let error = lane.advance(&input(&records(100, 20, 1))).unwrap_err();
+    assert!(error.to_string().contains("max_keys"), "{error}");
+}
+
+fn drive(stage: &Stage, steps: Vec<Step>) -> (crate::base::error::Result<()>, Store, crate::source::scripted::Handle, Counts) {
+    let (feed, handle) = Scripted::new(steps);
+    let store = Store::new();
+    let sinks = Sinks {
+        forecasts: Box::new(store.forecasts(&stage.layout, &stage.identity)),
+        dead_letters: Box::new(store.dead_letters("cards")),
+    };
+    let counts = Counts::default();
+    let ended = stage.run(vec![(Box::new(feed), sinks)], &Stop::default(), &counts);
+    (ended, store, handle, counts)
+}
+
+#[test]
+fn every_record_is_a_forecast_or_a_dead_letter_and_is_committed_when_durable() {
+    let stage = stage(&["dead_letter.max_bad_ratio=0.5"]);
+    let mut all = records(500, 20, 2);
+    all[17].payload = Some(b"not json".to_vec());
+    all[99].payload = None;
+    let assign = |p| Step::Assign(Partition(p), Offset(0));
+    let (ended, store, handle, counts) = drive(&stage, vec![assign(0), assign(1), Step::Records(all.clone()), Step::Idle, Step::End]);
+    ended.unwrap();
+    let found = store.collected();
+    assert_eq!(found.forecasts.durable, 498);
+    assert_eq!(found.dead_letters.durable, 2);
+    for partition in [0, 1] {
+        let last = all.iter().filter(|r| r.partition.0 == partition).map(|r| r.offset.0).max().unwrap();
+        assert_eq!(handle.committed(Partition(partition)), Some(Offset(last + 1)));
+    }
+    assert_eq!(counts.dead_by_reason().collect::<Vec<_>>(), [("empty", 1), ("malformed", 1)]);
+    assert!(handle.log().closed);
+}
+
+#[test]
+fn a_partition_that_was_revoked_publishes_nothing_after_it_and_is_committed_before() {
+    let stage = stage(&[]);
+    let all = records(300, 20, 2);
+    let (first, second) = all.split_at(150);
+    let second: Vec<Record> = second.iter().filter(|r| r.partition.0 == 1).cloned().collect();
+    let assign = |p| Step::Assign(Partition(p), Offset(0));
+    let steps = vec![assign(0), assign(1), Step::Records(first.to_vec()), Step::Revoke(Partition(0)), Step::Records(second), Step::End];
+    let (ended, store, handle, _) = drive(&stage, steps);
+    ended.unwrap();
+    assert_eq!(handle.log().released, [Partition(0)]);
+    let last = first.iter().filter(|r| r.partition.0 == 0).map(|r| r.offset.0).max().unwrap();
+    assert_eq!(handle.committed(Partition(0)), Some(Offset(last + 1)));
+    assert!(store.collected().forecasts.written.iter().filter(|kept| kept.partition.0 == 0).all(|kept| kept.offset.0 <= last));
+}
+
+#[test]
+fn an_error_of_the_source_keeps_what_was_done_before() {
+    let stage = stage(&[]);
+    let all = records(200, 20, 1);
+    let steps = vec![Step::Assign(Partition(0), Offset(0)), Step::Records(all), Step::Fail("the broker is gone".into())];
+    let (ended, store, handle, _) = drive(&stage, steps);
+    assert!(ended.unwrap_err().to_string().contains("the broker is gone"));
+    assert_eq!(store.collected().forecasts.durable, 200);
+    assert_eq!(handle.committed(Partition(0)), Some(Offset(200)));
+}
+
+#[test]
+fn too_many_bad_records_stop_the_stage_but_all_of_them_are_dead_letters() {
+    let stage = stage(&["dead_letter.max_bad_ratio=0.01"]);
+    let mut all = records(2_000, 20, 1);
+    for record in all.iter_mut().step_by(20) {
+        record.payload = Some(b"{".to_vec());
+    }
+    let (ended, store, handle, _) = drive(&stage, vec![Step::Assign(Partition(0), Offset(0)), Step::Records(all), Step::End]);
+    let error = ended.unwrap_err();
+    assert_eq!(error.exit_code(), 1);
+    assert!(error.to_string().contains("max_bad_ratio"), "{error}");
+    let found = store.collected();
+    let committed = handle.committed(Partition(0)).unwrap().0 as usize;
+    assert_eq!(found.forecasts.durable + found.dead_letters.durable, committed, "nothing is lost below the commit");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn any_cut_into_polls_gives_the_same_bytes(cuts in prop::collection::vec(1usize..200, 1..30), seed in 0u64..5) {
+        let stage = stage(&["order.lateness=10m"]);
+        let all = records(600 + seed, 15, 2);
+        let whole = run(&stage, &[&all], 0);
+        let (mut rest, mut chunks) = (&all[..], Vec::new());
+        for cut in cuts {
+            let (head, tail) = rest.split_at(cut.min(rest.len()));
+            chunks.push(head);
+            rest = tail;
+        }
+        chunks.push(rest);
+        prop_assert_eq!(run(&stage, &chunks, 0), whole);
+    }
+}

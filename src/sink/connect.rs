@@ -1,0 +1,75 @@
+//! `check --connect`: whether a sink can be written to.
+
+use std::path::Path;
+
+use super::Settings;
+use crate::base::error::{Error, Result};
+
+/// Whether forecasts or dead letters can be written there, for `check --connect`; gives a line to print for each thing that was
+/// found. Leaves nothing behind but the folders that `run` would make too.
+///
+/// # Errors
+/// A folder cannot be made or written, a broker cannot be reached, a topic is missing or may not be written, or this build has no Kafka.
+pub fn check_connect(settings: &Settings) -> Result<Vec<String>> {
+    match settings {
+        Settings::Parquet { path, .. } => {
+            check_folder(path)?;
+            Ok(vec![format!("folder {} is writable", path.display())])
+        }
+        Settings::Ndjson { path } if path == Path::new("-") => Ok(vec!["stdout".to_owned()]),
+        Settings::Ndjson { path } => {
+            if path.is_dir() {
+                return Err(Error::config("sink", "it is a folder, a file is wanted")
+                    .at(path.display().to_string())
+                    .help("name a file in it"));
+            }
+            if path.exists() {
+                std::fs::OpenOptions::new().append(true).open(path).map_err(|e| Error::io("sink", path, e))?;
+            } else {
+                // A relative path of one part has the empty parent, which means here.
+                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                check_folder(parent)?;
+            }
+            Ok(vec![format!("file {} is writable", path.display())])
+        }
+        #[cfg(feature = "kafka")]
+        Settings::Kafka { client, topic } => super::kafka::check_connect(client, topic),
+        #[cfg(not(feature = "kafka"))]
+        Settings::Kafka { topic, .. } => Err(without_kafka(topic)),
+    }
+}
+
+/// Makes a folder and writes a file of no name in it, which is removed again.
+fn check_folder(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|e| Error::io("sink", folder, e))?;
+    let probe = folder.join(format!(".meantime-check-{}", std::process::id()));
+    std::fs::File::create_new(&probe).map_err(|e| Error::io("sink", folder, e))?;
+    std::fs::remove_file(&probe).map_err(|e| Error::io("sink", &probe, e))
+}
+
+#[cfg(not(feature = "kafka"))]
+pub fn without_kafka(topic: &str) -> Error {
+    Error::config("sink", "this meantime was built without Kafka, but the sink is a topic")
+        .at(format!("topic {topic}"))
+        .help("build it with the default features, or write files with `kind = \"parquet\"`")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_sink_of_files_connects_where_its_folder_can_be_written_and_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/er");
+        let parquet = Settings::Parquet { path: path.clone(), roll_bytes: 1, roll_every: Duration::from_secs(1) };
+        assert!(check_connect(&parquet).is_ok());
+        assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
+        assert!(check_connect(&Settings::Ndjson { path: path.join("out.ndjson") }).is_ok());
+        assert!(check_connect(&Settings::Ndjson { path: path.clone() }).is_err(), "a folder is not a file");
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        assert!(check_connect(&Settings::Ndjson { path: folder.path().join("file/out.ndjson") }).is_err());
+    }
+}

@@ -1,0 +1,51 @@
+//! `check --connect`: whether a source can be read.
+
+use super::Settings;
+use crate::base::error::{Error, Result};
+
+/// Whether the source can be reached, for `check --connect`; gives a line to print for each thing that was found.
+///
+/// # Errors
+/// A file cannot be opened, a broker cannot be reached, a topic is missing or may not be read, or this build has no Kafka.
+pub fn check_connect(settings: &Settings) -> Result<Vec<String>> {
+    match settings {
+        Settings::File(files) => {
+            let mut bytes = 0;
+            for path in &files.paths {
+                let size = std::fs::File::open(path).and_then(|file| file.metadata()).map_err(|e| Error::io("source", path, e))?.len();
+                bytes += size;
+            }
+            let count = files.paths.len();
+            Ok(vec![format!("{count} {} readable, {bytes} bytes", if count == 1 { "file" } else { "files" })])
+        }
+        Settings::Generate(generate) => Ok(vec![format!("generated, {} events of {} keys", generate.events, generate.keys)]),
+        #[cfg(feature = "kafka")]
+        Settings::Kafka(kafka) => super::kafka::check_connect(kafka),
+        #[cfg(not(feature = "kafka"))]
+        Settings::Kafka(kafka) => Err(without_kafka(&kafka.topic)),
+    }
+}
+
+#[cfg(not(feature = "kafka"))]
+pub fn without_kafka(topic: &str) -> Error {
+    Error::config("source", "this meantime was built without Kafka, but the source is a topic")
+        .at(format!("topic {topic}"))
+        .help("build it with the default features, or read files with `kind = \"file\"`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::FileSettings;
+    use super::*;
+
+    #[test]
+    fn a_file_source_connects_if_every_file_can_be_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = folder.path().join("a.ndjson");
+        std::fs::write(&there, "{}\n").unwrap();
+        let lines = check_connect(&Settings::File(FileSettings { paths: vec![there.clone()] })).unwrap();
+        assert_eq!(lines, ["1 file readable, 3 bytes"]);
+        let error = check_connect(&Settings::File(FileSettings { paths: vec![there, folder.path().join("b.ndjson")] })).unwrap_err();
+        assert!(error.to_string().contains("b.ndjson"), "{error}");
+    }
+}

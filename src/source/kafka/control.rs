@@ -1,0 +1,391 @@
+//! The thread that serves the consumer: group membership, rebalances, ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::committer;
+use super::lane::Order;
+use super::start::{Known, Start, overtaken, start};
+use super::watch::{Rebalance, Watch};
+use super::{Bell, STAGE, Shared};
+use crate::base::clock;
+use crate::base::error::{Error, Kind};
+use crate::link::kafka::{Verdict, committed, ends, explain, offsets, verdict};
+use crate::source::OnMissing;
+
+/// How long the thread sleeps in the consumer when nothing happens.
+const PULSE: Duration = Duration::from_millis(100);
+/// How often the ends of the partitions are asked for.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long lanes may take to let go of partitions; far below the group's rebalance time-out of 5 min.
+const DRAIN: Duration = Duration::from_secs(20);
+/// How long a topic may seem missing: brokers that start do not know all topics at once.
+const MISSING: Duration = Duration::from_secs(30);
+/// How long one request may take.
+const REQUEST: Duration = Duration::from_secs(5);
+
+/// What a lane tells the control thread.
+pub(super) enum Note {
+    /// A revoked partition (of this term) has been let go.
+    Released(i32, u64),
+    /// A partition seems not to be there.
+    Missing,
+    /// The lane reads no more.
+    Left,
+}
+
+/// The other end of a lane.
+pub(super) struct LaneEnd {
+    pub(super) orders: Sender<Order>,
+    pub(super) bell: Arc<Bell>,
+}
+
+struct Held {
+    term: u64,
+    ours: Arc<AtomicBool>,
+    /// Offset up to which the group had committed when the partition came.
+    floor: i64,
+}
+
+/// State of the control thread.
+pub(super) struct Control {
+    consumer: Arc<BaseConsumer<Watch>>,
+    shared: Arc<Shared>,
+    on_missing: OnMissing,
+    /// Number of partitions of the topic at start.
+    partitions: usize,
+    lanes: Vec<LaneEnd>,
+    notes: Receiver<Note>,
+    held: BTreeMap<i32, Held>,
+    /// Partitions that lanes have yet to let go, with their terms.
+    waiting: BTreeSet<(i32, u64)>,
+    term: u64,
+    left: usize,
+    /// A rebalance that could not be answered because the source had failed.
+    unanswered: Option<Rebalance>,
+    missing: Option<Instant>,
+    looked: Option<Instant>,
+    asked: Option<Instant>,
+}
+
+impl Control {
+    pub(super) fn new(
+        consumer: Arc<BaseConsumer<Watch>>,
+        shared: Arc<Shared>,
+        on_missing: OnMissing,
+        partitions: usize,
+        lanes: Vec<LaneEnd>,
+        notes: Receiver<Note>,
+    ) -> Self {
+        Control {
+            consumer,
+            shared,
+            on_missing,
+            partitions,
+            lanes,
+            notes,
+            held: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            term: 0,
+            left: 0,
+            unanswered: None,
+            missing: None,
+            looked: None,
+            asked: None,
+        }
+    }
+
+    /// Runs until all lanes have left.
+    pub(super) fn run(mut self) {
+        let (consumer, shared) = (Arc::clone(&self.consumer), Arc::clone(&self.shared));
+        let commits = std::thread::Builder::new().name("kafka-commit".to_owned());
+        let commits = commits.spawn(move || committer::run(&consumer, &shared));
+        if let Err(error) = &commits {
+            self.fail(Error::internal(STAGE, format!("no thread for commits: {error}")));
+        }
+        while self.left < self.lanes.len() {
+            self.serve(PULSE);
+            while self.unanswered.is_none() {
+                match self.consumer.context().next() {
+                    None => break,
+                    Some(Rebalance::Assign(partitions)) => self.assign(partitions),
+                    Some(Rebalance::Revoke(partitions)) => self.revoke(&partitions),
+                }
+            }
+            if !self.shared.failed.load(Ordering::Acquire) {
+                self.look();
+                self.see_whether_finished();
+            }
+        }
+        self.shared.desk.close();
+        if commits.is_ok_and(|commits| commits.join().is_err()) {
+            tracing::error!("the thread that commits offsets has panicked");
+        }
+        self.close();
+    }
+
+    /// Serves the consumer once and hears what lanes say.
+    fn serve(&mut self, wait: Duration) {
+        match self.consumer.poll(wait) {
+            None => {}
+            // All partitions have queues of their own. A record here would be lost.
+            Some(Ok(_)) => self.fail(Error::internal(STAGE, "a record came outside of the queue of its partition")),
+            Some(Err(error)) => self.trouble(&error),
+        }
+        while let Ok(note) = self.notes.try_recv() {
+            match note {
+                Note::Released(partition, term) => {
+                    self.waiting.remove(&(partition, term));
+                }
+                Note::Missing => {
+                    self.missing.get_or_insert_with(clock::tick);
+                }
+                Note::Left => self.left += 1,
+            }
+        }
+    }
+
+    fn trouble(&mut self, error: &KafkaError) {
+        if let KafkaError::PartitionEOF(_) = error {
+            return;
+        }
+        if error.rdkafka_error_code() == Some(Code::AutoOffsetReset) {
+            self.fail(overtaken(&self.shared.topic, -1, -1));
+            return;
+        }
+        match (verdict(error), error) {
+            (Verdict::Passing, _) => self.consumer.context().bridge.passing(&error.to_string()),
+            (Verdict::Topic, _) => {
+                self.missing.get_or_insert_with(clock::tick);
+            }
+            (Verdict::Config, _) | (_, KafkaError::MessageConsumptionFatal(_)) => {
+                self.fail(explain(STAGE, &self.shared.client, &self.shared.topic, "read the topic", error));
+            }
+            (Verdict::Other, _) => tracing::warn!(%error, "the Kafka consumer reports an error and goes on"),
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        self.shared.fail(error);
+        self.ring();
+    }
+
+    fn ring(&self) {
+        self.lanes.iter().for_each(|lane| lane.bell.ring());
+    }
+
+    /// Finds out where partitions start; tries as long as brokers are only away.
+    fn starts(&mut self, partitions: &[i32]) -> Option<Vec<(Known, Start)>> {
+        let mut beyond: u32 = 0;
+        loop {
+            match self.known(partitions) {
+                Ok(known) => {
+                    // After a failover the end may lag for a moment behind what was committed.
+                    if beyond < 20 && known.iter().any(|known| known.committed.is_some_and(|committed| committed > known.high)) {
+                        beyond += 1;
+                    } else {
+                        let starts = known
+                            .into_iter()
+                            .map(|known| Ok((known, start(known, self.on_missing, &self.shared.topic, &self.shared.group)?)));
+                        return match starts.collect::<Result<Vec<_>, Error>>() {
+                            Ok(starts) => Some(starts),
+                            Err(error) => {
+                                self.fail(error);
+                                None
+                            }
+                        };
+                    }
+                }
+                Err(error) if matches!(verdict(&error), Verdict::Passing | Verdict::Topic) => {
+                    self.consumer.context().bridge.passing(&error.to_string());
+                }
+                Err(error) => {
+                    self.fail(explain(STAGE, &self.shared.client, &self.shared.topic, "find where the partitions start", &error));
+                    return None;
+                }
+            }
+            self.serve(PULSE);
+            if self.left == self.lanes.len() || self.shared.failed.load(Ordering::Acquire) {
+                return None;
+            }
+        }
+    }
+
+    fn known(&self, partitions: &[i32]) -> KafkaResult<Vec<Known>> {
+        let topic = &self.shared.topic;
+        let committed = committed(&self.consumer, topic, partitions, REQUEST)?.into_iter().collect::<BTreeMap<_, _>>();
+        let ends = ends(&self.consumer, topic, partitions, REQUEST)?;
+        let known = |(partition, low, high)| Known { partition, committed: committed.get(&partition).copied(), low, high };
+        Ok(ends.into_iter().map(known).collect())
+    }
+
+    /// The group gives partitions: their queues are split off before the first fetch, so that no record goes astray.
+    fn assign(&mut self, partitions: Vec<i32>) {
+        let Some(starts) = self.starts(&partitions) else {
+            self.unanswered = Some(Rebalance::Assign(partitions));
+            return;
+        };
+        let mut list = TopicPartitionList::new();
+        let mut orders = Vec::new();
+        for (Known { partition, committed, .. }, Start { read_from, live_from, unread }) in starts {
+            let lane = usize::try_from(partition).unwrap_or(0) % self.lanes.len();
+            let Some(end) = self.lanes.get(lane) else { continue };
+            let Some(mut queue) = self.consumer.split_partition_queue(&self.shared.topic, partition) else {
+                self.fail(Error::internal(STAGE, format!("no queue for partition {partition} of topic {}", self.shared.topic)));
+                self.unanswered = Some(Rebalance::Assign(partitions));
+                return;
+            };
+            let bell = Arc::clone(&end.bell);
+            queue.set_nonempty_callback(move || bell.ring());
+            if let Err(error) = list.add_partition_offset(&self.shared.topic, partition, Offset::Offset(read_from)) {
+                self.fail(explain(STAGE, &self.shared.client, &self.shared.topic, "take a partition", &error));
+                self.unanswered = Some(Rebalance::Assign(partitions));
+                return;
+            }
+            if unread > 0 {
+                tracing::warn!(partition, records = unread, first = read_from, "retention deleted records before they were read");
+            }
+            tracing::info!(partition, read_from, live_from, lane, "partition assigned");
+            self.term += 1;
+            let ours = Arc::new(AtomicBool::new(true));
+            let floor = committed.unwrap_or(read_from);
+            if let Some(committed) = committed {
+                self.shared.note_acked(partition, committed);
+            }
+            self.held.insert(partition, Held { term: self.term, ours: Arc::clone(&ours), floor });
+            orders.push((lane, Order::Take { partition, queue, read_from, live_from, floor, term: self.term, ours }));
+        }
+        if let Err(error) = self.consumer.incremental_assign(&list) {
+            self.fail(Error::new(Kind::Retry, STAGE, format!("librdkafka did not take the assignment: {error}")).help("start again"));
+            return;
+        }
+        for (lane, order) in orders {
+            if let Some(end) = self.lanes.get(lane) {
+                // A lane that has left drops its end; the partition is revoked when the others have left too.
+                if end.orders.send(order).is_ok() {
+                    end.bell.ring();
+                }
+            }
+        }
+        self.looked = None;
+    }
+
+    /// The group takes partitions: the lanes finish and commit first, but not for ever, and not if they are lost already.
+    fn revoke(&mut self, partitions: &[i32]) {
+        let lost = self.consumer.assignment_lost();
+        tracing::info!(?partitions, lost, "partitions revoked");
+        for partition in partitions {
+            let Some(held) = self.held.get(partition) else { continue };
+            if lost {
+                held.ours.store(false, Ordering::Release);
+            }
+            let lane = usize::try_from(*partition).unwrap_or(0) % self.lanes.len();
+            if let Some(end) = self.lanes.get(lane)
+                && end.orders.send(Order::Give(*partition)).is_ok()
+            {
+                end.bell.ring();
+                self.waiting.insert((*partition, held.term));
+            }
+        }
+        let deadline = clock::tick() + DRAIN;
+        while !self.waiting.is_empty() && self.left < self.lanes.len() && clock::tick() < deadline {
+            self.serve(Duration::from_millis(10));
+        }
+        if !self.waiting.is_empty() && self.left < self.lanes.len() {
+            tracing::warn!(partitions = ?self.waiting, "lanes did not let go in time; what they still do is not committed");
+        }
+        self.waiting.clear();
+        self.let_go(partitions);
+    }
+
+    fn let_go(&mut self, partitions: &[i32]) {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            if let Some(held) = self.held.remove(partition) {
+                held.ours.store(false, Ordering::Release);
+            }
+            list.add_partition(&self.shared.topic, *partition);
+        }
+        if let Err(error) = self.consumer.incremental_unassign(&list) {
+            tracing::warn!(%error, "librdkafka did not take the revocation");
+        }
+    }
+
+    /// Every two seconds: how far the partitions reach, and whether a topic that seemed missing is there.
+    fn look(&mut self) {
+        let now = clock::tick();
+        if self.looked.is_some_and(|looked| now.duration_since(looked) < LOOK) {
+            return;
+        }
+        self.looked = Some(now);
+        let held = self.held.keys().copied().collect::<Vec<_>>();
+        if let Ok(latest) = offsets(&self.consumer, &self.shared.topic, &held, Offset::End, Duration::from_secs(1)) {
+            *self.shared.latest() = latest;
+        }
+        let Some(since) = self.missing else { return };
+        let Ok(metadata) = self.consumer.fetch_metadata(Some(&self.shared.topic), Duration::from_secs(1)) else { return };
+        let code = metadata.topics().iter().find(|topic| topic.name() == self.shared.topic).and_then(|topic| topic.error());
+        match code.map(|code| KafkaError::MetadataFetch(code.into())) {
+            None => self.missing = None,
+            Some(error) if verdict(&error) == Verdict::Topic && now.duration_since(since) > MISSING => {
+                self.fail(explain(STAGE, &self.shared.client, &self.shared.topic, "read the topic", &error));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// The source has ended when the group, that is all its members together, has committed the ends seen at start.
+    fn see_whether_finished(&mut self) {
+        let Some(ends) = &self.shared.ends else { return };
+        let now = clock::tick();
+        if self.shared.finished.load(Ordering::Acquire) || self.asked.is_some_and(|asked| now.duration_since(asked) < PULSE) {
+            return;
+        }
+        let acked = self.shared.acked();
+        let ours_done = self.held.iter().all(|(partition, held)| {
+            let reached = acked.get(partition).copied().unwrap_or(held.floor).max(held.floor);
+            ends.get(partition).is_none_or(|end| reached >= *end)
+        });
+        drop(acked);
+        if !ours_done {
+            return;
+        }
+        self.asked = Some(now);
+        let all = (0..).take(self.partitions).collect::<Vec<i32>>();
+        let Ok(committed) = committed(&self.consumer, &self.shared.topic, &all, Duration::from_secs(1)) else { return };
+        let committed = committed.into_iter().collect::<BTreeMap<_, _>>();
+        if ends.iter().all(|(partition, end)| committed.get(partition) >= Some(end)) {
+            self.shared.finished.store(true, Ordering::Release);
+            self.ring();
+        }
+    }
+
+    /// Leaves the group. Every rebalance must be answered, or librdkafka would wait for ever.
+    fn close(mut self) {
+        self.consumer.context().closing.store(true, Ordering::Release);
+        let waiting = self.unanswered.take().into_iter().chain(std::iter::from_fn(|| self.consumer.context().next()));
+        for rebalance in waiting.collect::<Vec<_>>() {
+            match rebalance {
+                Rebalance::Assign(partitions) => {
+                    let mut list = TopicPartitionList::new();
+                    partitions.iter().for_each(|partition| {
+                        list.add_partition(&self.shared.topic, *partition);
+                    });
+                    if let Err(error) = self.consumer.incremental_assign(&list) {
+                        tracing::debug!(%error, "assignment while closing");
+                    }
+                }
+                Rebalance::Revoke(partitions) => self.let_go(&partitions),
+            }
+        }
+        // The lanes and the committer have dropped their references: this is the last one, and dropping it closes the consumer.
+        drop(self.consumer);
+    }
+}

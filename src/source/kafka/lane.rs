@@ -1,0 +1,322 @@
+//! One lane's end: takes records from the queues of its partitions, commits what is done.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::{Message, Timestamp};
+
+use super::control::Note;
+use super::start::overtaken;
+use super::watch::{Watch, end_offset};
+use super::{Bell, Runner, STAGE, Shared};
+use crate::base::clock;
+use crate::base::error::Result;
+use crate::base::limits::{MAX_BATCH, MAX_BATCH_BYTES};
+use crate::base::offset::{Offset, Partition};
+use crate::base::time::EventTime;
+use crate::data::input::Input;
+use crate::data::positions::Positions;
+use crate::link::kafka::{Verdict, explain, verdict};
+use crate::source::{Feed, Polled};
+
+/// Longest sleep while there is nothing to do: a lost wake-up costs no more than this.
+const NAP: Duration = Duration::from_millis(50);
+/// How long a lane waits for the acknowledgement of its last commit of a partition.
+const LAST_COMMIT: Duration = Duration::from_secs(8);
+/// Fewest records taken from one partition at a time when several have some.
+const SLICE: usize = 256;
+
+/// What the control thread tells a lane.
+pub(super) enum Order {
+    /// Own a partition.
+    Take {
+        /// Its number.
+        partition: i32,
+        /// Its records.
+        queue: PartitionQueue<Watch>,
+        /// First offset to read.
+        read_from: i64,
+        /// First offset whose forecasts are emitted.
+        live_from: i64,
+        /// Committed offset; commits never go below it.
+        floor: i64,
+        /// Which assignment this is.
+        term: u64,
+        /// Turned to `false` when the partition is no longer ours to commit.
+        ours: Arc<AtomicBool>,
+    },
+    /// Give a partition up.
+    Give(i32),
+}
+
+/// A partition that this lane owns.
+struct Owned {
+    partition: i32,
+    /// `None` once it is to be given up.
+    queue: Option<PartitionQueue<Watch>>,
+    /// Next offset to hand out. Lower ones, which librdkafka repeats in a rare race of a pause, are dropped.
+    next: i64,
+    /// All records below are done, as the lane has said.
+    done: i64,
+    floor: i64,
+    /// Highest offset handed to the committer.
+    asked: i64,
+    /// End of the partition as last seen: all records below it have been handed out.
+    end: i64,
+    term: u64,
+    ours: Arc<AtomicBool>,
+}
+
+impl Owned {
+    /// Takes at most `max` records or `max_bytes` bytes. Returns the number of entries taken from the queue: fewer than `max` means empty.
+    fn take(&mut self, shared: &Shared, max: usize, max_bytes: usize, input: &mut Input) -> Result<(usize, bool)> {
+        let Some(queue) = &self.queue else { return Ok((0, false)) };
+        let mut taken = 0;
+        let mut missing = false;
+        while taken < max && input.records.payloads.byte_len() < max_bytes {
+            match queue.poll(Duration::ZERO) {
+                None => break,
+                Some(Ok(message)) => {
+                    taken += 1;
+                    let offset = message.offset();
+                    if offset < self.next {
+                        continue;
+                    }
+                    self.next = offset.saturating_add(1);
+                    input.records.push(
+                        Partition(self.partition),
+                        Offset(offset),
+                        recorded(message.timestamp()),
+                        message.key(),
+                        message.payload(),
+                    );
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    taken += 1;
+                    // The ends seen at start were seen before the first fetch.
+                    let first = shared.ends.as_ref().and_then(|ends| ends.get(&self.partition).copied());
+                    self.end = self.end.max(end_offset().or(first).unwrap_or(0));
+                }
+                Some(Err(error)) => {
+                    taken += 1;
+                    if matches!(error.rdkafka_error_code(), Some(Code::AutoOffsetReset | Code::OffsetOutOfRange)) {
+                        return Err(overtaken(&shared.topic, self.partition, self.next));
+                    }
+                    match verdict(&error) {
+                        Verdict::Passing => tracing::debug!(partition = self.partition, %error, "fetch failed and will be tried again"),
+                        Verdict::Topic => missing = true,
+                        // A record that cannot be fetched would be skipped by librdkafka: stop rather than lose it.
+                        Verdict::Config | Verdict::Other => {
+                            let doing = format!("read offset {} of partition {}", self.next, self.partition);
+                            return Err(explain(STAGE, &shared.client, &shared.topic, &doing, &error));
+                        }
+                    }
+                }
+            }
+        }
+        Ok((taken, missing))
+    }
+
+    /// Offset to commit now, if it is above what had been committed and the partition is ours.
+    fn due(&self) -> Option<i64> {
+        // Behind the last record that is done only control records of transactions follow: they are done with it.
+        let reached = if self.done >= self.next { self.done.max(self.end) } else { self.done };
+        (reached > self.floor && self.ours.load(Ordering::Acquire)).then_some(reached)
+    }
+}
+
+/// When the log took a record in, in our unit.
+fn recorded(timestamp: Timestamp) -> Option<EventTime> {
+    match timestamp {
+        Timestamp::NotAvailable => None,
+        Timestamp::CreateTime(millis) | Timestamp::LogAppendTime(millis) => Some(EventTime(millis.saturating_mul(1000))),
+    }
+}
+
+/// A lane's feed.
+pub(super) struct Lane {
+    consumer: Option<Arc<BaseConsumer<Watch>>>,
+    shared: Arc<Shared>,
+    runner: Arc<Runner>,
+    orders: Receiver<Order>,
+    notes: Sender<Note>,
+    bell: Arc<Bell>,
+    owned: Vec<Owned>,
+    turn: usize,
+}
+
+impl Lane {
+    pub(super) fn new(
+        consumer: Arc<BaseConsumer<Watch>>,
+        shared: Arc<Shared>,
+        runner: Arc<Runner>,
+        orders: Receiver<Order>,
+        notes: Sender<Note>,
+        bell: Arc<Bell>,
+    ) -> Self {
+        let consumer = Some(consumer);
+        Lane { consumer, shared, runner, orders, notes, bell, owned: Vec::new(), turn: 0 }
+    }
+
+    fn obey(&mut self) -> Option<Polled> {
+        match self.orders.try_recv().ok()? {
+            Order::Take { partition, queue, read_from, live_from, floor, term, ours } => {
+                self.owned.retain(|owned| owned.partition != partition);
+                self.owned.push(Owned {
+                    partition,
+                    queue: Some(queue),
+                    next: read_from,
+                    done: read_from,
+                    floor,
+                    asked: floor,
+                    end: 0,
+                    term,
+                    ours,
+                });
+                Some(Polled::Assigned { partition: Partition(partition), live_from: Offset(live_from) })
+            }
+            Order::Give(partition) => {
+                let owned = self.owned.iter_mut().find(|owned| owned.partition == partition)?;
+                owned.queue = None;
+                Some(Polled::Revoked(Partition(partition)))
+            }
+        }
+    }
+
+    /// Takes from the queues in turn, a slice each, until there is enough or all are empty.
+    fn take(&mut self, max: usize, input: &mut Input) -> Result<bool> {
+        let count = self.owned.len();
+        if count == 0 {
+            return Ok(false);
+        }
+        let max = max.min(MAX_BATCH);
+        let slice = max.div_ceil(count).max(SLICE);
+        let mut left = max;
+        let mut empty = 0;
+        while left > 0 && empty < count && input.records.payloads.byte_len() < MAX_BATCH_BYTES {
+            self.turn = (self.turn + 1) % count;
+            let Some(owned) = self.owned.get_mut(self.turn) else { break };
+            let wanted = slice.min(left);
+            let (taken, missing) = owned.take(&self.shared, wanted, MAX_BATCH_BYTES, input)?;
+            if missing {
+                // The control thread finds out whether the topic is gone or a broker is only starting.
+                self.tell(Note::Missing);
+            }
+            empty = if taken < wanted { empty + 1 } else { 0 };
+            left = left.saturating_sub(taken);
+        }
+        Ok(!input.records.is_empty())
+    }
+
+    fn tell(&self, note: Note) {
+        if self.notes.send(note).is_err() {
+            tracing::debug!("the control thread of the Kafka consumer is gone");
+        }
+    }
+
+    /// Hands what is done to the committer, without waiting.
+    fn offer(&mut self) {
+        for owned in &mut self.owned {
+            if let Some(due) = owned.due().filter(|due| *due > owned.asked) {
+                self.shared.desk.ask(owned.partition, due, &owned.ours);
+                owned.asked = due;
+            }
+        }
+    }
+
+    /// Waits (bounded) until everything due of the partitions that `which` picks is committed.
+    fn wait_committed(&self, which: impl Fn(&Owned) -> bool) {
+        let due = self.owned.iter().filter(|owned| which(owned));
+        let due = due.filter_map(|owned| Some((owned.partition, owned.due()?))).collect::<Vec<_>>();
+        let all = |acked: &BTreeMap<i32, i64>| due.iter().all(|(partition, due)| acked.get(partition) >= Some(due));
+        if !due.is_empty() && !self.shared.wait_acked(clock::tick() + LAST_COMMIT, all) {
+            tracing::warn!("the last offsets could not be committed; their records will be read again");
+        }
+    }
+
+    fn leave(&mut self) {
+        if self.consumer.is_some() {
+            self.owned.clear();
+            while self.orders.try_recv().is_ok() {}
+            // The control thread must hold the last reference: only it can close the consumer.
+            self.consumer = None;
+            self.tell(Note::Left);
+            self.runner.left();
+        }
+    }
+}
+
+impl Feed for Lane {
+    fn poll(&mut self, max: usize, wait: Duration, input: &mut Input) -> Result<Polled> {
+        let mut deadline = None;
+        loop {
+            if let Some(error) = self.shared.failure() {
+                return Err(error);
+            }
+            if let Some(polled) = self.obey() {
+                return Ok(polled);
+            }
+            if self.shared.finished.load(Ordering::Acquire) {
+                return Ok(Polled::Ended);
+            }
+            if self.take(max, input)? {
+                return Ok(Polled::Records);
+            }
+            // The end of a partition may be due without a record.
+            self.offer();
+            let now = clock::tick();
+            let left = deadline.get_or_insert(now + wait).saturating_duration_since(now);
+            if left.is_zero() {
+                return Ok(Polled::Idle);
+            }
+            self.bell.wait(left.min(NAP));
+        }
+    }
+
+    fn commit(&mut self, positions: &Positions) -> Result<()> {
+        for owned in &mut self.owned {
+            if let Some(offset) = positions.get(Partition(owned.partition)) {
+                // What was not handed out cannot be done, whatever a position says.
+                owned.done = owned.done.max(offset.0.min(owned.next));
+            }
+        }
+        self.offer();
+        self.wait_committed(|owned| owned.queue.is_none());
+        Ok(())
+    }
+
+    fn released(&mut self, partition: Partition) {
+        let given = self.owned.iter().position(|owned| owned.partition == partition.0 && owned.queue.is_none());
+        if let Some(given) = given {
+            let owned = self.owned.swap_remove(given);
+            self.tell(Note::Released(owned.partition, owned.term));
+        }
+    }
+
+    fn backlog(&self) -> Option<u64> {
+        let latest = self.shared.latest();
+        self.owned.iter().filter(|owned| owned.queue.is_some()).try_fold(0_u64, |sum, owned| {
+            let waiting = latest.get(&owned.partition)?.saturating_sub(owned.next).max(0);
+            Some(sum.saturating_add(u64::try_from(waiting).unwrap_or(0)))
+        })
+    }
+
+    fn close(&mut self) -> Result<()> {
+        self.offer();
+        self.wait_committed(|_| true);
+        self.leave();
+        Ok(())
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

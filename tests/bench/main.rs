@@ -1,0 +1,34 @@
+//! Speed, as ratios within one run: `cargo bench --bench speed [-- lane | step | memory | kafka]`.
+//!
+//! The machine's absolute numbers mean little; what is printed beside each is what the same machine does bare in the same run.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+#![allow(clippy::cast_sign_loss, clippy::cast_possible_wrap, clippy::cast_precision_loss)]
+
+#[path = "../broker/harness.rs"]
+mod harness;
+mod bare_copy;
+mod kafka;
+mod lane;
+mod package;
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    if let [copy, brokers, from, to] = &wanted[..]
+        && copy == "copy"
+    {
+        return bare_copy::copy(brokers, from, to);
+    }
+    let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
+    if runs("step") {
+        lane::step();
+    }
+    if runs("lane") {
+        lane::lane();
+    }
+    if runs("memory") {
+        lane::memory();
+    }
+    if runs("kafka") {
+        kafka::kafka();
+    }
+}

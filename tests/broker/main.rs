@@ -1,0 +1,25 @@
+//! The Kafka edges against a real broker.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss
+)]
+
+mod harness;
+mod pipelines;
+mod sinks;
+mod sources;
+
+/// The shared broker, or `None` where there is none and tests are skipped. `RUST_LOG` shows what edges and librdkafka log.
+fn broker() -> Option<&'static harness::Broker> {
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    }
+    harness::broker(&[include_str!("sources.rs"), include_str!("sinks.rs"), include_str!("pipelines.rs")])
+}

@@ -1,0 +1,86 @@
+//! The program as a user runs it, without network.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn meantime(arguments: &[&str], folder: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_meantime")).args(arguments).current_dir(folder).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn pipelines() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines")
+}
+
+#[test]
+fn the_demo_ends_with_calibrated_forecasts_in_parquet_for_every_stream() {
+    for stream in ["cards", "visits", "telemetry"] {
+        let folder = tempfile::tempdir().unwrap();
+        let output = meantime(&["demo", "--pipeline", stream, "--events", "40000", "--keys", "400"], folder.path());
+        let shown = text(&output.stdout);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        for (name, nominal) in [("q10", 0.1), ("q50", 0.5), ("q90", 0.9)] {
+            let line = shown.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_else(|| panic!("{shown}"));
+            let share: f64 = line.split_whitespace().last().unwrap().parse().unwrap();
+            assert!((share - nominal).abs() <= 0.03, "{stream} {name}: {share}\n{shown}");
+        }
+        let files = std::fs::read_dir(folder.path().join("meantime-demo/forecasts/partition=0")).unwrap();
+        assert!(files.filter_map(Result::ok).any(|file| file.path().extension().is_some_and(|e| e == "parquet")));
+    }
+}
+
+#[test]
+fn the_shipped_packages_are_small_and_pass_every_check() {
+    for name in ["cards", "visits", "telemetry"] {
+        let package = pipelines().join(name).join("model");
+        let bytes: u64 = std::fs::read_dir(&package).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+        assert!(bytes < 200_000, "{name}: {bytes} bytes");
+        let output = meantime(&["model", "verify", package.to_str().unwrap()], &package);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).contains("bit-identical"), "{}", text(&output.stdout));
+    }
+}
+
+#[test]
+fn a_pipeline_chooses_its_output_fields_and_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let cards = pipelines().join("cards");
+    let output = meantime(
+        &[
+            "run",
+            cards.to_str().unwrap(),
+            "--set",
+            "source={kind=\"generate\",stream=\"cards\",events=100,keys=5,seed=1}",
+            "--set",
+            "sink={kind=\"ndjson\",path=\"-\",fields={id=\"event_id\",card=\"key\",when=\"next_time_q50\"}}",
+            "--set",
+            "dead_letter={kind=\"ndjson\",path=\"/dev/null\"}",
+        ],
+        folder.path(),
+    );
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let lines = text(&output.stdout);
+    assert_eq!(lines.lines().count(), 100);
+    for line in lines.lines() {
+        let row: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
+        let mut names: Vec<&str> = row.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["card", "id", "when"]);
+    }
+}
+
+#[test]
+fn usage_and_configuration_faults_have_their_exit_codes() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(meantime(&["frobnicate"], folder.path()).status.code(), Some(2));
+    assert_eq!(meantime(&["run", "nowhere.toml"], folder.path()).status.code(), Some(78));
+    assert_eq!(meantime(&["model", "verify", "nowhere"], folder.path()).status.code(), Some(1));
+    assert_eq!(meantime(&["model", "inspect", "nowhere"], folder.path()).status.code(), Some(78));
+    let help = text(&meantime(&["--help"], folder.path()).stdout);
+    for command in ["demo", "generate", "run", "check", "model"] {
+        assert!(help.contains(command), "{help}");
+    }
+}
