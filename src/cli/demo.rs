@@ -87,7 +87,7 @@ pub fn run(args: &Args) -> Result<()> {
 fn farewell(out: &mut dyn Write, folder: &Path) -> std::io::Result<()> {
     let path = folder.display();
     writeln!(out, "\nForecasts are in {path}/forecasts (Parquet). Look at them with DuckDB or pyarrow:")?;
-    writeln!(out, "  duckdb -c \"select key, event_time, gap_s, surprise_time, next_time_q50, p_within_24h from '{path}/forecasts/**/*.parquet' limit 5\"")?;
+    writeln!(out, "  duckdb -c \"select key, event_time, gap_s, surprise_time, next_time_q50 from '{path}/forecasts/**/*.parquet' limit 5\"")?;
     writeln!(out, "The pipeline and its model are in {path}; the README shows the same pipeline on Kafka, and `meantime fit` on your own data.")
 }
 

@@ -204,8 +204,14 @@ fn to_kafka(plan: &Plan, settings: &GenerateSettings, args: &Args) -> Result<()>
 }
 
 /// Writes the next payload and key into empty buffers and says when the event happened.
-type Next<'a> = &'a mut dyn FnMut(&mut Vec<u8>, &mut Vec<u8>) -> Option<EventTime>;
+type Next<'a> = &'a mut (dyn FnMut(&mut Vec<u8>, &mut Vec<u8>) -> Option<EventTime> + 'a);
 
+#[cfg(feature = "kafka")]
+fn fill(kafka: &source::KafkaSettings, partitions: i32, next: Next<'_>) -> Result<u64> {
+    crate::sink::kafka::fill_topic(&kafka.client, &kafka.topic, partitions, next)
+}
+
+#[cfg(not(feature = "kafka"))]
 fn fill(kafka: &source::KafkaSettings, _partitions: i32, _next: Next<'_>) -> Result<u64> {
     Err(Error::config("generate", "this build has no Kafka")
         .at(format!("topic {}", kafka.topic))

@@ -10,6 +10,7 @@ pub mod progress;
 pub mod run;
 pub mod summary;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -106,7 +107,7 @@ pub fn execute(cli: Cli) -> Result<()> {
 
 fn start_logging(log: Log) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MEANTIME_LOG").unwrap_or_else(|_| "warn,meantime=info".into());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).with_ansi(std::io::stderr().is_terminal());
     // A second start (in tests) finds a logger in place; that is fine.
     let _ = match log {
         Log::Text => builder.compact().try_init(),

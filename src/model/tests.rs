@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use tract_onnx::prelude::Framework;
+
 use super::manifest::{InputSpec, Manifest, StateSpec};
 use super::*;
 use crate::base::time::TimeUnit;

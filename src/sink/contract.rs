@@ -92,7 +92,7 @@ fn from_json<'a>(lines: impl Iterator<Item = &'a str>) -> Rows {
 
 fn from_parquet(folder: &Path) -> Rows {
     let mut rows = Rows::new();
-    for path in glob::glob(&format!("{}/partition=*/*.parquet", folder.display())).unwrap() {
+    for path in glob::glob(&format!("{}/partition-*/*.parquet", folder.display())).unwrap() {
         let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path.unwrap()).unwrap()).unwrap().build().unwrap();
         for batch in reader.map(Result::unwrap) {
             let column = |name: &str| batch.column_by_name(name).unwrap().clone();
@@ -193,7 +193,7 @@ fn parquet_folders_hold_to_the_contract() {
         check(&mut *sink, || from_parquet(&folder.path().join("forecasts")));
         let mut sink = open_dead_letters(&settings("dead"), "t", 0).unwrap();
         check_dead_letters(&mut *sink, || {
-            let paths = glob::glob(&format!("{}/dead/partition=*/*.parquet", folder.path().display())).unwrap();
+            let paths = glob::glob(&format!("{}/dead/partition-*/*.parquet", folder.path().display())).unwrap();
             let rows = |path: std::path::PathBuf| {
                 ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap().metadata().file_metadata().num_rows()
             };

@@ -1,4 +1,6 @@
-//! Forecasts and dead letters to Parquet: `<path>/partition=P/from=<first offset, 20 digits>.parquet`.
+//! Forecasts and dead letters to Parquet: `<path>/partition-P/from=<first offset, 20 digits>.parquet`.
+//!
+//! The folder is not called `partition=P`: readers that take `name=value` folders for columns would find `partition` twice.
 //!
 //! One file a partition is being written at a time, under a hidden name that ends in `.tmp-<pid>-<lane>`; when files are rolled they are closed, synced and
 //! renamed, so under a final name there is never half a file. **All files of a sink are rolled together**, as soon as one of them is large

@@ -27,7 +27,7 @@ fn the_demo_ends_with_calibrated_forecasts_in_parquet_for_every_stream() {
             let share: f64 = line.split_whitespace().last().unwrap().parse().unwrap();
             assert!((share - nominal).abs() <= 0.03, "{stream} {name}: {share}\n{shown}");
         }
-        let files = std::fs::read_dir(folder.path().join("meantime-demo/forecasts/partition=0")).unwrap();
+        let files = std::fs::read_dir(folder.path().join("meantime-demo/forecasts/partition-0")).unwrap();
         assert!(files.filter_map(Result::ok).any(|file| file.path().extension().is_some_and(|e| e == "parquet")));
     }
 }

@@ -5,4 +5,5 @@
 mod check;
 mod commands;
 mod layers;
+mod real_data;
 mod schemas;

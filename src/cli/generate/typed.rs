@@ -107,15 +107,15 @@ impl Typed {
     /// Adds an event.
     pub fn push(&mut self, event: &Generated) -> io::Result<()> {
         let text = &mut self.text;
-        let mut bytes = |write: &dyn Fn(&mut Vec<u8>)| {
+        let mut fill = |column: &mut Column, write: &dyn Fn(&mut Vec<u8>)| {
             text.clear();
             write(text);
-            std::mem::take(text)
+            column.text(text);
         };
         match (event, self.columns.as_mut_slice()) {
             (Generated::Payment(payment), [id, card, ts, amount, mcc, channel, fraud]) => {
-                id.text(&bytes(&|out| payment.write_id(out)));
-                card.text(&bytes(&|out| payment.write_key(out)));
+                fill(id, &|out| payment.write_id(out));
+                fill(card, &|out| payment.write_key(out));
                 ts.time(payment.time);
                 amount.number(f64_of(payment.cents) / 100.0);
                 mcc.integer(i64::from(payment.merchant));
@@ -123,16 +123,16 @@ impl Typed {
                 fraud.integer(i64::from(payment.fraud));
             }
             (Generated::Visit(visit), [id, patient, admitted, diagnosis, age, los_days]) => {
-                id.text(&bytes(&|out| visit.write_id(out)));
-                patient.text(&bytes(&|out| visit.write_key(out)));
+                fill(id, &|out| visit.write_id(out));
+                fill(patient, &|out| visit.write_key(out));
                 admitted.time(visit.time);
                 diagnosis.text(visit.diagnosis_name().as_bytes());
                 age.integer(i64::from(visit.age));
                 los_days.integer(i64::from(visit.los_days));
             }
             (Generated::Beat(beat), [id, device, ts, temperature, battery, status]) => {
-                id.text(&bytes(&|out| beat.write_id(out)));
-                device.text(&bytes(&|out| beat.write_key(out)));
+                fill(id, &|out| beat.write_id(out));
+                fill(device, &|out| beat.write_key(out));
                 ts.time(beat.time);
                 temperature.number(degrees(beat.temperature));
                 battery.integer(beat.battery);

@@ -108,7 +108,7 @@ impl Rolling {
     }
 
     fn folder(&self, partition: Partition) -> PathBuf {
-        self.path.join(format!("partition={partition}"))
+        self.path.join(format!("partition-{partition}"))
     }
 
     fn start(&self, partition: Partition, first: Offset) -> Result<Open> {

@@ -57,7 +57,7 @@ fn files_are_named_by_partition_and_first_offset_and_the_footer_says_what_is_in_
     assert!(files(folder.path()).iter().all(|name| name.contains("/.from=") && !name.ends_with(".parquet")), "only hidden names so far");
     assert!(sink.flush(true).unwrap());
     assert_eq!(sink.durable().unwrap(), 10);
-    let names = ["partition=0/from=00000000000000000000.parquet", "partition=1/from=00000000000000000001.parquet"];
+    let names = ["partition-0/from=00000000000000000000.parquet", "partition-1/from=00000000000000000001.parquet"];
     assert_eq!(files(folder.path()), names);
     let notes = ["format", "from", "to", "fingerprint"].map(|key| rolling::noted(&folder.path().join(names[1]), key).unwrap());
     assert_eq!(notes, ["1", "1", "10", "f00d"]);
@@ -71,7 +71,7 @@ fn events_that_were_released_late_still_lie_between_from_and_to() {
     let mut sink = open(folder.path(), u64::MAX, HOUR, &forecasts);
     sink.write(&forecasts).unwrap();
     sink.close().unwrap();
-    let path = folder.path().join("partition=0/from=00000000000000000003.parquet");
+    let path = folder.path().join("partition-0/from=00000000000000000003.parquet");
     assert_eq!(rolling::noted(&path, "to").unwrap(), "10");
     let offsets = read(path).column_by_name("offset").unwrap().as_primitive::<Int64Type>().values().to_vec();
     assert_eq!(offsets, [7, 9, 3, 8]);
@@ -101,7 +101,7 @@ fn columns_have_the_types_that_readers_expect() {
     let mut sink = open(folder.path(), u64::MAX, HOUR, &forecasts);
     sink.write(&forecasts).unwrap();
     sink.close().unwrap();
-    let path = folder.path().join("partition=0/from=00000000000000000000.parquet");
+    let path = folder.path().join("partition-0/from=00000000000000000000.parquet");
     let batch = read(path.clone());
     let kind = |name: &str| batch.schema().field_with_name(name).unwrap().data_type().clone();
     let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
@@ -146,7 +146,7 @@ fn a_folder_that_vanished_is_an_error_with_the_path_and_leaves_nothing() {
     fs::remove_dir_all(&path).unwrap();
     let error = sink.flush(true).unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable);
-    assert!(error.to_string().contains("partition=0"), "{error}");
+    assert!(error.to_string().contains("partition-0"), "{error}");
     assert_eq!(sink.durable().unwrap(), 0);
     assert!(!path.exists());
 }
@@ -155,7 +155,7 @@ fn a_folder_that_vanished_is_an_error_with_the_path_and_leaves_nothing() {
 #[test]
 fn a_full_disk_is_an_error_with_the_path_and_leaves_nothing_under_a_final_name() {
     let folder = tempfile::tempdir().unwrap();
-    let partition = folder.path().join("partition=0");
+    let partition = folder.path().join("partition-0");
     fs::create_dir(&partition).unwrap();
     // The sink will write to the device that is always full.
     let temporary = format!(".from={:020}.parquet.tmp-{}-0", 0, std::process::id());
@@ -164,7 +164,7 @@ fn a_full_disk_is_an_error_with_the_path_and_leaves_nothing_under_a_final_name()
     let mut sink = open(folder.path(), u64::MAX, HOUR, &forecasts);
     let error = sink.write(&forecasts).and_then(|()| sink.flush(true)).unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable);
-    assert!(error.to_string().contains("partition=0"), "{error}");
+    assert!(error.to_string().contains("partition-0"), "{error}");
     assert_eq!(files(folder.path()), Vec::<String>::new());
 }
 
@@ -188,7 +188,7 @@ fn dead_letters_keep_their_bytes() {
     rejected.push((Partition(4), Offset(11)), Reason::Empty, "no payload", Some(b"k"), None);
     sink.write(&rejected).unwrap();
     assert!(sink.flush(true).unwrap());
-    let path = folder.path().join("partition=4/from=00000000000000000009.parquet");
+    let path = folder.path().join("partition-4/from=00000000000000000009.parquet");
     assert_eq!((rolling::noted(&path, "to").unwrap(), rolling::noted(&path, "fingerprint")), ("12".to_owned(), None));
     let batch = read(path);
     let column = |name: &str| batch.column_by_name(name).unwrap();
