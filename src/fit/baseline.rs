@@ -212,7 +212,7 @@ mod tests {
     fn coarse_gaps_are_given_probabilities_of_their_ticks() {
         let mut random = ChaCha8Rng::seed_from_u64(2);
         let gaps: Vec<f64> = (0..20_000).map(|_| (-(1.0 - random.random::<f64>()).ln() * 3.0).round()).collect();
-        let objective = Objective::Law { components: 4, min_gap: 1e-3, resolution: Some(1.0), marks: 0 };
+        let objective = Objective::Law { components: 4, min_gap: 1e-9, resolution: Some(1.0), marks: 0 };
         let baseline = Baseline::fit(&history(&gaps), &objective, 1);
         let total = |law: &dyn Fn(f64) -> f64| (0..200).map(|day| (-law(f64::from(day))).exp()).sum::<f64>();
         assert!((total(&|gap| baseline.constant_rate(gap)) - 1.0).abs() < 1e-9);

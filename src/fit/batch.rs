@@ -14,7 +14,9 @@ pub const WINDOW: usize = 64;
 /// Most keys side by side.
 const MAX_ROWS: usize = 256;
 /// Events of a window that batches aim at: few enough for many updates per pass, enough for the matrix products to be worth it.
-const EVENTS_PER_UPDATE: usize = 4096;
+const EVENTS_PER_UPDATE: std::ops::RangeInclusive<usize> = 256..=4096;
+/// Updates per pass that a short history aims at.
+const UPDATES: usize = 32;
 
 /// First event and number of events of a key that are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +48,13 @@ pub fn groups(sequences: &[Sequence], mut random: Option<&mut ChaCha8Rng>) -> Ve
         })
         .collect();
     blurred.sort_by_key(|(len, sequence)| (std::cmp::Reverse(*len), sequence.start));
+    let events: usize = sequences.iter().map(|sequence| sequence.len).sum();
+    // Without shuffling nothing is learnt: then the largest batches are the fastest.
+    let aim = if random.is_some() { events / UPDATES } else { usize::MAX }.clamp(*EVENTS_PER_UPDATE.start(), *EVENTS_PER_UPDATE.end());
     let mut groups: Vec<Vec<Sequence>> = Vec::new();
     let mut rest: &[(usize, Sequence)] = &blurred;
     while let Some((_, first)) = rest.first() {
-        let rows = (EVENTS_PER_UPDATE / first.len.clamp(1, WINDOW)).clamp(1, MAX_ROWS).min(rest.len());
+        let rows = (aim / first.len.clamp(1, WINDOW)).clamp(1, MAX_ROWS).min(rest.len());
         let (group, after) = rest.split_at(rows);
         let mut group: Vec<Sequence> = group.iter().map(|(_, sequence)| *sequence).collect();
         group.sort_by_key(|sequence| std::cmp::Reverse(sequence.len));
