@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::harness::Broker;
 use super::package::{Head, payment, write};
 
-const EVENTS: u64 = 2_000_000;
+const EVENTS: u64 = 1_000_000;
 
 /// User and system seconds of child processes that have ended.
 fn children_cpu() -> f64 {
