@@ -189,7 +189,7 @@ mod tests {
     fn history(gaps: &[f64]) -> History {
         let n = gaps.len() + 1;
         let gaps_next = gaps.iter().copied().chain([f64::NAN]).collect();
-        History { width: 0, keys: vec![0..n], gaps_next, parts: vec![Part::Train; n], ..History::default() }
+        History { width: 0, keys: std::iter::once(0..n).collect(), gaps_next, parts: vec![Part::Train; n], ..History::default() }
     }
 
     fn mean(values: impl Iterator<Item = f64>) -> f64 {

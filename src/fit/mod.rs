@@ -221,7 +221,8 @@ fn check_plan(plan: &Plan) -> Result<()> {
     if let Some(field) = plan.fit.numeric.iter().find(|field| plan.fit.category.contains(field)) {
         return Err(Error::config("fit", format!("field `{field}` is named both in [fit] numeric and in category")).help("choose one"));
     }
-    for field in plan.fit.numeric.iter().chain(&plan.fit.category).filter(|field| plan.schema.field(field).is_none()) {
+    let unread = plan.fit.numeric.iter().chain(&plan.fit.category).find(|field| plan.schema.field(field).is_none());
+    if let Some(field) = unread {
         let known = plan.schema.fields.iter().map(|known| known.name.as_str());
         let nearest = known.max_by(|a, b| strsim::jaro_winkler(a, field).total_cmp(&strsim::jaro_winkler(b, field)));
         let error = Error::config("fit", format!("[fit] names the field `{field}`, which the pipeline does not read"));

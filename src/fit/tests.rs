@@ -65,7 +65,7 @@ fn alternating(events: usize, seed: u64) -> RecordBatch {
             time += if long { 1000.0 } else { 10.0 } * (0.9 + 0.2 * random.random::<f64>());
         }
     }
-    rows.sort_by(|a, b| (a.0, a.2).cmp(&(b.0, b.2)));
+    rows.sort_by_key(|row| (row.0, row.2));
     let columns: [(&str, ArrayRef); 5] = [
         ("ts", Arc::new(rows.iter().map(|r| Some(r.0)).collect::<Int64Array>())),
         ("key", Arc::new(rows.iter().map(|r| Some(r.1.clone())).collect::<StringArray>())),

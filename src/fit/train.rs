@@ -155,13 +155,16 @@ impl Mean {
     }
 }
 
+/// Takes the loss of a window, its gradients, and how many events the window has and how many of them count.
+type Update<'a> = dyn FnMut(f64, &mut GradStore, (usize, usize)) -> candle_core::Result<()> + 'a;
+
 /// Runs a group window by window. `update` gets the loss, the gradients, and how many events the window has and how many of them count.
 fn pass(
     network: &Network,
     history: &History,
     objective: &Objective,
     group: &[Sequence],
-    update: &mut dyn FnMut(f64, &mut GradStore, (usize, usize)) -> candle_core::Result<()>,
+    update: &mut Update<'_>,
 ) -> candle_core::Result<()> {
     let mut state = initial(group.len(), network.hidden())?;
     let mut from = 0;
@@ -247,16 +250,14 @@ pub fn mean_loss(network: &Network, history: &History, objective: &Objective, pa
     Ok(sum / f64_of_count(count))
 }
 
+/// Takes an event, its outputs and its state.
+pub type Each<'a> = dyn FnMut(usize, &[f32], &[f32]) + 'a;
+
 /// Runs a group without gradients and hands every event with its outputs and its state to `each`, in order of time within a key.
 ///
 /// # Errors
 /// Never for a history and a network of the same widths.
-pub fn forward(
-    network: &Network,
-    history: &History,
-    group: &[Sequence],
-    each: &mut dyn FnMut(usize, &[f32], &[f32]),
-) -> candle_core::Result<()> {
+pub fn forward(network: &Network, history: &History, group: &[Sequence], each: &mut Each<'_>) -> candle_core::Result<()> {
     let mut state = initial(group.len(), network.hidden())?;
     let mut from = 0;
     while let Some(window) = window(history, group, from)? {

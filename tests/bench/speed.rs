@@ -17,7 +17,10 @@ fn main() {
         && copy == "copy"
     {
         let (messages, seconds) = bare_copy::copy(brokers, from, to, 2);
-        return println!("  (the copy itself: {:.0} messages/s from the first message to the last acknowledgement)", messages as f64 / seconds);
+        return println!(
+            "  (the copy itself: {:.0} messages/s from the first message to the last acknowledgement)",
+            messages as f64 / seconds
+        );
     }
     let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
     if runs("step") {

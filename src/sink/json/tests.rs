@@ -131,25 +131,3 @@ fn a_mark_the_identity_does_not_know_is_left_out() {
     let (text, _) = encode(&Layout::full(&forecasts.identity, true, true, true), &forecasts, 0);
     assert!(text.contains("\"next_marks\":[],"));
 }
-
-/// `cargo test --release -- --ignored --nocapture speed_of_the_row_encoder`
-#[test]
-#[ignore = "a measurement"]
-fn speed_of_the_row_encoder() {
-    let mut forecasts = sample(4096, 4);
-    for (i, score) in forecasts.score.iter_mut().enumerate() {
-        *score = (i as f64 * 0.618_033_988_749).fract();
-    }
-    let score = [("id", FieldId::EventId), ("card", FieldId::Key), ("score", FieldId::Score)];
-    let score = Layout { fields: score.map(|(name, field)| (name.to_owned(), field)).to_vec() };
-    for (name, layout) in [("id, card, score", score), ("full", Layout::full(&forecasts.identity, true, true, true))] {
-        let (mut encoder, mut out, mut best) = (RowEncoder::new(&layout, &forecasts.identity), Vec::new(), f64::INFINITY);
-        for _ in 0..200 {
-            out.clear();
-            let start = clock::tick();
-            (0..4096).for_each(|row| encoder.row(&forecasts, row, &mut out));
-            best = best.min(start.elapsed().as_secs_f64());
-        }
-        println!("{name}: {:.0} ns a row", best / 4096.0 * 1e9);
-    }
-}

@@ -197,19 +197,3 @@ fn dead_letters_keep_their_bytes() {
     assert_eq!(column("reason").as_string::<i32>().value(1), "empty");
     assert_eq!(column("topic").as_string::<i32>().value(0), "cards");
 }
-
-/// `cargo test --release -- --ignored --nocapture speed_of_the_parquet_sink`
-#[test]
-#[ignore = "a measurement"]
-fn speed_of_the_parquet_sink() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut forecasts = sample(4096, 4);
-    let mut sink = open(folder.path(), u64::MAX, HOUR, &forecasts);
-    let start = crate::base::clock::tick();
-    for _ in 0..100 {
-        sink.write(&forecasts).unwrap();
-        forecasts.offsets.iter_mut().for_each(|offset| offset.0 += 4096);
-    }
-    sink.close().unwrap();
-    println!("{:.0} ns a row", start.elapsed().as_secs_f64() / 409_600.0 * 1e9);
-}

@@ -274,19 +274,3 @@ fn a_feed_without_keys_is_refused() {
     let error = GenerateFeed::open(&settings(Stream::Cards, 1, 0, 1)).unwrap_err();
     assert_eq!(error.exit_code(), 78);
 }
-
-/// `cargo test --release -- --ignored --nocapture speed_of_the_generators`
-#[test]
-#[ignore = "a measurement"]
-fn speed_of_the_generators() {
-    for stream_kind in Stream::ALL {
-        let mut generator = stream(&settings(stream_kind, 2_000_000, 100_000, 1));
-        let (mut payload, mut key, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let start = clock::tick();
-        while generator.next_into(&mut payload, &mut key).is_some() {
-            bytes += payload.len();
-        }
-        let seconds = start.elapsed().as_secs_f64();
-        println!("{}: {:.0} events/s, {} bytes an event", stream_kind.name(), 2e6 / seconds, bytes / 2_000_000);
-    }
-}
