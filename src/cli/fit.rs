@@ -157,7 +157,8 @@ fn summary(out: &mut dyn Write, args: &Args, fitted: &Fitted, written: &Written,
     writeln!(out, "the exported step is within {off:.0e} of the trainer on the golden events")?;
     if let Some(served) = written.served {
         let losses = [("gaps", served.time), ("marks", served.mark), ("label", served.label)];
-        let losses: Vec<String> = losses.iter().filter(|(_, loss)| !loss.is_nan()).map(|(name, loss)| format!("{name} {loss:.6}")).collect();
+        let losses: Vec<String> =
+            losses.iter().filter(|(_, loss)| !loss.is_nan()).map(|(name, loss)| format!("{name} {loss:.6}")).collect();
         writeln!(out, "by the served path, {} split: {}", served.part.name(), losses.join(", "))?;
     }
     writeln!(out, "package: {folder} (figures and limits in {folder}/CARD.md)")?;
