@@ -12,8 +12,7 @@ use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::f64_of_count;
 use crate::fit::card::number;
-use crate::fit::{self, Package, Report, Step};
-use crate::model::Mismatch;
+use crate::fit::{self, Fitted, Step, Written};
 use crate::pipeline::plan::Plan;
 use crate::pipeline::{self, Purpose};
 use crate::source::{self, FileSettings, Opening, Settings};
@@ -63,11 +62,11 @@ pub fn run(args: &Args) -> Result<()> {
     let mut feed = source::open(&source, &opening)?.into_iter().next().ok_or_else(|| Error::internal("fit", "the source gave no feed"))?;
     let started = clock::tick();
     let mut watch = Watch::start();
-    let (package, report) = fit::fit(&plan, &mut *feed, &mut |step| watch.show(&step))?;
+    let fitted = fit::fit(&plan, &mut *feed, &mut |step| watch.show(&step))?;
+    let written = fit::write(&fitted, &args.out)?;
     watch.stop();
-    let mismatch = fit::write(&package, &args.out)?;
     let mut out = io::stdout().lock();
-    summary(&mut out, args, &package, &report, mismatch, started.elapsed()).map_err(|e| Error::io("fit", std::path::Path::new("stdout"), e))
+    summary(&mut out, args, &fitted, &written, started.elapsed()).map_err(|e| Error::io("fit", std::path::Path::new("stdout"), e))
 }
 
 /// Where the history comes from.
@@ -98,7 +97,8 @@ fn history(plan: &Plan, from: &[String]) -> Result<Settings> {
     Ok(Settings::File(FileSettings { paths }))
 }
 
-fn summary(out: &mut dyn Write, args: &Args, package: &Package, report: &Report, mismatch: Mismatch, elapsed: Duration) -> io::Result<()> {
+fn summary(out: &mut dyn Write, args: &Args, fitted: &Fitted, written: &Written, elapsed: Duration) -> io::Result<()> {
+    let (package, report) = (&fitted.package, &fitted.report);
     let count = |n: usize| grouped(u64::try_from(n).unwrap_or(u64::MAX));
     let folder = args.out.display();
     writeln!(
@@ -152,14 +152,15 @@ fn summary(out: &mut dyn Write, args: &Args, package: &Package, report: &Report,
             )?;
         }
     }
-    writeln!(
-        out,
-        "\npass {} of {} made was the best on {}; the exported step is within {:.0e} of the trainer",
-        report.best_epoch,
-        report.epochs,
-        report.chosen_by.name(),
-        mismatch.outputs.max(mismatch.states)
-    )?;
+    writeln!(out, "\npass {} of {} made was the best on {}", report.best_epoch, report.epochs, report.chosen_by.name())?;
+    let off = written.mismatch.outputs.max(written.mismatch.states);
+    writeln!(out, "the exported step is within {off:.0e} of the trainer on the golden events")?;
+    if let Some(served) = written.served {
+        let losses = [("gaps", served.time), ("marks", served.mark), ("label", served.label)];
+        let losses: Vec<String> =
+            losses.iter().filter(|(_, loss)| !loss.is_nan()).map(|(name, loss)| format!("{name} {loss:.6}")).collect();
+        writeln!(out, "by the served path, {} split: {}", served.part.name(), losses.join(", "))?;
+    }
     writeln!(out, "package: {folder} (figures and limits in {folder}/CARD.md)")?;
     writeln!(out, "next:    meantime run {}", args.pipeline.pipeline.display())
 }

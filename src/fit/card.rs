@@ -165,7 +165,7 @@ fn limits(facts: &Facts<'_>) -> Vec<String> {
         limits.push("There was no valid split: nothing stopped it from learning the train split by heart.".to_owned());
     }
     if let HeadSpec::LognormalMixture { min_gap, time_unit, .. } = facts.head {
-        limits.push(format!("Gaps below {min_gap:e} {} are taken as that long.", time_unit.name()));
+        limits.push(format!("Gaps below {min_gap:.3e} {} are taken as that long.", time_unit.name()));
     }
     limits
 }

@@ -2,7 +2,7 @@
 //! lives only here.
 //!
 //! Reading order: `read` (history through the serving code), `split`, `recipe`, `history` (what training sees), `baseline` (what has to be beaten),
-//! `batch`, `cell` and `window` (the network), `loss`, `train`, `report`, `export`, `golden`, `card`, `package`.
+//! `batch`, `cell` and `window` (the network), `loss`, `train`, `report`, `export`, `golden`, `card`, `package`, `served`.
 
 pub mod baseline;
 pub mod batch;
@@ -17,6 +17,7 @@ pub mod package;
 pub mod read;
 pub mod recipe;
 pub mod report;
+pub mod served;
 pub mod split;
 pub mod train;
 pub mod window;
@@ -24,7 +25,7 @@ pub mod window;
 #[cfg(test)]
 mod tests;
 
-pub use package::{Package, check_folder, write};
+pub use package::{Package, Written, check_folder, write};
 pub use report::Report;
 pub use train::Progress;
 
@@ -39,6 +40,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::number::f64_of_count;
 use crate::base::time::{Gap, TimeUnit};
 use crate::data::law::{HeadSpec, ScoreLink};
+use crate::data::schema::EventSchema;
 use crate::model::manifest::{FORMAT, InputSpec, Manifest, StateSpec};
 use crate::pipeline::plan::{FitPlan, Plan};
 use crate::source::Feed;
@@ -63,12 +65,23 @@ pub enum Step {
     Scoring,
 }
 
+/// A package, its figures, and the history it was made from, which `write` needs to check what it has written.
+pub struct Fitted {
+    /// The package.
+    pub package: Package,
+    /// The figures.
+    pub report: Report,
+    schema: EventSchema,
+    seen: Seen,
+    prepared: Prepared,
+}
+
 /// Reads the feed to its end and fits a package to it. Changes nothing on disk.
 ///
 /// # Errors
 /// The source fails; the history is empty, too short, or its labels are not 0 and 1 or all alike; a field of `[fit]` cannot be used; training
 /// does not converge to a number.
-pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> Result<(Package, Report)> {
+pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> Result<Fitted> {
     check_plan(plan)?;
     let seen = read::read(plan, feed, &mut |records, left| progress(Step::Reading(records, left)))?;
     let unit = plan.fit.time_unit.unwrap_or_else(|| read::unit_of(&mut seen.train_gaps(TimeUnit::Second)));
@@ -87,7 +100,7 @@ pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> 
     check_history(&prepared.history, &objective, plan, &seen)?;
     let (network, report) = learn(plan, &seen, &prepared.history, &objective, unit, progress)?;
     let package = assemble(plan, &seen, &prepared, &network, &report, head(&objective, unit, marks), recipe)?;
-    Ok((package, report))
+    Ok(Fitted { package, report, schema: plan.schema.clone(), seen, prepared })
 }
 
 fn learn(

@@ -9,6 +9,8 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use sha2::{Digest, Sha256};
 
+use super::Fitted;
+use super::served::{self, Served};
 use crate::base::error::{Error, Result};
 use crate::features::recipe::Recipe;
 use crate::model::manifest::Manifest;
@@ -57,12 +59,21 @@ pub fn check_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes the package beside `folder`, loads it as the stage would, compares its step with the trainer, and only then puts it in place.
-/// Returns how far the step is from the trainer.
+/// What was found when a written package was loaded and run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Written {
+    /// How far the step is from the trainer on the golden events.
+    pub mismatch: Mismatch,
+    /// Figures by the served path; `None` if the history has neither a test nor a valid part.
+    pub served: Option<Served>,
+}
+
+/// Writes the package beside `folder`, loads it as the stage would, compares its step and its figures with the trainer's, and only then
+/// puts it in place.
 ///
 /// # Errors
 /// The folder is refused (`check_folder`), a file cannot be written, or the package does not load or does not match.
-pub fn write(package: &Package, folder: &Path) -> Result<Mismatch> {
+pub fn write(fitted: &Fitted, folder: &Path) -> Result<Written> {
     check_folder(folder)?;
     let beside = |ending: &str| -> PathBuf {
         let mut name = folder.file_name().unwrap_or_default().to_owned();
@@ -76,9 +87,12 @@ pub fn write(package: &Package, folder: &Path) -> Result<Mismatch> {
         }
     }
     fs::create_dir_all(&draft).map_err(|e| Error::io("fit", &draft, e))?;
-    let mismatch = write_files(package, &draft).and_then(|()| verify(&draft));
-    let mismatch = match mismatch {
-        Ok(mismatch) => mismatch,
+    let written = write_files(&fitted.package, &draft).and_then(|()| verify(&draft)).and_then(|mismatch| {
+        let served = served::check(&draft, &fitted.seen, &fitted.prepared, &fitted.schema, &fitted.report)?;
+        Ok(Written { mismatch, served })
+    });
+    let written = match written {
+        Ok(written) => written,
         Err(error) => {
             // The draft is of no use to anybody; that it cannot be removed would only hide the reason.
             let _ = fs::remove_dir_all(&draft);
@@ -94,7 +108,7 @@ pub fn write(package: &Package, folder: &Path) -> Result<Mismatch> {
     if replaces {
         fs::remove_dir_all(&old).map_err(|e| Error::io("fit", &old, e))?;
     }
-    Ok(mismatch)
+    Ok(written)
 }
 
 fn write_files(package: &Package, folder: &Path) -> Result<()> {

@@ -124,14 +124,19 @@ fn plan(fields: &[(&str, FieldKind)], mark: Option<usize>, label: Option<usize>)
     }
 }
 
-fn fitted(plan: &Plan, rows: RecordBatch) -> Result<(Package, Report)> {
+fn fitted(plan: &Plan, rows: RecordBatch) -> Result<Fitted> {
     fit(plan, &mut OneTable(Some(rows)), &mut |_| {})
+}
+
+fn refusal(plan: &Plan, rows: RecordBatch) -> String {
+    fitted(plan, rows).map(|_| ()).unwrap_err().to_string()
 }
 
 #[test]
 fn a_fit_beats_what_knows_no_history_and_its_package_loads_and_matches() {
     let plan = plan(&[("what", FieldKind::Text)], Some(0), None);
-    let (package, report) = fitted(&plan, alternating(60, 1)).unwrap();
+    let whole = fitted(&plan, alternating(60, 1)).unwrap();
+    let report = &whole.report;
     assert_eq!(report.time_unit, Some(TimeUnit::Second));
     for part in Part::SCORED {
         let figures = report.part(part).unwrap();
@@ -142,13 +147,16 @@ fn a_fit_beats_what_knows_no_history_and_its_package_loads_and_matches() {
     }
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("model");
-    let mismatch = write(&package, &out).unwrap();
-    assert!(mismatch.outputs <= package::TOLERANCE && mismatch.states <= package::TOLERANCE);
+    let written = write(&whole, &out).unwrap();
+    assert!(written.mismatch.outputs <= package::TOLERANCE && written.mismatch.states <= package::TOLERANCE);
+    let (served, test) = (written.served.unwrap(), report.part(Part::Test).unwrap());
+    assert_eq!((served.part, served.events), (Part::Test, test.events));
+    assert!((served.time - test.time.unwrap().nll).abs() < 1e-5 && (served.mark - test.mark.unwrap().log_loss).abs() < 1e-5, "{served:?}");
     let loaded = crate::model::Package::load(&out).unwrap();
     assert_eq!(loaded.golden.as_ref().unwrap().len(), 64);
     let sizes: Vec<usize> = (0..=10).map(|power| 1 << power).chain([3, 5, 7, 100, 1000]).collect();
     loaded.check_batches(&sizes).unwrap();
-    assert!(package.card.contains("| test |"), "{}", package.card);
+    assert!(whole.package.card.contains("| test |"), "{}", whole.package.card);
     let bytes: u64 = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
     assert!(bytes < 200_000, "{bytes}");
 }
@@ -157,12 +165,14 @@ fn a_fit_beats_what_knows_no_history_and_its_package_loads_and_matches() {
 fn a_score_finds_what_the_label_follows() {
     let mut plan = plan(&[("amount", FieldKind::Number), ("label", FieldKind::Number)], None, Some(1));
     plan.fit.numeric = vec!["amount".into()];
-    let (package, report) = fitted(&plan, alternating(60, 2)).unwrap();
+    let whole = fitted(&plan, alternating(60, 2)).unwrap();
+    let (package, report) = (&whole.package, &whole.report);
     let score = report.part(Part::Test).unwrap().score.unwrap();
     assert!(score.average_precision > 0.95 && score.log_loss < 0.5 * score.share, "{score:?}");
     assert_eq!(package.manifest.head.width(), 1);
     let folder = tempfile::tempdir().unwrap();
-    write(&package, &folder.path().join("model")).unwrap();
+    let served = write(&whole, &folder.path().join("model")).unwrap().served.unwrap();
+    assert!((served.label - score.log_loss).abs() < 1e-5 && served.events == 300, "{served:?}");
 }
 
 #[test]
@@ -171,9 +181,9 @@ fn the_same_seed_gives_the_same_package_and_another_one_does_not() {
     plan.fit.epochs = 2;
     let rows = alternating(30, 3);
     let (one, two) = (fitted(&plan, rows.clone()).unwrap(), fitted(&plan, rows.clone()).unwrap());
-    assert_eq!(one, two);
+    assert_eq!((&one.package, &one.report), (&two.package, &two.report));
     plan.fit.seed = 8;
-    assert_ne!(one.0.graph, fitted(&plan, rows).unwrap().0.graph);
+    assert_ne!(one.package.graph, fitted(&plan, rows).unwrap().package.graph);
 }
 
 #[test]
@@ -181,36 +191,38 @@ fn a_law_of_a_coarse_clock_is_one_of_probabilities() {
     let mut plan = plan(&[], None, None);
     plan.fit.resolution = Some(Gap(100_000_000));
     plan.fit.time_unit = Some(TimeUnit::Second);
-    let (package, report) = fitted(&plan, alternating(40, 4)).unwrap();
-    let time = report.part(Part::Test).unwrap().time.unwrap();
+    let whole = fitted(&plan, alternating(40, 4)).unwrap();
+    let time = whole.report.part(Part::Test).unwrap().time.unwrap();
     assert!(time.nll >= 0.0 && time.nll < time.history_free, "{time:?}");
-    assert!(matches!(package.manifest.head, HeadSpec::LognormalMixture { resolution: Some(width), .. } if width == 100.0));
+    let folder = tempfile::tempdir().unwrap();
+    let served = write(&whole, &folder.path().join("model")).unwrap().served.unwrap();
+    assert!((served.time - time.nll).abs() < 1e-5, "{served:?}");
+    assert!(matches!(whole.package.manifest.head, HeadSpec::LognormalMixture { resolution: Some(width), .. } if width == 100.0));
 }
 
 #[test]
 fn history_that_cannot_be_learnt_from_is_refused_with_the_reason() {
     let law = plan(&[], None, None);
-    let text = |plan: &Plan, rows| fitted(plan, rows).unwrap_err().to_string();
-    assert!(text(&law, alternating(60, 1).slice(0, 0)).contains("no event"));
-    assert!(text(&law, alternating(3, 1)).contains("at least 100 are needed"));
+    assert!(refusal(&law, alternating(60, 1).slice(0, 0)).contains("no event"));
+    assert!(refusal(&law, alternating(3, 1)).contains("at least 100 are needed"));
     let mut score = plan(&[("amount", FieldKind::Number), ("label", FieldKind::Number)], None, Some(1));
     score.fit.numeric = vec!["amout".into()];
-    assert!(text(&score, alternating(10, 1)).contains("the nearest field that is read is `amount`"));
+    assert!(refusal(&score, alternating(10, 1)).contains("the nearest field that is read is `amount`"));
     score.fit.numeric = vec!["label".into()];
-    assert!(text(&score, alternating(10, 1)).contains("also named as a feature"));
+    assert!(refusal(&score, alternating(10, 1)).contains("also named as a feature"));
     score.fit.numeric.clear();
     score.schema.label = Some(0);
-    assert!(text(&score, alternating(60, 1)).contains("it must be 0 or 1"));
+    assert!(refusal(&score, alternating(60, 1)).contains("it must be 0 or 1"));
     let mut field = plan(&[("what", FieldKind::Text)], None, None);
     field.fit.split = Split::Field("what".into());
-    assert!(text(&field, alternating(60, 1)).contains("never says `train`; it says [\"before_long\", \"before_short\"]"));
+    assert!(refusal(&field, alternating(60, 1)).contains("never says `train`; it says [\"before_long\", \"before_short\"]"));
 }
 
 #[test]
 fn a_folder_that_is_no_package_is_left_alone_and_a_package_is_replaced() {
     let mut plan = plan(&[], None, None);
     plan.fit.epochs = 1;
-    let (package, _) = fitted(&plan, alternating(30, 5)).unwrap();
+    let package = fitted(&plan, alternating(30, 5)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("deep").join("model");
     write(&package, &out).unwrap();
@@ -226,8 +238,7 @@ fn a_split_by_time_scores_an_event_where_it_happened() {
     let mut plan = plan(&[], None, None);
     plan.fit.epochs = 1;
     plan.fit.split = Split::Time { valid: None, test: None };
-    let (_, report) = fitted(&plan, alternating(50, 6)).unwrap();
-    let counts: Vec<usize> = report.parts.iter().map(|figures| figures.events).collect();
+    let counts: Vec<usize> = fitted(&plan, alternating(50, 6)).unwrap().report.parts.iter().map(|figures| figures.events).collect();
     // 25 first events have no law before them; they lie in the train split.
     assert_eq!(counts, [725, 250, 250]);
 }

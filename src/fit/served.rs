@@ -1,0 +1,216 @@
+//! The figures once more by the path that serves: the written package, loaded, stepped by tract in batches of many keys in order of arrival, and
+//! scored by the served head. They must be those of the trainer.
+
+use std::path::Path;
+
+use hashbrown::HashMap;
+
+use super::history::Part;
+use super::read::{Prepared, Seen};
+use super::report::{Figures, Report};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::number::{f64_of_count, index};
+use crate::base::time::{EventTime, Gap};
+use crate::data::flags::Flags;
+use crate::data::forecasts::Forecasts;
+use crate::data::outputs::Outputs;
+use crate::data::schema::EventSchema;
+use crate::head::{Arrivals, Asks, Head};
+use crate::model::{Memory, Package};
+use crate::state::Slot;
+
+/// Largest difference between the served figure and the trainer's, in nats per event, for figures around 1.
+pub const TOLERANCE: f64 = 1e-4;
+/// Events stepped at once.
+const BATCH: usize = 4096;
+
+/// Means per event over one part, by the served path; NaN where there is nothing of the kind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Served {
+    /// Which part: test, or valid if there is no test.
+    pub part: Part,
+    /// Events scored.
+    pub events: usize,
+    /// Negative log-likelihood of the gaps.
+    pub time: f64,
+    /// Log-loss of the marks.
+    pub mark: f64,
+    /// Log-loss of the labels.
+    pub label: f64,
+}
+
+/// A sum that becomes a mean.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mean(f64, usize);
+
+impl Mean {
+    fn add(&mut self, value: f64) {
+        if !value.is_nan() {
+            self.0 += value;
+            self.1 += 1;
+        }
+    }
+
+    fn get(self) -> f64 {
+        self.0 / f64_of_count(self.1)
+    }
+}
+
+/// Runs the package in `folder` over the keys that have events of the test part (of the valid part, if there is no test) and compares.
+///
+/// # Errors
+/// The package is refused, or its figures are not the trainer's.
+pub fn check(folder: &Path, seen: &Seen, prepared: &Prepared, schema: &EventSchema, report: &Report) -> Result<Option<Served>> {
+    let with_events = |part: &Part| report.part(*part).is_some_and(|figures| figures.events > 0);
+    let Some(part) = [Part::Test, Part::Valid].into_iter().find(with_events) else { return Ok(None) };
+    let served = figures(folder, seen, prepared, schema, part)?;
+    if let Some(trained) = report.part(part) {
+        compare(&served, trained)?;
+    }
+    Ok(Some(served))
+}
+
+fn compare(served: &Served, trained: &Figures) -> Result<()> {
+    let pairs = [
+        ("gaps", served.time, trained.time.map(|time| time.nll)),
+        ("marks", served.mark, trained.mark.map(|mark| mark.log_loss).filter(|loss| !loss.is_nan())),
+        ("labels", served.label, trained.score.map(|score| score.log_loss)),
+    ];
+    for (what, served, trained) in pairs.into_iter().filter_map(|(what, served, trained)| Some((what, served, trained?))) {
+        let difference = (served - trained).abs();
+        if difference.is_nan() || difference > TOLERANCE * trained.abs().max(1.0) {
+            let text = format!("the loss of the {what} is {trained:.6} by the trainer and {served:.6} by the served path");
+            return Err(Error::new(Kind::Internal, "fit", text).help("please report this with the pipeline file: nothing was written"));
+        }
+    }
+    Ok(())
+}
+
+fn figures(folder: &Path, seen: &Seen, prepared: &Prepared, schema: &EventSchema, part: Part) -> Result<Served> {
+    let package = Package::load(folder)?;
+    let mut model = package.model()?;
+    let mut head = Head::new(&package.manifest.head, Asks::default())?;
+    let (mut time, mut mark, mut label, mut events) = (Mean::default(), Mean::default(), Mean::default(), 0);
+    let (mut outputs, mut forecasts) = (Outputs::default(), Forecasts::default());
+    let mut states = States { init: model.initial_hidden().to_vec(), ..States::default() };
+    for batch in wanted(seen, part).chunks(BATCH) {
+        let columns = Columns::of(batch, seen, prepared, schema, &head);
+        states.enter(&columns);
+        model.steps(&columns.rows, &columns.gaps, &columns.occurrences, &mut states, &mut outputs)?;
+        clear(&mut forecasts, batch.len());
+        head.forecasts(&Arrivals { times: &columns.times, gaps: &columns.gaps, marks: &columns.marks }, &outputs, &mut forecasts);
+        for (i, event) in batch.iter().enumerate().filter(|(_, event)| seen.parts.get(event.row) == Some(&part)) {
+            let value = |column: &[f64]| column.get(i).copied().unwrap_or(f64::NAN);
+            time.add(value(&forecasts.surprise_time));
+            mark.add(value(&forecasts.surprise_mark));
+            let truth = prepared.history.labels.get(event.history).copied().unwrap_or(f64::NAN);
+            let p = value(&forecasts.score);
+            label.add(-(truth * p.ln() + (1.0 - truth) * (-p).ln_1p()));
+            events += 1;
+        }
+    }
+    Ok(Served { part, events: time.1.max(label.1).min(events), time: time.get(), mark: mark.get(), label: label.get() })
+}
+
+/// Empties the columns that the head fills, and gives it flags to fill.
+fn clear(forecasts: &mut Forecasts, rows: usize) {
+    *forecasts = Forecasts { flags: vec![Flags::NONE; rows], ..Forecasts::default() };
+}
+
+/// Where an event stands: in order of arrival and in the history by key.
+#[derive(Clone, Copy, Debug)]
+struct Event {
+    row: usize,
+    history: usize,
+    slot: Slot,
+}
+
+/// All events of the keys that have an event of `part`, in order of arrival, with their place in the history.
+fn wanted(seen: &Seen, part: Part) -> Vec<Event> {
+    let mut counts = vec![0usize; seen.keys];
+    let mut has = vec![false; seen.keys];
+    for (slot, own) in seen.slots.iter().zip(&seen.parts) {
+        if let (Some(count), Some(has)) = (counts.get_mut(index(slot.0)), has.get_mut(index(slot.0))) {
+            *count += 1;
+            *has |= *own == part;
+        }
+    }
+    // The history holds the keys one after the other in order of their slots, and each in order of arrival.
+    let mut next = counts
+        .iter()
+        .scan(0, |start, count| {
+            let own = *start;
+            *start += count;
+            Some(own)
+        })
+        .collect::<Vec<usize>>();
+    let mut events = Vec::new();
+    for (row, slot) in seen.slots.iter().enumerate() {
+        let Some(place) = next.get_mut(index(slot.0)) else { continue };
+        if has.get(index(slot.0)) == Some(&true) {
+            events.push(Event { row, history: *place, slot: *slot });
+        }
+        *place += 1;
+    }
+    events
+}
+
+/// A batch as the lane would hand it on.
+#[derive(Default)]
+struct Columns {
+    rows: Vec<f32>,
+    times: Vec<EventTime>,
+    gaps: Vec<Option<Gap>>,
+    marks: Vec<Option<u32>>,
+    occurrences: Vec<u32>,
+    slots: Vec<Slot>,
+}
+
+impl Columns {
+    fn of(batch: &[Event], seen: &Seen, prepared: &Prepared, schema: &EventSchema, head: &Head) -> Self {
+        let mut columns = Columns::default();
+        let mark = schema.mark.and_then(|i| seen.events.columns.get(i)).and_then(|column| column.texts());
+        let mut met: HashMap<Slot, u32> = HashMap::new();
+        for event in batch {
+            columns.rows.extend_from_slice(prepared.history.row(event.history));
+            columns.times.push(seen.events.times.get(event.row).copied().unwrap_or_default());
+            columns.gaps.push(seen.gaps.get(event.row).copied().flatten());
+            columns.marks.push(mark.and_then(|column| column.get(event.row)).and_then(|mark| head.mark_index(mark)));
+            let count = met.entry(event.slot).or_insert(0);
+            columns.occurrences.push(*count);
+            *count += 1;
+            columns.slots.push(event.slot);
+        }
+        columns
+    }
+}
+
+/// Hidden floats of each key.
+#[derive(Default)]
+struct States {
+    init: Vec<f32>,
+    keys: HashMap<Slot, Vec<f32>>,
+    slots: Vec<Slot>,
+    first: Vec<bool>,
+}
+
+impl States {
+    /// Says whose the rows of the coming batch are.
+    fn enter(&mut self, columns: &Columns) {
+        self.slots.clone_from(&columns.slots);
+        self.first = columns.gaps.iter().map(Option::is_none).collect();
+    }
+}
+
+impl Memory for States {
+    fn begin(&mut self, row: usize) {
+        if let (Some(slot), Some(true)) = (self.slots.get(row), self.first.get(row)) {
+            self.keys.insert(*slot, self.init.clone());
+        }
+    }
+
+    fn hidden(&mut self, row: usize) -> &mut [f32] {
+        let slot = self.slots.get(row).copied().unwrap_or_default();
+        self.keys.get_mut(&slot).map(Vec::as_mut_slice).unwrap_or_default()
+    }
+}
