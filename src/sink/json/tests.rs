@@ -4,7 +4,6 @@ use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::base::clock;
 use crate::base::offset::{Offset, Partition};
 use crate::data::flags::Flags;
 use crate::data::rejected::Reason;

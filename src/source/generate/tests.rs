@@ -3,7 +3,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::base::clock;
 use crate::base::time::Gap;
 
 fn settings(stream: Stream, events: u64, keys: u32, seed: u64) -> GenerateSettings {
