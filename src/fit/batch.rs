@@ -108,3 +108,54 @@ pub fn window(history: &History, group: &[Sequence], from: usize) -> Result<Opti
     }
     Ok(Some(Window { x: Tensor::from_vec(x, (steps, rows, history.width), &Device::Cpu)?, rows, events }))
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    const LAW: Objective = Objective::Law { components: 1, min_gap: 1e-6, resolution: None, marks: 0 };
+
+    /// Keys of the given lengths, all in the train split; the row of event i is [i].
+    fn history(lengths: &[usize]) -> History {
+        let mut history = History { width: 1, ..History::default() };
+        for len in lengths {
+            let start = history.len();
+            history.keys.push(start..start + len);
+            for i in 0..*len {
+                history.rows.push(f32::from(u16::try_from(start + i).unwrap()));
+                history.gaps_next.push(if i + 1 < *len { 1.0 } else { f64::NAN });
+                history.parts.push(Part::Train);
+            }
+        }
+        history
+    }
+
+    #[test]
+    fn windows_cover_every_event_that_counts_once_and_in_order() {
+        let history = history(&[1, 200, 3, 65, 130, 2]);
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let all = sequences(&history, &LAW, Part::Train);
+        assert_eq!(all.iter().map(|s| s.len).collect::<Vec<_>>(), [199, 2, 64, 129, 1], "the last event of a key has nothing after it");
+        for random in [None, Some(&mut random)] {
+            let mut seen = vec![0; history.len()];
+            for group in groups(&all, random) {
+                let (mut from, mut last) = (0, std::collections::BTreeMap::new());
+                while let Some(window) = window(&history, &group, from).unwrap() {
+                    let x = window.x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                    for (i, event) in window.events.iter().enumerate() {
+                        let Some(event) = *event else { continue };
+                        assert_eq!(x[i], event as f32);
+                        seen[event] += 1;
+                        let before = last.insert(i % window.rows, event);
+                        assert!(before.is_none_or(|before| before + 1 == event), "{before:?} {event}");
+                    }
+                    from += WINDOW;
+                }
+            }
+            let expected: Vec<usize> = history.gaps_next.iter().map(|gap| usize::from(!gap.is_nan())).collect();
+            assert_eq!(seen, expected);
+        }
+    }
+}

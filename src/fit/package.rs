@@ -75,12 +75,14 @@ pub struct Written {
 /// The folder is refused (`check_folder`), a file cannot be written, or the package does not load or does not match.
 pub fn write(fitted: &Fitted, folder: &Path) -> Result<Written> {
     check_folder(folder)?;
-    let beside = |ending: &str| -> PathBuf {
-        let mut name = folder.file_name().unwrap_or_default().to_owned();
-        name.push(ending);
+    // Hidden names of our own: a `model.old` that lies there is somebody's backup.
+    let beside = |what: &str| -> PathBuf {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(folder.file_name().unwrap_or_default());
+        name.push(what);
         folder.with_file_name(name)
     };
-    let (draft, old) = (beside(".new"), beside(".old"));
+    let (draft, old) = (beside(".meantime-draft"), beside(".meantime-replaced"));
     for path in [&draft, &old] {
         if path.exists() {
             fs::remove_dir_all(path).map_err(|e| Error::io("fit", path, e))?;

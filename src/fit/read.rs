@@ -268,3 +268,32 @@ pub fn unit_of(gaps_in_seconds: &mut [f64]) -> TimeUnit {
 pub fn span(seen: &Seen) -> Option<(EventTime, EventTime)> {
     seen.events.times.iter().min().copied().zip(seen.events.times.iter().max().copied())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_is_the_largest_that_the_median_gap_reaches() {
+        for (median, unit) in [
+            (5.0, TimeUnit::Second),
+            (90.0, TimeUnit::Minute),
+            (86_399.0, TimeUnit::Hour),
+            (1e7, TimeUnit::Day),
+            (0.02, TimeUnit::Millisecond),
+            (1e-9, TimeUnit::Microsecond),
+        ] {
+            assert_eq!(unit_of(&mut [median * 3.0, median, median / 2.0]), unit, "{median}");
+        }
+    }
+
+    #[test]
+    fn the_tick_is_the_coarsest_that_divides_all_times() {
+        for (times, tick) in
+            [(vec![0, 86_400_000_000], 86_400_000_000), (vec![3_600_000_000, -60_000_000], 60_000_000), (vec![1_000, 2_001], 1)]
+        {
+            let events = Events { times: times.into_iter().map(EventTime).collect(), ..Events::default() };
+            assert_eq!(Seen { events, ..Seen::default() }.tick(), Gap(tick));
+        }
+    }
+}

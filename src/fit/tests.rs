@@ -242,3 +242,17 @@ fn a_split_by_time_scores_an_event_where_it_happened() {
     // 25 first events have no law before them; they lie in the train split.
     assert_eq!(counts, [725, 250, 250]);
 }
+
+#[test]
+fn the_recipe_has_the_columns_the_plan_names_with_constants_of_the_train_split() {
+    let mut plan = plan(&[("amount", FieldKind::Number), ("what", FieldKind::Text)], Some(1), None);
+    plan.fit.epochs = 1;
+    plan.fit.numeric = vec!["amount".into()];
+    plan.fit.decay = vec!["1h".into()];
+    let recipe = fitted(&plan, alternating(40, 8)).unwrap().package.recipe;
+    let kinds: Vec<&str> = recipe.columns.iter().map(|column| column.kind()).collect();
+    assert_eq!(kinds, ["gap", "gap", "is_first", "numeric", "numeric", "category", "decay", "decay"], "the mark is a feature unasked");
+    let crate::features::recipe::Spec::Numeric { mean, std, clip, missing_flag, .. } = &recipe.columns[3] else { panic!("{recipe:?}") };
+    // A tenth are 500, the others uniform in 20..30.
+    assert!((mean - 72.5).abs() < 15.0 && (std - 142.0).abs() < 25.0 && clip.unwrap()[1] == 500.0 && !missing_flag, "{recipe:?}");
+}
