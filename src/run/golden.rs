@@ -17,7 +17,8 @@ use crate::model::Package;
 const TOLERANCE: f32 = 1e-5;
 
 /// Computes the feature rows of the golden events from their fields and compares them with those the trainer saw; then
-/// changes the mark of the last golden event of each key and asserts that no earlier row, and no timing column of its own row, moves.
+/// changes the row of the last golden event of each key and asserts that the law it is scored against does not move.
+/// That holds by the order in which `Model::steps` works, whatever the graph: it guards that order, not the package.
 /// Returns the number of events compared, 0 for a package without golden events.
 ///
 /// # Errors
