@@ -1,5 +1,6 @@
 //! Level 1: what crosses a stage border, one file each. Columns, not rows: one entry per event.
 
+pub mod commit;
 pub mod events;
 pub mod flags;
 pub mod forecasts;
@@ -7,7 +8,6 @@ pub mod input;
 pub mod law;
 pub mod layout;
 pub mod outputs;
-pub mod positions;
 pub mod rejected;
 pub mod schema;
 pub mod text;

@@ -11,8 +11,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::base::offset::{Offset, Partition};
+use crate::data::commit::Commits;
 use crate::data::input::{Input, Table};
-use crate::data::positions::Positions;
 use crate::data::schema::{EventSchema, Field, FieldKind, TimeFormat};
 use crate::pipeline::plan::Split;
 use crate::source::Polled;
@@ -31,7 +31,11 @@ impl Feed for OneTable {
             }
         })
     }
-    fn commit(&mut self, _positions: &Positions) -> Result<()> {
+    fn start(&mut self, _: crate::base::offset::Partition, _: crate::base::offset::Offset, _: crate::base::offset::Offset) -> Result<()> {
+        Ok(())
+    }
+
+    fn commit(&mut self, _commits: &Commits) -> Result<()> {
         Ok(())
     }
     fn released(&mut self, _partition: Partition) {}

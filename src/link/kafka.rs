@@ -33,6 +33,23 @@ impl fmt::Debug for Client {
     }
 }
 
+/// A consumer's membership in its group, as a transaction needs it to commit the group's offsets.
+pub trait Group: Send + Sync {
+    /// Identifies the member and its generation: a broker refuses offsets of a member that the group has left behind.
+    ///
+    /// # Errors
+    /// The consumer is closed.
+    #[cfg(feature = "kafka")]
+    fn metadata(&self) -> crate::base::error::Result<rdkafka::consumer::ConsumerGroupMetadata>;
+    /// Whether the partition is still this member's. Ask after `metadata`: then what is answered held for that generation or a later one.
+    fn owns(&self, partition: crate::base::offset::Partition) -> bool;
+    /// Topic whose offsets are committed.
+    fn topic(&self) -> &str;
+}
+
+/// A shared handle to it. It does not keep the consumer open.
+pub type Membership = std::sync::Arc<dyn Group>;
+
 /// Settings that a pipeline cannot give under `client`, because delivery guarantees or other options rest on them, with what to do instead.
 pub const RESERVED: [(&str, &str); 13] = [
     ("bootstrap.servers", "write it as `brokers`"),

@@ -68,6 +68,17 @@ impl Order {
         Ok(())
     }
 
+    /// Processing time has moved the watermark of an idle partition to `time`: releases what that lets go. `EventTime::MAX` is the end
+    /// of the input, which releases everything and leaves the watermark to the records that may follow after all.
+    pub fn tick(&mut self, time: EventTime, released: &mut Events) {
+        if time == EventTime::MAX {
+            self.finish(released);
+            return;
+        }
+        let watermark = self.watermark.raise(time);
+        self.release(Some(watermark), released);
+    }
+
     /// Releases everything that is held: the input has ended.
     pub fn finish(&mut self, released: &mut Events) {
         self.release(None, released);

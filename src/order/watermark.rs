@@ -21,6 +21,13 @@ impl Watermark {
         Watermark { skew, now: None, ahead: None }
     }
 
+    /// Moves the watermark to `time` whatever the records say, and returns it. It never goes back.
+    pub fn raise(&mut self, time: EventTime) -> EventTime {
+        let now = self.now.map_or(time, |now| now.max(time));
+        self.now = Some(now);
+        now
+    }
+
     /// Takes one event time into account and returns the watermark after it. It never goes back.
     pub fn observe(&mut self, time: EventTime) -> EventTime {
         let now = match (self.now, self.ahead) {

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use super::partition::PartitionState;
+use super::partition::{PartitionState, Recovered, last_record};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::f64_of_count;
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::{EventTime, Gap};
+use crate::data::commit::{Commits, Tick};
 use crate::data::events::Events;
 use crate::data::flags::Flags;
 use crate::data::forecasts::{Forecasts, Identity};
-use crate::data::input::Input;
+use crate::data::input::{Input, Table};
 use crate::data::outputs::Outputs;
-use crate::data::positions::Positions;
 use crate::data::rejected::{Reason, Rejected};
 use crate::decode::Decoder;
 use crate::features::{Context, Features};
@@ -43,8 +43,6 @@ pub struct Lane {
     pub forecasts: Forecasts,
     /// Rejected records of the last `advance`.
     pub rejected: Rejected,
-    /// How far all partitions have been taken in.
-    pub positions: Positions,
     /// Events of the last `advance` that were replayed silently.
     pub replayed: usize,
 }
@@ -104,7 +102,6 @@ impl Lane {
             outputs: Outputs::default(),
             forecasts: Forecasts::new(identity),
             rejected: Rejected::default(),
-            positions: Positions::new(),
             replayed: 0,
             plan,
         })
@@ -112,16 +109,37 @@ impl Lane {
 
     /// Takes a partition over, with empty states; records below `live_from` only rebuild them.
     pub fn assign(&mut self, partition: Partition, live_from: Offset) {
-        self.release(partition);
+        self.take_over(Recovered::empty(partition, live_from));
+    }
+
+    /// Takes a partition over with the states it was recovered with.
+    pub fn take_over(&mut self, recovered: Recovered) {
+        self.release(recovered.partition);
         let empty = Events::new(&self.plan.schema);
         let (init, aggregates) = (self.model.initial_hidden(), self.features.aggregates());
-        self.partitions.push(PartitionState::new(partition, live_from, self.plan.order, &empty, init, aggregates));
+        self.partitions.push(PartitionState::new(recovered, self.plan.order, &empty, init, aggregates));
+    }
+
+    /// How far each partition has come, but for those that still replay what was committed before.
+    #[must_use]
+    pub fn commits(&self) -> Commits {
+        let fingerprint = &self.forecasts.identity.fingerprint;
+        self.partitions.iter().filter_map(|state| Some((state.partition, state.commit(fingerprint)?))).collect()
+    }
+
+    /// The partitions.
+    pub fn partitions(&self) -> &[PartitionState] {
+        &self.partitions
+    }
+
+    /// The partitions, to be changed.
+    pub fn partitions_mut(&mut self) -> &mut [PartitionState] {
+        &mut self.partitions
     }
 
     /// Forgets a partition.
     pub fn release(&mut self, partition: Partition) {
         self.partitions.retain(|state| state.partition != partition);
-        self.positions.remove(partition);
     }
 
     /// Takes records in. `forecasts` and `rejected` hold what is to be emitted for them, until the next call.
@@ -130,8 +148,10 @@ impl Lane {
     /// The model fails to run, or a bound of the plan is reached.
     pub fn advance(&mut self, input: &Input) -> Result<()> {
         self.begin();
+        let picked = if self.partitions.iter().any(PartitionState::is_picky) { self.pick(input)? } else { None };
+        let input = picked.as_ref().unwrap_or(input);
         self.decoder.decode(input, &mut self.decoded, &mut self.rejected);
-        self.note_positions(input);
+        self.note_progress(input)?;
         self.order(input)?;
         self.drop_silent_rejects();
         self.finish_batch(input)
@@ -144,9 +164,16 @@ impl Lane {
     pub fn finish(&mut self) -> Result<()> {
         self.begin();
         for state in &mut self.partitions {
-            state.order.finish(&mut self.ready);
+            let Some(at) = state.commit("").map(|commit| commit.next) else { continue };
+            // An earlier run may have come to the same end.
+            state.ticks_before(at).iter().for_each(|tick| state.order.tick(tick.time, &mut self.ready));
+            self.emit.resize(self.ready.len(), false);
+            if state.order.held() > 0 {
+                state.order.finish(&mut self.ready);
+                state.note_tick(Tick { at, time: EventTime::MAX });
+            }
+            self.emit.resize(self.ready.len(), true);
         }
-        self.emit.resize(self.ready.len(), true);
         self.finish_batch(&Input::default())
     }
 
@@ -166,14 +193,54 @@ impl Lane {
         self.replayed = 0;
     }
 
-    fn note_positions(&mut self, input: &Input) {
-        for (partition, offset) in input.records.partitions.iter().zip(&input.records.offsets) {
-            self.positions.advance(*partition, offset.next());
+    /// Leaves out records that the states hold already, and recognises the last one that was committed. `None`: all are to be taken in.
+    fn pick(&mut self, input: &Input) -> Result<Option<Input>> {
+        let mut picked = Input::default();
+        let records = &input.records;
+        let mut left_out = false;
+        for (row, (partition, offset)) in records.partitions.iter().zip(&records.offsets).enumerate() {
+            let Some(state) = self.partitions.iter_mut().find(|state| state.partition == *partition) else {
+                return Err(unassigned(*partition));
+            };
+            let (key, payload) = (records.keys.get(row), records.payloads.get(row));
+            state.recognise(*offset, key, payload)?;
+            if *offset < state.from() {
+                left_out = true;
+            } else {
+                picked.records.push(*partition, *offset, records.recorded.get(row).copied().flatten(), key, payload);
+            }
+        }
+        for table in &input.tables {
+            let from = self.partitions.iter().find(|state| state.partition == table.partition).map_or(Offset(0), PartitionState::from);
+            let rows = table.rows.num_rows();
+            let skipped = usize::try_from(from.0.saturating_sub(table.first.0)).unwrap_or(0).min(rows);
+            left_out |= skipped > 0;
+            if skipped < rows {
+                let rows = table.rows.slice(skipped, rows - skipped);
+                picked.tables.push(Table { partition: table.partition, first: table.first.max(from), rows });
+            }
+        }
+        Ok(left_out.then_some(picked))
+    }
+
+    fn note_progress(&mut self, input: &Input) -> Result<()> {
+        let records = &input.records;
+        for state in &mut self.partitions {
+            if let Some(row) = records.partitions.iter().rposition(|partition| *partition == state.partition) {
+                let last = last_record(records, row);
+                if let Some(last) = last {
+                    state.advance(last.offset.next(), Some(last));
+                }
+            }
         }
         for table in &input.tables {
             let rows = i64::try_from(table.rows.num_rows()).unwrap_or(i64::MAX);
-            self.positions.advance(table.partition, Offset(table.first.0.saturating_add(rows)));
+            let Some(state) = self.partitions.iter_mut().find(|state| state.partition == table.partition) else {
+                return Err(unassigned(table.partition));
+            };
+            state.advance(Offset(table.first.0.saturating_add(rows)), None);
         }
+        Ok(())
     }
 
     fn home(&self, partition: Partition) -> Option<usize> {
@@ -203,6 +270,10 @@ impl Lane {
             };
             cached = Some((*partition, home));
             let Some(state) = self.partitions.get_mut(home) else { continue };
+            for tick in state.ticks_before(*offset) {
+                state.order.tick(tick.time, &mut self.ready);
+                self.emit.resize(self.ready.len(), false);
+            }
             let recorded = self.decoded.recorded.get(row).copied().flatten();
             match state.order.check_clock(*time, recorded) {
                 Ok(()) => state.order.take(&self.decoded, row, &mut self.ready)?,

@@ -4,6 +4,7 @@ mod bad_ratio;
 mod golden;
 mod lane;
 mod partition;
+mod recover;
 mod stage;
 mod tally;
 mod worker;

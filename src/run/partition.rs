@@ -1,27 +1,158 @@
-//! What a lane holds of one partition: its order stage and its key states. A pure function of the records taken in.
+//! What a lane holds of one partition: its order stage, its key states, and how far it has come. A pure function of the records taken in.
 
+use crate::base::error::{Error, Result};
 use crate::base::offset::{Offset, Partition};
+use crate::data::commit::{Commit, LastRecord, Note, Tick};
 use crate::data::events::Events;
+use crate::data::input::Records;
 use crate::order::{self, Order};
 use crate::state::KeyStates;
+
+/// Where a partition starts and with what.
+pub struct Recovered {
+    /// The partition.
+    pub partition: Partition,
+    /// First record to be taken in; `states` hold all below.
+    pub from: Offset,
+    /// First offset whose outputs are emitted; below it is silent replay.
+    pub live_from: Offset,
+    /// What was noted with the offset up to which is replayed: the record that must be found below it, and recorded ticks.
+    pub note: Note,
+    /// States of a snapshot; `None`: empty.
+    pub states: Option<(Order, KeyStates)>,
+}
+
+impl Recovered {
+    /// Empty states at the beginning of what there is.
+    #[must_use]
+    pub fn empty(partition: Partition, live_from: Offset) -> Self {
+        Recovered { partition, from: Offset(0), live_from, note: Note::default(), states: None }
+    }
+}
 
 /// One partition of a lane.
 #[derive(Debug)]
 pub struct PartitionState {
     pub partition: Partition,
-    /// First offset whose outputs are emitted; below it is silent replay.
-    pub live_from: Offset,
     pub order: Order,
     pub keys: KeyStates,
+    from: Offset,
+    live_from: Offset,
+    /// Next offset to be taken in, once there was a record.
+    next: Option<Offset>,
+    last: Option<LastRecord>,
+    /// The record that must be found in the log before anything is emitted.
+    expected: Option<LastRecord>,
+    /// Ticks that are part of the state at `next`.
+    ticks: Vec<Tick>,
+    /// Recorded ticks that the replay has yet to come to.
+    ahead: Vec<Tick>,
 }
 
 impl PartitionState {
-    pub fn new(partition: Partition, live_from: Offset, order: order::Settings, empty: &Events, init: &[f32], aggregates: usize) -> Self {
-        PartitionState { partition, live_from, order: Order::new(order, empty.clone()), keys: KeyStates::new(init, aggregates) }
+    pub fn new(recovered: Recovered, order: order::Settings, empty: &Events, init: &[f32], aggregates: usize) -> Self {
+        let Recovered { partition, from, live_from, note, states } = recovered;
+        let (order, keys) = states.unwrap_or_else(|| (Order::new(order, empty.clone()), KeyStates::new(init, aggregates)));
+        // Ticks below the snapshot are in its states.
+        let ahead: Vec<Tick> = note.ticks.into_iter().filter(|tick| tick.at > from).collect();
+        let expected = note.last.filter(|_| live_from > Offset(0));
+        PartitionState { partition, order, keys, from, live_from, next: None, last: expected, expected, ticks: Vec::new(), ahead }
     }
 
     /// Whether what the record at `offset` brings about is emitted.
     pub fn is_live(&self, offset: Offset) -> bool {
         offset >= self.live_from
     }
+
+    /// First record that is to be taken in.
+    pub fn from(&self) -> Offset {
+        self.from
+    }
+
+    /// Whether records must be looked at before they are taken in: some are to be passed over, or one has to be recognised.
+    pub fn is_picky(&self) -> bool {
+        self.expected.is_some() || self.next.is_none() || !self.ahead.is_empty()
+    }
+
+    /// Compares a record with what the last commit noted.
+    ///
+    /// # Errors
+    /// The log has another record there, or none.
+    pub fn recognise(&mut self, offset: Offset, key: Option<&[u8]>, payload: Option<&[u8]>) -> Result<()> {
+        let Some(expected) = self.expected.filter(|expected| offset >= expected.offset) else { return Ok(()) };
+        let found = if offset > expected.offset { "is not there any more" } else { "is another one now" };
+        if offset > expected.offset || checksum(key, payload) != expected.checksum {
+            let text = format!("the record at offset {}, the last one below what was committed, {found}", expected.offset);
+            return Err(Error::config("run", text).at(format!("partition {}", self.partition)).help(
+                "the log was made anew, cut or compacted since; to start over give the pipeline another `source.group` and an empty output, \
+                 or reset the group's offsets",
+            ));
+        }
+        self.expected = None;
+        Ok(())
+    }
+
+    /// Notes that all records below `next` were taken in, of which `last` was the last.
+    pub fn advance(&mut self, next: Offset, last: Option<LastRecord>) {
+        self.next = Some(self.next.map_or(next, |before| before.max(next)));
+        if last.is_some() {
+            self.last = last;
+        }
+    }
+
+    /// Recorded ticks that come before the record at `offset`, oldest first.
+    pub fn ticks_before(&mut self, offset: Offset) -> Vec<Tick> {
+        if self.ahead.first().is_none_or(|tick| tick.at > offset) {
+            return Vec::new();
+        }
+        let later = self.ahead.split_off(self.ahead.partition_point(|tick| tick.at <= offset));
+        let due = std::mem::replace(&mut self.ahead, later);
+        self.ticks.extend_from_slice(&due);
+        due
+    }
+
+    /// Records a tick at this place of the log.
+    pub fn note_tick(&mut self, tick: Tick) {
+        self.ticks.push(tick);
+    }
+
+    /// Forgets ticks that a durable snapshot at `offset` holds.
+    pub fn forget_ticks(&mut self, offset: Offset) {
+        self.ticks.retain(|tick| tick.at > offset);
+    }
+
+    /// Number of ticks that would have to be replayed.
+    pub fn ticks(&self) -> usize {
+        self.ticks.len()
+    }
+
+    /// How far it has come, for a commit. `None` before the first record, and while what was committed before is replayed.
+    pub fn commit(&self, fingerprint: &str) -> Option<Commit> {
+        let next = self.next.filter(|next| *next >= self.live_from)?;
+        let ticks = self.ticks.iter().chain(&self.ahead).copied().collect();
+        Some(Commit { next, note: Note { fingerprint: fingerprint.to_owned(), last: self.last, ticks } })
+    }
+
+    /// Records still to be replayed, and whether there are any.
+    pub fn replaying(&self) -> Option<(Offset, Offset)> {
+        let next = self.next.unwrap_or(self.from);
+        (next < self.live_from).then_some((next, self.live_from))
+    }
+}
+
+/// What tells records apart.
+pub fn checksum(key: Option<&[u8]>, payload: Option<&[u8]>) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for part in [key, payload] {
+        // A missing part is not an empty one.
+        hasher.update(&[u8::from(part.is_some())]);
+        hasher.update(part.unwrap_or_default());
+    }
+    hasher.finalize()
+}
+
+/// The record at `row`, as a commit notes it.
+pub fn last_record(records: &Records, row: usize) -> Option<LastRecord> {
+    let offset = *records.offsets.get(row)?;
+    Some(LastRecord { offset, checksum: checksum(records.keys.get(row), records.payloads.get(row)) })
 }

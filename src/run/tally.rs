@@ -7,9 +7,11 @@ use hashbrown::HashMap;
 use super::stage::Sinks;
 use crate::base::error::Result;
 use crate::base::number::f64_of_count;
+use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
+use crate::data::commit::{Commit, Commits};
 use crate::data::forecasts::Forecasts;
-use crate::sink::ForecastSink;
+use crate::sink::{ForecastSink, Sink};
 
 /// What the forecasts that passed say of themselves.
 #[derive(Clone, Debug, Default)]
@@ -123,6 +125,28 @@ impl ForecastSink for Tally {
         self.own.observe(forecasts);
         self.inner.write(forecasts)
     }
+}
+
+impl Sink for Tally {
+    fn recover(&mut self, partition: Partition) -> Result<Option<Commit>> {
+        self.inner.recover(partition)
+    }
+
+    fn begin(&mut self, partition: Partition, from: Offset) -> Result<()> {
+        self.inner.begin(partition, from)
+    }
+
+    fn release(&mut self, partition: Partition) -> Result<()> {
+        self.inner.release(partition)
+    }
+
+    fn due(&self) -> bool {
+        self.inner.due()
+    }
+
+    fn keeps_offsets(&self) -> bool {
+        self.inner.keeps_offsets()
+    }
 
     fn written(&self) -> u64 {
         self.inner.written()
@@ -132,8 +156,8 @@ impl ForecastSink for Tally {
         self.inner.durable()
     }
 
-    fn flush(&mut self, force: bool) -> Result<bool> {
-        self.inner.flush(force)
+    fn end_epoch(&mut self, commits: &Commits, force: bool) -> Result<bool> {
+        self.inner.end_epoch(commits, force)
     }
 
     fn close(&mut self) -> Result<()> {

@@ -6,21 +6,23 @@ use std::time::Duration;
 
 use super::bad_ratio::BadRatio;
 use super::lane::Lane;
+use super::recover::recover;
 use super::stage::{Counts, Sinks, Stop};
 use crate::base::clock;
 use crate::base::error::Result;
+use crate::base::offset::Partition;
+use crate::data::commit::Commits;
 use crate::data::input::Input;
-use crate::data::positions::Positions;
 use crate::data::rejected::Reason;
 use crate::pipeline::plan::Plan;
-use crate::source::{Feed, Polled};
+use crate::source::{Assignment, Feed, Polled};
 
 /// Longest a poll waits: how late a stop request is noticed.
 const WAIT: Duration = Duration::from_millis(50);
 
-/// What one commit will make visible: positions, and how many rows must be durable before.
+/// What one commit will make visible: offsets, and how many rows must be durable before.
 struct Epoch {
-    positions: Positions,
+    commits: Commits,
     forecasts: u64,
     dead_letters: u64,
 }
@@ -33,8 +35,8 @@ struct Worker<'a> {
     counts: &'a Counts,
     /// Epochs that have ended and wait for their rows to become durable, oldest first.
     waiting: VecDeque<Epoch>,
-    /// Positions of the last epoch that was queued.
-    queued: Positions,
+    /// Commits of the last epoch that was queued.
+    queued: Commits,
     size: (usize, usize),
 }
 
@@ -42,7 +44,7 @@ struct Worker<'a> {
 /// committed before it returns, so that an error in one record costs nothing that was computed before it.
 pub fn run(plan: &Plan, feed: Box<dyn Feed>, lane: Lane, sinks: Sinks, stop: &Stop, counts: &Counts) -> Result<()> {
     let bad = BadRatio::new(plan.max_bad_ratio);
-    let mut worker = Worker { feed, lane, sinks, bad, counts, waiting: VecDeque::new(), queued: Positions::new(), size: (0, 0) };
+    let mut worker = Worker { feed, lane, sinks, bad, counts, waiting: VecDeque::new(), queued: Commits::new(), size: (0, 0) };
     let outcome = worker.work(plan, stop);
     let committed = worker.commit_now();
     let closed = worker.close();
@@ -62,20 +64,10 @@ impl Worker<'_> {
                     self.deliver(records)?;
                 }
                 Polled::Idle => {
-                    // Nothing to do: a good moment to make rows durable that would otherwise wait for more.
-                    self.sinks.dead_letters.flush(false)?;
+                    // Nothing to do but to see what has become durable.
                 }
-                Polled::Assigned { partition, live_from } => {
-                    tracing::info!(%partition, %live_from, "partition assigned");
-                    self.lane.assign(partition, live_from);
-                }
-                Polled::Revoked(partition) => {
-                    self.commit_now()?;
-                    self.lane.release(partition);
-                    self.queued.remove(partition);
-                    self.feed.released(partition);
-                    tracing::info!(%partition, "partition released");
-                }
+                Polled::Assigned(assignment) => self.take_over(&assignment)?,
+                Polled::Revoked(partition) => self.let_go(partition)?,
                 Polled::Ended => {
                     self.lane.finish()?;
                     self.deliver(0)?;
@@ -84,7 +76,7 @@ impl Worker<'_> {
             }
             if epoch_start.elapsed() >= plan.commit_every {
                 epoch_start = clock::tick();
-                self.end_epoch()?;
+                self.end_epoch(false)?;
                 self.commit_durable()?;
             }
         }
@@ -128,14 +120,47 @@ impl Worker<'_> {
         }
     }
 
-    /// Everything taken in so far becomes one epoch.
-    fn end_epoch(&mut self) -> Result<()> {
-        self.sinks.forecasts.flush(false)?;
-        self.sinks.dead_letters.flush(false)?;
-        if self.lane.positions != self.queued {
-            self.queued = self.lane.positions.clone();
+    /// Recovers a partition: what is committed, where to read from, and with what states.
+    fn take_over(&mut self, assignment: &Assignment) -> Result<()> {
+        let partition = assignment.partition;
+        // A sink that keeps offsets with its rows knows better than the source.
+        let committed = self.sinks.forecasts.recover(partition)?.or_else(|| assignment.committed.clone());
+        self.sinks.dead_letters.recover(partition)?;
+        let (recovered, read_from) = recover(assignment, committed.as_ref())?;
+        self.sinks.dead_letters.begin(partition, recovered.live_from)?;
+        self.sinks.forecasts.begin(partition, recovered.live_from)?;
+        let live_from = recovered.live_from;
+        tracing::info!(%partition, %read_from, %live_from, "partition assigned");
+        self.lane.take_over(recovered);
+        if let Some(committed) = committed {
+            self.queued.insert(partition, committed);
+        }
+        self.feed.start(partition, read_from, live_from)
+    }
+
+    /// Commits a partition for the last time and forgets it.
+    fn let_go(&mut self, partition: Partition) -> Result<()> {
+        self.commit_now()?;
+        self.lane.release(partition);
+        self.queued.remove(partition);
+        self.sinks.forecasts.release(partition)?;
+        self.sinks.dead_letters.release(partition)?;
+        self.feed.released(partition);
+        tracing::info!(%partition, "partition released");
+        Ok(())
+    }
+
+    /// Everything taken in so far becomes one epoch. Dead letters first: once the forecasts' epoch is visible nobody looks back.
+    fn end_epoch(&mut self, force: bool) -> Result<()> {
+        let mut commits = self.lane.commits();
+        self.feed.settle(&mut commits);
+        let force = force || self.sinks.forecasts.due();
+        self.sinks.dead_letters.end_epoch(&commits, force)?;
+        self.sinks.forecasts.end_epoch(&commits, force)?;
+        if commits != self.queued {
             let (forecasts, dead_letters) = (self.sinks.forecasts.written(), self.sinks.dead_letters.written());
-            self.waiting.push_back(Epoch { positions: self.queued.clone(), forecasts, dead_letters });
+            self.queued.clone_from(&commits);
+            self.waiting.push_back(Epoch { commits, forecasts, dead_letters });
         }
         Ok(())
     }
@@ -148,16 +173,15 @@ impl Worker<'_> {
             newest = self.waiting.pop_front();
         }
         match newest {
-            Some(epoch) => self.feed.commit(&epoch.positions),
+            Some(epoch) if self.sinks.forecasts.keeps_offsets() => self.feed.committed(&epoch.commits),
+            Some(epoch) => self.feed.commit(&epoch.commits),
             None => Ok(()),
         }
     }
 
     /// Makes everything durable and commits it.
     fn commit_now(&mut self) -> Result<()> {
-        self.end_epoch()?;
-        self.sinks.forecasts.flush(true)?;
-        self.sinks.dead_letters.flush(true)?;
+        self.end_epoch(true)?;
         self.commit_durable()
     }
 

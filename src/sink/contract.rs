@@ -15,6 +15,7 @@ use super::memory::Store;
 use super::{DeadLetterSink, ForecastSink, Settings, open_dead_letters, open_forecasts};
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
+use crate::data::commit::Commits;
 use crate::data::flags::Flags;
 use crate::data::forecasts::{Forecasts, Identity, MarkChance};
 use crate::data::layout::Layout;
@@ -115,14 +116,14 @@ fn from_parquet(folder: &Path) -> Rows {
 fn check(sink: &mut dyn ForecastSink, read: impl Fn() -> Rows) {
     let mut forecasts = sample(1000, 4);
     let mut all = expected(&forecasts);
-    assert!(sink.flush(true).unwrap(), "nothing is durable as long as nothing was written");
+    assert!(sink.end_epoch(&Commits::new(), true).unwrap(), "nothing is durable as long as nothing was written");
     assert_eq!((sink.written(), sink.durable().unwrap()), (0, 0));
     sink.write(&forecasts).unwrap();
     assert_eq!(sink.written(), 1000);
     assert!(sink.durable().unwrap() <= 1000);
-    let whole = sink.flush(false).unwrap();
+    let whole = sink.end_epoch(&Commits::new(), false).unwrap();
     assert_eq!(whole, sink.durable().unwrap() == 1000, "flush says whether everything is durable");
-    assert!(sink.flush(true).unwrap(), "a forced flush makes everything durable");
+    assert!(sink.end_epoch(&Commits::new(), true).unwrap(), "a forced flush makes everything durable");
     assert_eq!(sink.durable().unwrap(), 1000);
     assert_eq!(read(), all);
     for start in [1000, 2000] {
@@ -149,7 +150,7 @@ fn rejected(n: i64) -> Rejected {
 
 fn check_dead_letters(sink: &mut dyn DeadLetterSink, count: impl Fn() -> usize) {
     sink.write(&rejected(10)).unwrap();
-    assert!(sink.flush(true).unwrap());
+    assert!(sink.end_epoch(&Commits::new(), true).unwrap());
     assert_eq!((count(), sink.written(), sink.durable().unwrap()), (10, 10, 10));
     let mut more = rejected(20);
     more.offsets.iter_mut().for_each(|offset| offset.0 += 10);

@@ -4,9 +4,10 @@
 //! equal width are partitioned alike. One header, [`POSITION`], holds `partition:offset` of the input record; after a crash a row may
 //! come twice with the same position, and a reader that wants each once keeps the first.
 
-use super::{DeadLetterSink, ForecastSink};
+use super::{DeadLetterSink, ForecastSink, Sink};
 use crate::base::error::Result;
 use crate::base::offset::{Offset, Partition};
+use crate::data::commit::Commits;
 use crate::data::forecasts::Forecasts;
 use crate::data::rejected::Rejected;
 use crate::link::kafka::Client;
@@ -52,7 +53,9 @@ impl ForecastSink for KafkaForecasts {
         }
         self.outbox.serve()
     }
+}
 
+impl Sink for KafkaForecasts {
     fn written(&self) -> u64 {
         self.outbox.written()
     }
@@ -61,7 +64,7 @@ impl ForecastSink for KafkaForecasts {
         self.outbox.durable()
     }
 
-    fn flush(&mut self, force: bool) -> Result<bool> {
+    fn end_epoch(&mut self, _commits: &Commits, force: bool) -> Result<bool> {
         self.outbox.flush(force)
     }
 
@@ -97,7 +100,9 @@ impl DeadLetterSink for KafkaDeadLetters {
         }
         self.outbox.serve()
     }
+}
 
+impl Sink for KafkaDeadLetters {
     fn written(&self) -> u64 {
         self.outbox.written()
     }
@@ -106,7 +111,7 @@ impl DeadLetterSink for KafkaDeadLetters {
         self.outbox.durable()
     }
 
-    fn flush(&mut self, force: bool) -> Result<bool> {
+    fn end_epoch(&mut self, _commits: &Commits, force: bool) -> Result<bool> {
         self.outbox.flush(force)
     }
 

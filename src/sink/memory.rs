@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::json::{RowEncoder, dead_letter};
-use super::{DeadLetterSink, ForecastSink};
+use super::{DeadLetterSink, ForecastSink, Sink};
 use crate::base::error::{Error, Result};
 use crate::base::offset::{Offset, Partition};
+use crate::data::commit::Commits;
 use crate::data::forecasts::{Forecasts, Identity};
 use crate::data::layout::Layout;
 use crate::data::rejected::Rejected;
@@ -146,7 +147,9 @@ impl ForecastSink for MemoryForecasts {
         }
         Ok(())
     }
+}
 
+impl Sink for MemoryForecasts {
     fn written(&self) -> u64 {
         self.end.written
     }
@@ -155,7 +158,7 @@ impl ForecastSink for MemoryForecasts {
         Ok(self.end.durable)
     }
 
-    fn flush(&mut self, _force: bool) -> Result<bool> {
+    fn end_epoch(&mut self, _commits: &Commits, _force: bool) -> Result<bool> {
         self.end.flush(|collected| &mut collected.forecasts)
     }
 
@@ -182,7 +185,9 @@ impl DeadLetterSink for MemoryDeadLetters {
         }
         Ok(())
     }
+}
 
+impl Sink for MemoryDeadLetters {
     fn written(&self) -> u64 {
         self.end.written
     }
@@ -191,7 +196,7 @@ impl DeadLetterSink for MemoryDeadLetters {
         Ok(self.end.durable)
     }
 
-    fn flush(&mut self, _force: bool) -> Result<bool> {
+    fn end_epoch(&mut self, _commits: &Commits, _force: bool) -> Result<bool> {
         self.end.flush(|collected| &mut collected.dead_letters)
     }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::error::Result;
+use crate::base::offset::{Offset, Partition};
+use crate::data::commit::{Commit, Commits};
 use crate::data::forecasts::{Forecasts, Identity};
 use crate::data::layout::Layout;
 use crate::data::rejected::Rejected;
@@ -47,36 +49,58 @@ pub enum Settings {
     },
 }
 
-/// Takes forecasts. Timetable, on the lane's thread: `write` any number of times; when an epoch ends note `written` beside its positions,
-/// and commit them once `durable` has come that far; `flush` with force when that must be now (revocation, end); `close` once. `write`,
-/// `flush(true)` and `close` may block on the edge (back-pressure), `durable` and `flush(false)` never do; an error stops the lane and
-/// nothing above `durable` counts as written.
-pub trait ForecastSink: Send {
-    /// Takes rows; they need not be durable yet.
-    fn write(&mut self, forecasts: &Forecasts) -> Result<()>;
+/// What every sink does, whatever it takes. Timetable, on the lane's thread, per partition: `recover`, `begin`, then rows and epochs, then
+/// `release`. For the sink as a whole: `write` (of the trait for its rows) any number of times; `end_epoch` when everything written so far belongs to
+/// records below the given commits; note `written` then, and hold the offsets for committed once `durable` has come that far; `close`
+/// once. `write`, `end_epoch` with force (or when `due`) and `close` may block on the edge (back-pressure), the others never do; an error
+/// stops the lane and nothing above `durable` counts as written.
+pub trait Sink: Send {
+    /// How far this sink itself has made a partition's outputs visible. Sinks that do not keep offsets with their rows say `None`, and
+    /// the source's committed offset holds.
+    fn recover(&mut self, partition: Partition) -> Result<Option<Commit>> {
+        let _ = partition;
+        Ok(None)
+    }
+    /// The lane owns the partition now; rows follow that records from `from` on bring about.
+    fn begin(&mut self, partition: Partition, from: Offset) -> Result<()> {
+        let _ = (partition, from);
+        Ok(())
+    }
+    /// The lane has let go of the partition, after a forced epoch. What is left of it, if it was lost before, is thrown away.
+    fn release(&mut self, partition: Partition) -> Result<()> {
+        let _ = partition;
+        Ok(())
+    }
     /// Rows handed in so far.
     fn written(&self) -> u64;
     /// Of the rows handed in, in their order, how many from the first on are known to be durable. Never goes back, never above `written`.
     fn durable(&mut self) -> Result<u64>;
-    /// Makes what was written durable (acknowledged, synced) if the sink does so now. Returns whether **everything** written so far is
-    /// durable. A sink that rolls files says `false` until its file is closed; `force` closes it now.
-    fn flush(&mut self, force: bool) -> Result<bool>;
-    /// Flushes with force and lets go.
+    /// Whether the next `end_epoch` makes everything durable by itself: what must be durable before has to be so then.
+    fn due(&self) -> bool {
+        false
+    }
+    /// Whether an epoch's commit includes the source's offsets, so that nobody else is to commit them.
+    fn keeps_offsets(&self) -> bool {
+        false
+    }
+    /// Everything written so far, and all records below `commits`, are one epoch. Returns whether everything is durable now; a sink that rolls
+    /// files says `false` until its files are closed, one that waits for acknowledgements until they have come; `force` waits.
+    fn end_epoch(&mut self, commits: &Commits, force: bool) -> Result<bool>;
+    /// Ends what is open and lets go. Rows after the last epoch are made durable where that does no harm, and thrown away where
+    /// they would come twice.
     fn close(&mut self) -> Result<()>;
 }
 
-/// Takes dead letters; timetable as for `ForecastSink`.
-pub trait DeadLetterSink: Send {
+/// Takes forecasts.
+pub trait ForecastSink: Sink {
+    /// Takes rows; they need not be durable yet.
+    fn write(&mut self, forecasts: &Forecasts) -> Result<()>;
+}
+
+/// Takes dead letters.
+pub trait DeadLetterSink: Sink {
     /// Takes rejected records.
     fn write(&mut self, rejected: &Rejected) -> Result<()>;
-    /// As `ForecastSink::written`.
-    fn written(&self) -> u64;
-    /// As `ForecastSink::durable`.
-    fn durable(&mut self) -> Result<u64>;
-    /// As `ForecastSink::flush`.
-    fn flush(&mut self, force: bool) -> Result<bool>;
-    /// Flushes with force and lets go.
-    fn close(&mut self) -> Result<()>;
 }
 
 /// Opens the sink for forecasts of lane `lane`. Several lanes may write to one folder, file or topic, each its own partitions.

@@ -9,8 +9,9 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::json::{RowEncoder, dead_letter};
-use super::{DeadLetterSink, ForecastSink};
+use super::{DeadLetterSink, ForecastSink, Sink};
 use crate::base::error::{Error, Kind, Result};
+use crate::data::commit::Commits;
 use crate::data::forecasts::{Forecasts, Identity};
 use crate::data::layout::Layout;
 use crate::data::rejected::Rejected;
@@ -156,7 +157,9 @@ impl ForecastSink for NdjsonForecasts {
     fn write(&mut self, forecasts: &Forecasts) -> Result<()> {
         self.lines.add(forecasts.len(), |row, out| self.encoder.row(forecasts, row, out))
     }
+}
 
+impl Sink for NdjsonForecasts {
     fn written(&self) -> u64 {
         self.lines.written
     }
@@ -165,7 +168,7 @@ impl ForecastSink for NdjsonForecasts {
         Ok(self.lines.durable)
     }
 
-    fn flush(&mut self, _force: bool) -> Result<bool> {
+    fn end_epoch(&mut self, _commits: &Commits, _force: bool) -> Result<bool> {
         self.lines.flush()
     }
 
@@ -194,7 +197,9 @@ impl DeadLetterSink for NdjsonDeadLetters {
     fn write(&mut self, rejected: &Rejected) -> Result<()> {
         self.lines.add(rejected.len(), |row, out| dead_letter(rejected, row, &self.origin, out))
     }
+}
 
+impl Sink for NdjsonDeadLetters {
     fn written(&self) -> u64 {
         self.lines.written
     }
@@ -203,7 +208,7 @@ impl DeadLetterSink for NdjsonDeadLetters {
         Ok(self.lines.durable)
     }
 
-    fn flush(&mut self, _force: bool) -> Result<bool> {
+    fn end_epoch(&mut self, _commits: &Commits, _force: bool) -> Result<bool> {
         self.lines.flush()
     }
 
@@ -238,7 +243,7 @@ mod tests {
                     let mut sink = NdjsonDeadLetters::open(path, "t").unwrap();
                     for _ in 0..30 {
                         sink.write(&letters(lane, 200)).unwrap();
-                        sink.flush(false).unwrap();
+                        sink.end_epoch(&Commits::new(), false).unwrap();
                     }
                     sink.close().unwrap();
                 });
@@ -268,7 +273,7 @@ mod tests {
     fn a_full_disk_is_an_error_with_the_path() {
         let mut sink = NdjsonDeadLetters::open(Path::new("/dev/full"), "t").unwrap();
         sink.write(&letters(1, 1)).unwrap();
-        let error = sink.flush(true).unwrap_err();
+        let error = sink.end_epoch(&Commits::new(), true).unwrap_err();
         assert_eq!(error.kind, Kind::Unavailable);
         assert!(error.to_string().contains("/dev/full"), "{error}");
         assert_eq!(sink.durable().unwrap(), 0);

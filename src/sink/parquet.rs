@@ -21,9 +21,10 @@ use arrow::datatypes::SchemaRef;
 
 use self::columns::Columns;
 use self::rolling::Rolling;
-use super::{DeadLetterSink, ForecastSink};
+use super::{DeadLetterSink, ForecastSink, Sink};
 use crate::base::error::Result;
 use crate::base::offset::{Offset, Partition};
+use crate::data::commit::Commits;
 use crate::data::forecasts::{Forecasts, Identity};
 use crate::data::layout::Layout;
 use crate::data::rejected::Rejected;
@@ -100,7 +101,9 @@ impl ForecastSink for ParquetForecasts {
         }
         self.rolling.bound_memory()
     }
+}
 
+impl Sink for ParquetForecasts {
     fn written(&self) -> u64 {
         self.rolling.written()
     }
@@ -109,7 +112,7 @@ impl ForecastSink for ParquetForecasts {
         Ok(self.rolling.durable())
     }
 
-    fn flush(&mut self, force: bool) -> Result<bool> {
+    fn end_epoch(&mut self, _commits: &Commits, force: bool) -> Result<bool> {
         self.rolling.flush(force)
     }
 
@@ -147,7 +150,9 @@ impl DeadLetterSink for ParquetDeadLetters {
         }
         self.rolling.bound_memory()
     }
+}
 
+impl Sink for ParquetDeadLetters {
     fn written(&self) -> u64 {
         self.rolling.written()
     }
@@ -156,7 +161,7 @@ impl DeadLetterSink for ParquetDeadLetters {
         Ok(self.rolling.durable())
     }
 
-    fn flush(&mut self, force: bool) -> Result<bool> {
+    fn end_epoch(&mut self, _commits: &Commits, force: bool) -> Result<bool> {
         self.rolling.flush(force)
     }
 

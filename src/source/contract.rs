@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::{Feed, Polled};
 use crate::base::number::i64_of_count;
 use crate::base::offset::{Offset, Partition};
+use crate::data::commit::{Commit, Commits};
 use crate::data::input::Input;
-use crate::data::positions::Positions;
 
 /// What came out of a feed: position and bytes (or, for rows of a table, their text).
 pub type Seen = Vec<(Partition, Offset, Option<Vec<u8>>)>;
@@ -33,13 +33,16 @@ fn contents(input: &Input) -> Vec<Option<Vec<u8>>> {
 /// Reads a feed to its end with polls of at most `max` and checks everything a lane relies on.
 pub fn read(feed: &mut dyn Feed, max: usize) -> Seen {
     let (mut input, mut next, mut seen) = (Input::default(), BTreeMap::<Partition, Offset>::new(), Vec::new());
-    let mut committed = Positions::new();
+    let mut committed = Commits::new();
     loop {
         input.clear();
         match feed.poll(max, Duration::from_millis(50), &mut input).unwrap() {
-            Polled::Assigned { partition, .. } => {
+            Polled::Assigned(assignment) => {
+                let partition = assignment.partition;
                 assert!(input.is_empty(), "an assignment brings no records");
                 assert!(next.insert(partition, Offset(i64::MIN)).is_none(), "a partition is assigned once");
+                let start = assignment.start(None, None).unwrap();
+                feed.start(partition, start.read_from, start.live_from).unwrap();
             }
             Polled::Records => {
                 assert!(!input.is_empty() && input.len() <= max, "{} records, at most {max} were asked for", input.len());
@@ -48,7 +51,7 @@ pub fn read(feed: &mut dyn Feed, max: usize) -> Seen {
                     let expected = next.get_mut(&partition).expect("records come after the assignment of their partition");
                     assert!(offset >= *expected, "offsets ascend");
                     *expected = offset.next();
-                    committed.advance(partition, offset.next());
+                    committed.insert(partition, Commit::at(offset.next()));
                 }
                 seen.extend(
                     positions(&input).into_iter().zip(contents(&input)).map(|((partition, offset), bytes)| (partition, offset, bytes)),

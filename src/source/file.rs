@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use self::lines::Lines;
 use self::rows::Rows;
-use super::{Feed, FileSettings, Opening, Polled};
+use super::{Assignment, Feed, FileSettings, Opening, Polled};
 use crate::base::error::{Error, Result};
 use crate::base::limits::MAX_BATCH_BYTES;
 use crate::base::offset::{Offset, Partition};
+use crate::data::commit::Commits;
 use crate::data::input::{Input, Table};
-use crate::data::positions::Positions;
 
 /// What a file's name says it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub struct FileFeed {
     /// Rows not yet handed out, if all files are Parquet.
     backlog: Option<u64>,
     line: Vec<u8>,
+    /// The first file's name, for errors.
+    place: String,
 }
 
 impl FileFeed {
@@ -85,7 +87,8 @@ impl FileFeed {
             files.push_back((path.clone(), kind));
         }
         let fields = opening.fields.clone();
-        Ok(FileFeed { files, fields, reading: None, announced: false, next: Offset(0), backlog, line: Vec::new() })
+        let place = settings.paths.first().map(|path| path.display().to_string()).unwrap_or_default();
+        Ok(FileFeed { files, fields, reading: None, announced: false, next: Offset(0), backlog, line: Vec::new(), place })
     }
 
     /// Hands on one slice of rows; false at the end of the file.
@@ -120,7 +123,7 @@ impl Feed for FileFeed {
     fn poll(&mut self, max: usize, _wait: Duration, input: &mut Input) -> Result<Polled> {
         if !self.announced {
             self.announced = true;
-            return Ok(Polled::Assigned { partition: Partition(0), live_from: Offset(0) });
+            return Ok(Polled::Assigned(Box::new(Assignment::whole(Partition(0), &self.place))));
         }
         if max == 0 {
             return Ok(Polled::Idle);
@@ -147,8 +150,13 @@ impl Feed for FileFeed {
         Ok(Polled::Records)
     }
 
-    /// Does nothing: files keep no positions, a run reads them from the beginning.
-    fn commit(&mut self, _positions: &Positions) -> Result<()> {
+    /// Reads on from the beginning: a file's rows are cheap to pass over, and the lane leaves out what it has.
+    fn start(&mut self, _partition: Partition, _read_from: Offset, _live_from: Offset) -> Result<()> {
+        Ok(())
+    }
+
+    /// Does nothing: files keep no positions. Where the sink keeps them, a run goes on there.
+    fn commit(&mut self, _commits: &Commits) -> Result<()> {
         Ok(())
     }
 

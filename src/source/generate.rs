@@ -11,13 +11,13 @@ mod write;
 
 use std::time::Duration;
 
-use super::{Feed, GenerateSettings, Polled, Stream};
+use super::{Assignment, Feed, GenerateSettings, Polled, Stream};
 use crate::base::error::{Error, Result};
 use crate::base::limits::MAX_BATCH_BYTES;
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
+use crate::data::commit::Commits;
 use crate::data::input::Input;
-use crate::data::positions::Positions;
 
 /// Every stream starts at 2025-01-06T00:00:00Z, a Monday.
 pub const START: EventTime = EventTime(1_736_121_600_000_000);
@@ -172,7 +172,7 @@ impl Feed for GenerateFeed {
     fn poll(&mut self, max: usize, _wait: Duration, input: &mut Input) -> Result<Polled> {
         if !self.announced {
             self.announced = true;
-            return Ok(Polled::Assigned { partition: Partition(0), live_from: Offset(0) });
+            return Ok(Polled::Assigned(Box::new(Assignment::whole(Partition(0), "generated stream"))));
         }
         while input.records.len() < max && input.records.payloads.byte_len() < MAX_BATCH_BYTES {
             if self.generator.next_into(&mut self.payload, &mut self.key).is_none() {
@@ -184,8 +184,13 @@ impl Feed for GenerateFeed {
         Ok(if input.records.is_empty() && max > 0 { Polled::Ended } else { Polled::Records })
     }
 
+    /// Generates from the beginning: the lane leaves out what it has.
+    fn start(&mut self, _partition: Partition, _read_from: Offset, _live_from: Offset) -> Result<()> {
+        Ok(())
+    }
+
     /// Does nothing: a generated stream is made anew from its seed by every run.
-    fn commit(&mut self, _positions: &Positions) -> Result<()> {
+    fn commit(&mut self, _commits: &Commits) -> Result<()> {
         Ok(())
     }
 

@@ -26,7 +26,7 @@ mod check;
 mod committer;
 mod control;
 mod lane;
-mod start;
+mod member;
 mod watch;
 
 pub use check::check_connect;
@@ -177,6 +177,8 @@ struct Shared {
     acked_changed: Condvar,
     /// Next offset of each partition, as of a second or two ago.
     latest: Mutex<BTreeMap<i32, i64>>,
+    /// Partitions that this member holds; the flag turns to `false` when one is no longer ours to commit.
+    ours: Mutex<BTreeMap<i32, Arc<AtomicBool>>>,
 }
 
 impl Shared {
@@ -193,6 +195,7 @@ impl Shared {
             acked: Mutex::new(BTreeMap::new()),
             acked_changed: Condvar::new(),
             latest: Mutex::new(BTreeMap::new()),
+            ours: Mutex::new(BTreeMap::new()),
         }
     }
 
@@ -202,6 +205,10 @@ impl Shared {
 
     fn latest(&self) -> MutexGuard<'_, BTreeMap<i32, i64>> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ours(&self) -> MutexGuard<'_, BTreeMap<i32, Arc<AtomicBool>>> {
+        self.ours.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note_acked(&self, partition: i32, offset: i64) {

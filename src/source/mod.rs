@@ -8,8 +8,10 @@ pub mod generate;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod scripted;
+mod start;
 
 pub use connect::check_connect;
+pub use start::{Assignment, Start};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,9 +19,9 @@ use std::time::Duration;
 
 use crate::base::error::Result;
 use crate::base::offset::{Offset, Partition};
+use crate::data::commit::Commits;
 use crate::data::input::Input;
-use crate::data::positions::Positions;
-use crate::link::kafka::Client;
+use crate::link::kafka::{Client, Membership};
 
 /// Where records come from, as the plan has checked it.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +47,7 @@ pub struct KafkaSettings {
     pub on_missing: OnMissing,
 }
 
-/// What to do about key states at start while there are no snapshots: all of them come from the log.
+/// What to do about key states at start where no snapshot, or none that the log still reaches, is there to start from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnMissing {
     /// Replay silently from the first record that the topic still has up to the committed offset.
@@ -53,7 +55,7 @@ pub enum OnMissing {
     Rebuild,
     /// Start at the committed offset with empty states; every key starts cold.
     StartEmpty,
-    /// As `Rebuild`, but stop with an error if retention has already deleted the beginning of a partition.
+    /// As `Rebuild`, but stop with an error if retention has already deleted records that the states rest on.
     Fail,
 }
 
@@ -89,20 +91,14 @@ pub struct GenerateSettings {
 }
 
 /// What a poll brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Polled {
     /// `input` has been filled.
     Records,
     /// Nothing within the time given.
     Idle,
-    /// This lane now owns a partition. Records from the next polls on belong to it. What comes below
-    /// `live_from` is silent replay: states advance, nothing is emitted.
-    Assigned {
-        /// The partition.
-        partition: Partition,
-        /// First offset whose forecasts are to be emitted.
-        live_from: Offset,
-    },
+    /// This lane is to own a partition: recover its states, then call `start`. Its records follow from then on.
+    Assigned(Box<Assignment>),
     /// The partition is to be given up: commit what is done, then call `released`. No more records of it follow.
     Revoked(Partition),
     /// There will be no more records: the files are read, or the end offsets seen at start are reached.
@@ -110,14 +106,29 @@ pub enum Polled {
 }
 
 /// One lane's end of a source. Timetable, all on the lane's thread: `poll` until it says `Ended` or the lane is
-/// stopped; `commit` after the sink has made everything below the positions durable; `released` after the commit
-/// that follows a `Revoked`; `close` once at the end. Only `poll` may block, at most for `wait`; `commit` may block
+/// stopped; `start` after each `Assigned`; `commit` (or `committed`) after the sink has made everything below durable; `released` after the
+/// commit that follows a `Revoked`; `close` once at the end. Only `poll` may block, at most for `wait`; `commit` may block
 /// as long as the broker needs. An error stops the lane.
 pub trait Feed: Send {
     /// Waits up to `wait` for records and appends at most `max` of them to `input` (which the caller has cleared).
     fn poll(&mut self, max: usize, wait: Duration, input: &mut Input) -> Result<Polled>;
-    /// Notes that all records below the positions are done. Durable where the source can store it.
-    fn commit(&mut self, positions: &Positions) -> Result<()>;
+    /// Records of an assigned partition are wanted from `read_from` on; outputs are emitted from `live_from` on.
+    fn start(&mut self, partition: Partition, read_from: Offset, live_from: Offset) -> Result<()>;
+    /// Raises offsets over what follows in the log without being a record (marks of transactions): it is done as well.
+    fn settle(&self, commits: &mut Commits) {
+        let _ = commits;
+    }
+    /// Notes that all records below are done. Durable where the source can store it.
+    fn commit(&mut self, commits: &Commits) -> Result<()>;
+    /// Takes note that the sink has committed these offsets together with its rows.
+    fn committed(&mut self, commits: &Commits) -> Result<()> {
+        self.commit(commits)
+    }
+    /// The membership in the consumer group, by which a sink commits offsets together with its rows; `None` where there is no group. From the
+    /// call on the feed commits nothing itself.
+    fn membership(&mut self) -> Option<Membership> {
+        None
+    }
     /// The lane has let go of a revoked partition.
     fn released(&mut self, partition: Partition);
     /// Records that are known to be waiting, for progress; `None` where the source cannot know.
@@ -165,7 +176,11 @@ impl Feed for NoRecords {
         Ok(Polled::Ended)
     }
 
-    fn commit(&mut self, _positions: &Positions) -> Result<()> {
+    fn start(&mut self, _partition: Partition, _read_from: Offset, _live_from: Offset) -> Result<()> {
+        Ok(())
+    }
+
+    fn commit(&mut self, _commits: &Commits) -> Result<()> {
         Ok(())
     }
 

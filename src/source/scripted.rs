@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Feed, Polled};
+use super::{Assignment, Feed, Polled};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
+use crate::data::commit::{Commit, Commits};
 use crate::data::input::Input;
-use crate::data::positions::Positions;
 
 /// A record of the script.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Record {
 /// One step of the script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The lane gets a partition.
+    /// The lane gets a partition, of which the records below the offset are committed (none if it is 0).
     Assign(Partition, Offset),
     /// Records; they take several polls if a poll's `max` is smaller.
     Records(Vec<Record>),
@@ -48,7 +48,7 @@ pub enum Step {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Log {
     /// Every commit in order.
-    pub commits: Vec<Positions>,
+    pub commits: Vec<Commits>,
     /// Partitions that were let go, in order.
     pub released: Vec<Partition>,
     /// Whether the feed was closed.
@@ -69,7 +69,7 @@ impl Handle {
     /// The highest position committed for a partition.
     #[must_use]
     pub fn committed(&self, partition: Partition) -> Option<Offset> {
-        self.lock().commits.iter().filter_map(|positions| positions.get(partition)).max()
+        self.lock().commits.iter().filter_map(|commits| commits.next(partition)).max()
     }
 
     fn lock(&self) -> MutexGuard<'_, Log> {
@@ -85,6 +85,7 @@ struct Owned {
     /// All records below it have been handed out.
     handed: Offset,
     committed: Option<Offset>,
+    started: bool,
     revoked: bool,
 }
 
@@ -114,7 +115,7 @@ impl Scripted {
 
     fn hand_out(&mut self, record: Record, input: &mut Input) -> Result<()> {
         let Record { partition, offset, recorded, key, payload } = record;
-        let owned = self.owned.get_mut(&partition).filter(|owned| !owned.revoked);
+        let owned = self.owned.get_mut(&partition).filter(|owned| owned.started && !owned.revoked);
         let owned = owned.ok_or_else(|| broken(format!("record {offset} of partition {partition}, which is not assigned")))?;
         if offset < owned.next {
             return Err(broken(format!("record {offset} of partition {partition} after {} was expected", owned.next)));
@@ -140,11 +141,12 @@ impl Feed for Scripted {
             Some(Step::Idle) => Ok(Polled::Idle),
             Some(Step::Fail(text)) => Err(Error::new(Kind::Unavailable, "source", text).at("scripted source")),
             Some(Step::Assign(partition, live_from)) => {
-                let fresh = Owned { next: Offset(0), handed: Offset(0), committed: None, revoked: false };
+                let fresh = Owned { next: Offset(0), handed: Offset(0), committed: None, started: false, revoked: false };
                 if self.owned.insert(partition, fresh).is_some() {
                     return Err(broken(format!("partition {partition} is assigned while the lane still has it")));
                 }
-                Ok(Polled::Assigned { partition, live_from })
+                let committed = (live_from > Offset(0)).then(|| Commit::at(live_from));
+                Ok(Polled::Assigned(Box::new(Assignment { committed, ..Assignment::whole(partition, "scripted source") })))
             }
             Some(Step::Revoke(partition)) => match self.owned.get_mut(&partition) {
                 Some(owned) if !owned.revoked => {
@@ -166,9 +168,20 @@ impl Feed for Scripted {
         }
     }
 
-    fn commit(&mut self, positions: &Positions) -> Result<()> {
+    fn start(&mut self, partition: Partition, _read_from: Offset, _live_from: Offset) -> Result<()> {
+        match self.owned.get_mut(&partition) {
+            Some(owned) if !owned.started => {
+                owned.started = true;
+                Ok(())
+            }
+            _ => Err(broken(format!("partition {partition} is started, but it does not wait for that"))),
+        }
+    }
+
+    fn commit(&mut self, commits: &Commits) -> Result<()> {
         self.open()?;
-        for (partition, next) in positions.iter() {
+        for (partition, Commit { next, .. }) in commits.iter() {
+            let next = *next;
             let owned =
                 self.owned.get_mut(&partition).ok_or_else(|| broken(format!("commit of partition {partition}, which is not assigned")))?;
             if next > owned.handed {
@@ -179,7 +192,7 @@ impl Feed for Scripted {
             }
             owned.committed = Some(next);
         }
-        self.handle.lock().commits.push(positions.clone());
+        self.handle.lock().commits.push(commits.clone());
         Ok(())
     }
 
@@ -213,10 +226,8 @@ mod tests {
         feed.poll(10, Duration::ZERO, &mut Input::default())
     }
 
-    fn upto(partition: i32, next: i64) -> Positions {
-        let mut positions = Positions::new();
-        positions.advance(Partition(partition), Offset(next));
-        positions
+    fn upto(partition: i32, next: i64) -> Commits {
+        [(Partition(partition), Commit::at(Offset(next)))].into_iter().collect()
     }
 
     #[test]
@@ -224,9 +235,9 @@ mod tests {
         let steps =
             vec![Step::Assign(Partition(1), Offset(0)), Step::Records(vec![record(1, 4), record(1, 6)]), Step::Revoke(Partition(1))];
         let (mut feed, handle) = Scripted::new(steps);
-        for _ in 0..2 {
-            poll(&mut feed).unwrap();
-        }
+        poll(&mut feed).unwrap();
+        feed.start(Partition(1), Offset(0), Offset(0)).unwrap();
+        poll(&mut feed).unwrap();
         assert!(feed.commit(&upto(1, 8)).is_err());
         assert!(feed.commit(&upto(2, 1)).is_err());
         feed.commit(&upto(1, 5)).unwrap();
@@ -252,7 +263,11 @@ mod tests {
             vec![Step::Fail("broker is away".to_owned())],
         ] {
             let (mut feed, _) = Scripted::new(steps.clone());
-            assert!((0..3).any(|_| poll(&mut feed).is_err()), "{steps:?}");
+            let step = |feed: &mut Scripted| match poll(feed)? {
+                Polled::Assigned(assignment) => feed.start(assignment.partition, Offset(0), Offset(0)),
+                _ => Ok(()),
+            };
+            assert!((0..3).any(|_| step(&mut feed).is_err()), "{steps:?}");
         }
     }
 }

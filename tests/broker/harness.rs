@@ -247,7 +247,7 @@ impl Broker {
         let client = self.client();
         let probe = Probe::new("test", &client, Some(group)).unwrap();
         let (_, partitions) = probe.topic(topic).unwrap();
-        probe.committed(topic, partitions).unwrap().into_iter().collect()
+        probe.committed(topic, partitions).unwrap().into_iter().map(|(partition, next, _)| (partition, next)).collect()
     }
 
     /// Commits an offset for a group that has no members.

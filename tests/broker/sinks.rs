@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use meantime::base::error::Kind;
 use meantime::base::offset::{Offset, Partition};
 use meantime::base::time::EventTime;
+use meantime::data::commit::{Commit, Commits};
 use meantime::data::forecasts::Forecasts;
 use meantime::data::input::Input;
-use meantime::data::positions::Positions;
 use meantime::data::rejected::{Reason, Rejected};
 use meantime::sink::kafka::{KafkaDeadLetters, KafkaForecasts, POSITION, check_connect, fill_topic};
-use meantime::sink::{DeadLetterSink, ForecastSink};
+use meantime::sink::{DeadLetterSink, ForecastSink, Sink};
 use meantime::source::kafka::open;
 use meantime::source::{KafkaSettings, OnMissing, Opening, Polled};
 
@@ -70,7 +70,7 @@ fn every_acknowledged_row_is_there_with_key_value_and_position_where_java_would_
         last = durable;
     }
     assert_eq!(sink.written(), 10_000);
-    assert!(sink.flush(true).unwrap());
+    assert!(sink.end_epoch(&Commits::new(), true).unwrap());
     assert_eq!(sink.durable().unwrap(), 10_000);
     sink.close().unwrap();
 
@@ -109,7 +109,7 @@ fn durable_catches_up_without_a_flush() {
         assert!(started.elapsed() < Duration::from_secs(20), "{}", sink.durable().unwrap());
         std::thread::sleep(Duration::from_millis(2));
     }
-    assert!(sink.flush(false).unwrap());
+    assert!(sink.end_epoch(&Commits::new(), false).unwrap());
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_row_that_the_broker_refuses_is_an_error_with_what_to_do() {
     };
     let mut sink = KafkaForecasts::open(&broker.client(), &topic, Box::new(encode)).unwrap();
     sink.write(&forecasts(0, 0..1)).unwrap();
-    let error = sink.flush(true).unwrap_err();
+    let error = sink.end_epoch(&Commits::new(), true).unwrap_err();
     assert_eq!(error.kind, Kind::Config, "{error}");
     assert!(error.to_string().contains("max.message.bytes") && error.to_string().contains(&topic), "{error}");
     assert!(sink.durable().is_err(), "the failure stays");
@@ -188,7 +188,7 @@ fn copy(broker: &Broker, from: &str, to: &str, mut midway: impl FnMut(u64)) {
     let mut feed = open(&settings, &opening).unwrap().pop().unwrap();
     let mut sink = KafkaForecasts::open(&broker.client(), to, Box::new(value)).unwrap();
     let (mut input, mut rows) = (Input::default(), Forecasts::default());
-    let (mut taken, mut epochs) = (Positions::new(), std::collections::VecDeque::new());
+    let (mut taken, mut epochs) = (Commits::new(), std::collections::VecDeque::new());
     let started = Instant::now();
     loop {
         assert!(started.elapsed() < Duration::from_secs(120), "the copy did not end");
@@ -201,20 +201,24 @@ fn copy(broker: &Broker, from: &str, to: &str, mut midway: impl FnMut(u64)) {
                     rows.event_times.push(EventTime(0));
                     rows.partitions.push(input.records.partitions[row]);
                     rows.offsets.push(input.records.offsets[row]);
-                    taken.advance(input.records.partitions[row], input.records.offsets[row].next());
+                    taken.insert(input.records.partitions[row], Commit::at(input.records.offsets[row].next()));
                 }
                 sink.write(&rows).unwrap();
                 epochs.push_back((sink.written(), taken.clone()));
                 midway(sink.written());
             }
             Polled::Revoked(partition) => {
-                sink.flush(true).unwrap();
+                sink.end_epoch(&Commits::new(), true).unwrap();
                 feed.commit(&taken).unwrap();
                 taken.remove(partition);
                 feed.released(partition);
             }
             Polled::Ended => break,
-            Polled::Idle | Polled::Assigned { .. } => {}
+            Polled::Assigned(assignment) => {
+                let start = assignment.start(assignment.committed.as_ref().map(|c| c.next), None).unwrap();
+                feed.start(assignment.partition, start.read_from, start.live_from).unwrap();
+            }
+            Polled::Idle => {}
         }
         let durable = sink.durable().unwrap();
         while epochs.front().is_some_and(|(written, _)| *written <= durable) {

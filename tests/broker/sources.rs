@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use meantime::base::error::{Error, Kind};
 use meantime::base::offset::{Offset, Partition};
+use meantime::data::commit::{Commit, Commits};
 use meantime::data::input::Input;
-use meantime::data::positions::Positions;
 use meantime::link::kafka::Client;
 use meantime::source::kafka::{check_connect, open};
-use meantime::source::{Feed, KafkaSettings, OnMissing, Opening, Polled};
+use meantime::source::{Assignment, Feed, KafkaSettings, OnMissing, Opening, Polled};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
@@ -35,11 +35,29 @@ enum Seen {
     Revoked(i32),
 }
 
+/// Starts a partition as a stage without snapshots does; returns from where it is live.
+fn start(feed: &mut dyn Feed, assignment: &Assignment) -> Result<i64, Error> {
+    let start = assignment.start(assignment.committed.as_ref().map(|committed| committed.next), None)?;
+    feed.start(assignment.partition, start.read_from, start.live_from)?;
+    Ok(start.live_from.0)
+}
+
+/// Polls until there are `wanted` records.
+fn fill(feed: &mut dyn Feed, wanted: usize, input: &mut Input) {
+    let started = Instant::now();
+    while input.len() < wanted {
+        assert!(started.elapsed() < Duration::from_secs(30));
+        if let Polled::Assigned(assignment) = feed.poll(wanted - input.len(), Duration::from_millis(100), input).unwrap() {
+            start(feed, &assignment).unwrap();
+        }
+    }
+}
+
 /// Runs a lane as the pipeline would: it commits what it has taken every few polls, at a revocation and at the end.
 fn drive(mut feed: Box<dyn Feed>, stop: &AtomicBool) -> Result<Vec<Seen>, Error> {
     let mut seen = Vec::new();
     let mut input = Input::default();
-    let mut positions = Positions::new();
+    let mut positions = Commits::new();
     let started = Instant::now();
     loop {
         assert!(
@@ -55,7 +73,7 @@ fn drive(mut feed: Box<dyn Feed>, stop: &AtomicBool) -> Result<Vec<Seen>, Error>
             Polled::Records => {
                 let records = &input.records;
                 for row in 0..records.len() {
-                    positions.advance(records.partitions[row], records.offsets[row].next());
+                    positions.insert(records.partitions[row], Commit::at(records.offsets[row].next()));
                     seen.push(Seen::Record {
                         partition: records.partitions[row].0,
                         offset: records.offsets[row].0,
@@ -65,7 +83,10 @@ fn drive(mut feed: Box<dyn Feed>, stop: &AtomicBool) -> Result<Vec<Seen>, Error>
                 feed.commit(&positions)?;
             }
             Polled::Idle => feed.commit(&positions)?,
-            Polled::Assigned { partition, live_from } => seen.push(Seen::Assigned { partition: partition.0, live_from: live_from.0 }),
+            Polled::Assigned(assignment) => {
+                let live_from = start(&mut *feed, &assignment)?;
+                seen.push(Seen::Assigned { partition: assignment.partition.0, live_from });
+            }
             Polled::Revoked(partition) => {
                 feed.commit(&positions)?;
                 positions.remove(partition);
@@ -161,16 +182,12 @@ fn a_stage_goes_on_where_it_has_committed() {
     let settings = settings(broker, &topic, &topic, OnMissing::StartEmpty);
     let mut feed = open(&settings, &opening(1, false)).unwrap().pop().unwrap();
     let mut input = Input::default();
-    let started = Instant::now();
-    while input.len() < 1_200 {
-        assert!(started.elapsed() < Duration::from_secs(30));
-        feed.poll(1_200 - input.len(), Duration::from_millis(100), &mut input).unwrap();
-    }
+    fill(&mut *feed, 1_200, &mut input);
     assert_eq!(input.len(), 1_200, "a poll gives no more than was asked for");
     assert!(input.records.recorded.iter().all(|time| time.is_some_and(|time| time.0 > 1_500_000_000_000_000)));
     // 1,200 records were handed out, 700 are done.
-    let mut positions = Positions::new();
-    positions.advance(Partition(0), Offset(700));
+    let mut positions = Commits::new();
+    positions.insert(Partition(0), Commit::at(Offset(700)));
     feed.commit(&positions).unwrap();
     feed.close().unwrap();
     drop(feed);
@@ -188,11 +205,9 @@ fn a_position_above_what_was_handed_out_is_not_committed() {
     broker.produce(&topic, numbered(100));
     let mut feed = open(&settings(broker, &topic, &topic, OnMissing::Rebuild), &opening(1, false)).unwrap().pop().unwrap();
     let mut input = Input::default();
-    while input.len() < 40 {
-        feed.poll(40 - input.len(), Duration::from_millis(100), &mut input).unwrap();
-    }
-    let mut positions = Positions::new();
-    positions.advance(Partition(0), Offset(99));
+    fill(&mut *feed, 40, &mut input);
+    let mut positions = Commits::new();
+    positions.insert(Partition(0), Commit::at(Offset(99)));
     feed.commit(&positions).unwrap();
     feed.close().unwrap();
     drop(feed);
@@ -338,8 +353,8 @@ fn a_committed_offset_beyond_the_log_is_an_error() {
     let started = Instant::now();
     let error = loop {
         assert!(started.elapsed() < Duration::from_secs(30));
-        if let Err(error) = feed.poll(10, Duration::from_millis(100), &mut Input::default()) {
-            break error;
+        if let Polled::Assigned(assignment) = feed.poll(10, Duration::from_millis(100), &mut Input::default()).unwrap() {
+            break start(&mut *feed, &assignment).unwrap_err();
         }
     };
     assert_eq!(error.kind, Kind::Config, "{error}");

@@ -120,11 +120,11 @@ impl<'a> Probe<'a> {
             .map_err(|error| explain(self.stage, self.client, topic, "read the offsets of the topic", &error))
     }
 
-    /// Committed offset of each partition that has one.
+    /// Committed offset of each partition that has one, with the metadata noted beside it.
     ///
     /// # Errors
     /// As `topic`; configuration if the group may not be read.
-    pub fn committed(&self, topic: &str, partitions: usize) -> Result<Vec<(i32, i64)>> {
+    pub fn committed(&self, topic: &str, partitions: usize) -> Result<Vec<(i32, i64, String)>> {
         let partitions = (0..).take(partitions).collect::<Vec<i32>>();
         committed(&self.consumer, topic, &partitions, PATIENCE)
             .map_err(|error| explain(self.stage, self.client, topic, "read the committed offsets", &error))
@@ -187,7 +187,7 @@ pub fn offsets<C: ConsumerContext>(
         .collect()
 }
 
-/// Committed offsets of the consumer's group.
+/// Committed offsets of the consumer's group, with the metadata noted beside each.
 ///
 /// # Errors
 /// If the request failed or the group may not be read.
@@ -196,7 +196,7 @@ pub fn committed<C: ConsumerContext>(
     topic: &str,
     partitions: &[i32],
     patience: Duration,
-) -> KafkaResult<Vec<(i32, i64)>> {
+) -> KafkaResult<Vec<(i32, i64, String)>> {
     if partitions.is_empty() {
         return Ok(Vec::new());
     }
@@ -209,7 +209,7 @@ pub fn committed<C: ConsumerContext>(
     for element in told.elements() {
         element.error()?;
         if let Offset::Offset(offset) = element.offset() {
-            found.push((element.partition(), offset));
+            found.push((element.partition(), offset, element.metadata().to_owned()));
         }
     }
     Ok(found)

@@ -52,10 +52,10 @@ fn files_are_named_by_partition_and_first_offset_and_the_footer_says_what_is_in_
     let forecasts = sample(10, 2);
     let mut sink = open(folder.path(), u64::MAX, HOUR, &forecasts);
     sink.write(&forecasts).unwrap();
-    assert!(!sink.flush(false).unwrap());
+    assert!(!sink.end_epoch(&Commits::new(), false).unwrap());
     assert_eq!((sink.written(), sink.durable().unwrap()), (10, 0));
     assert!(files(folder.path()).iter().all(|name| name.contains("/.from=") && !name.ends_with(".parquet")), "only hidden names so far");
-    assert!(sink.flush(true).unwrap());
+    assert!(sink.end_epoch(&Commits::new(), true).unwrap());
     assert_eq!(sink.durable().unwrap(), 10);
     let names = ["partition-0/from=00000000000000000000.parquet", "partition-1/from=00000000000000000001.parquet"];
     assert_eq!(files(folder.path()), names);
@@ -86,7 +86,7 @@ fn all_files_are_rolled_together_when_one_is_large_or_old_enough() {
             let mut forecasts = sample(6, 3);
             forecasts.offsets.iter_mut().for_each(|offset| offset.0 += start);
             sink.write(&forecasts).unwrap();
-            assert!(sink.flush(false).unwrap());
+            assert!(sink.end_epoch(&Commits::new(), false).unwrap());
         }
         let found = files(folder.path());
         assert_eq!(found.len(), 6, "{found:?}");
@@ -144,7 +144,7 @@ fn a_folder_that_vanished_is_an_error_with_the_path_and_leaves_nothing() {
     let mut sink = open(&path, u64::MAX, HOUR, &forecasts);
     sink.write(&forecasts).unwrap();
     fs::remove_dir_all(&path).unwrap();
-    let error = sink.flush(true).unwrap_err();
+    let error = sink.end_epoch(&Commits::new(), true).unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable);
     assert!(error.to_string().contains("partition-0"), "{error}");
     assert_eq!(sink.durable().unwrap(), 0);
@@ -162,7 +162,7 @@ fn a_full_disk_is_an_error_with_the_path_and_leaves_nothing_under_a_final_name()
     std::os::unix::fs::symlink("/dev/full", partition.join(temporary)).unwrap();
     let forecasts = sample(4, 1);
     let mut sink = open(folder.path(), u64::MAX, HOUR, &forecasts);
-    let error = sink.write(&forecasts).and_then(|()| sink.flush(true)).unwrap_err();
+    let error = sink.write(&forecasts).and_then(|()| sink.end_epoch(&Commits::new(), true)).unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable);
     assert!(error.to_string().contains("partition-0"), "{error}");
     assert_eq!(files(folder.path()), Vec::<String>::new());
@@ -187,7 +187,7 @@ fn dead_letters_keep_their_bytes() {
     rejected.push((Partition(4), Offset(9)), Reason::Malformed, "not UTF-8", None, Some(&[0xff, 0]));
     rejected.push((Partition(4), Offset(11)), Reason::Empty, "no payload", Some(b"k"), None);
     sink.write(&rejected).unwrap();
-    assert!(sink.flush(true).unwrap());
+    assert!(sink.end_epoch(&Commits::new(), true).unwrap());
     let path = folder.path().join("partition-4/from=00000000000000000009.parquet");
     assert_eq!((rolling::noted(&path, "to").unwrap(), rolling::noted(&path, "fingerprint")), ("12".to_owned(), None));
     let batch = read(path);

@@ -34,7 +34,7 @@ pub fn check_connect(settings: &KafkaSettings) -> Result<Vec<String>> {
         lines.push(format!("group {}: nothing committed yet, so it starts at the first record", settings.group));
     } else {
         let lag = ends.iter().map(|(partition, low, high)| {
-            let from = committed.iter().find(|(other, _)| other == partition).map_or(*low, |(_, offset)| (*offset).max(*low));
+            let from = committed.iter().find(|(other, ..)| other == partition).map_or(*low, |(_, offset, _)| (*offset).max(*low));
             high.saturating_sub(from).max(0)
         });
         let lag = lag.sum::<i64>();

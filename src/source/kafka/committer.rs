@@ -32,6 +32,8 @@ struct Wanted {
 
 struct Want {
     offset: i64,
+    /// Noted beside the offset.
+    note: String,
     /// Whether the partition is still ours to commit.
     ours: Arc<AtomicBool>,
 }
@@ -42,8 +44,8 @@ impl Desk {
     }
 
     /// Asks for a commit and returns at once.
-    pub(super) fn ask(&self, partition: i32, offset: i64, ours: &Arc<AtomicBool>) {
-        self.wanted().offsets.insert(partition, Want { offset, ours: Arc::clone(ours) });
+    pub(super) fn ask(&self, partition: i32, offset: i64, note: String, ours: &Arc<AtomicBool>) {
+        self.wanted().offsets.insert(partition, Want { offset, note, ours: Arc::clone(ours) });
         self.changed.notify_one();
     }
 
@@ -98,6 +100,11 @@ fn commit(consumer: &BaseConsumer<Watch>, topic: &str, wants: &BTreeMap<i32, Wan
     let mut list = TopicPartitionList::new();
     for (partition, want) in wants {
         list.add_partition_offset(topic, *partition, Offset::Offset(want.offset))?;
+    }
+    for mut element in list.elements() {
+        if let Some(want) = wants.get(&element.partition()) {
+            element.set_metadata(&want.note);
+        }
     }
     consumer.commit(&list, CommitMode::Sync)
 }

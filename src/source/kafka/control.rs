@@ -12,13 +12,15 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::committer;
 use super::lane::Order;
-use super::start::{Known, Start, overtaken, start};
 use super::watch::{Rebalance, Watch};
 use super::{Bell, STAGE, Shared};
 use crate::base::clock;
 use crate::base::error::{Error, Kind};
+use crate::base::offset::{self as base, Partition};
+use crate::data::commit;
 use crate::link::kafka::{Verdict, committed, ends, explain, offsets, verdict};
-use crate::source::OnMissing;
+use crate::source::start::overtaken;
+use crate::source::{Assignment, OnMissing};
 
 /// How long the thread sleeps in the consumer when nothing happens.
 const PULSE: Duration = Duration::from_millis(100);
@@ -33,6 +35,8 @@ const REQUEST: Duration = Duration::from_secs(5);
 
 /// What a lane tells the control thread.
 pub(super) enum Note {
+    /// The states of an offered partition (of this assignment) are recovered; records are wanted from this offset on.
+    Start(i32, u64, i64),
     /// A revoked partition (of this term) has been let go.
     Released(i32, u64),
     /// A partition seems not to be there.
@@ -66,6 +70,8 @@ pub(super) struct Control {
     held: BTreeMap<i32, Held>,
     /// Partitions that lanes have yet to let go, with their terms.
     waiting: BTreeSet<(i32, u64)>,
+    /// Offered partitions with the number of their assignment, and from where they are to be read.
+    started: BTreeMap<(i32, u64), i64>,
     term: u64,
     left: usize,
     /// A rebalance that could not be answered because the source had failed.
@@ -93,6 +99,7 @@ impl Control {
             notes,
             held: BTreeMap::new(),
             waiting: BTreeSet::new(),
+            started: BTreeMap::new(),
             term: 0,
             left: 0,
             unanswered: None,
@@ -147,6 +154,9 @@ impl Control {
                 Note::Missing => {
                     self.missing.get_or_insert_with(clock::tick);
                 }
+                Note::Start(partition, term, from) => {
+                    self.started.insert((partition, term), from);
+                }
                 Note::Left => self.left += 1,
             }
         }
@@ -181,26 +191,17 @@ impl Control {
         self.lanes.iter().for_each(|lane| lane.bell.ring());
     }
 
-    /// Finds out where partitions start; tries as long as brokers are only away.
-    fn starts(&mut self, partitions: &[i32]) -> Option<Vec<(Known, Start)>> {
+    /// Finds out what is known of partitions; tries as long as brokers are only away.
+    fn known(&mut self, partitions: &[i32]) -> Option<Vec<Assignment>> {
         let mut beyond: u32 = 0;
         loop {
-            match self.known(partitions) {
+            match self.look_up(partitions) {
                 Ok(known) => {
                     // After a failover the end may lag for a moment behind what was committed.
-                    if beyond < 20 && known.iter().any(|known| known.committed.is_some_and(|committed| committed > known.high)) {
+                    if beyond < 20 && known.iter().any(|known| known.committed.as_ref().map(|c| c.next) > known.high) {
                         beyond += 1;
                     } else {
-                        let starts = known
-                            .into_iter()
-                            .map(|known| Ok((known, start(known, self.on_missing, &self.shared.topic, &self.shared.group)?)));
-                        return match starts.collect::<Result<Vec<_>, Error>>() {
-                            Ok(starts) => Some(starts),
-                            Err(error) => {
-                                self.fail(error);
-                                None
-                            }
-                        };
+                        return Some(known);
                     }
                 }
                 Err(error) if matches!(verdict(&error), Verdict::Passing | Verdict::Topic) => {
@@ -218,25 +219,71 @@ impl Control {
         }
     }
 
-    fn known(&self, partitions: &[i32]) -> KafkaResult<Vec<Known>> {
+    fn look_up(&self, partitions: &[i32]) -> KafkaResult<Vec<Assignment>> {
         let topic = &self.shared.topic;
-        let committed = committed(&self.consumer, topic, partitions, REQUEST)?.into_iter().collect::<BTreeMap<_, _>>();
+        let committed = committed(&self.consumer, topic, partitions, REQUEST)?;
+        let commit = |(partition, next, note): (i32, i64, String)| {
+            (partition, commit::Commit { next: base::Offset(next), note: commit::Note::read(&note).unwrap_or_default() })
+        };
+        let mut committed = committed.into_iter().map(commit).collect::<BTreeMap<_, _>>();
         let ends = ends(&self.consumer, topic, partitions, REQUEST)?;
-        let known = |(partition, low, high)| Known { partition, committed: committed.get(&partition).copied(), low, high };
+        let known = |(partition, low, high)| Assignment {
+            partition: Partition(partition),
+            committed: committed.remove(&partition),
+            low: base::Offset(low),
+            high: Some(base::Offset(high)),
+            on_missing: self.on_missing,
+            place: format!("topic {topic}"),
+            group: Some(self.shared.group.clone()),
+        };
         Ok(ends.into_iter().map(known).collect())
+    }
+
+    fn lane_of(&self, partition: i32) -> Option<(usize, &LaneEnd)> {
+        let lane = usize::try_from(partition).unwrap_or(0) % self.lanes.len();
+        self.lanes.get(lane).map(|end| (lane, end))
+    }
+
+    /// Lets the lanes recover the states of the partitions; returns the offsets from which they want to read, or `None` if they have left.
+    fn recovered(&mut self, known: Vec<Assignment>) -> Option<BTreeMap<i32, i64>> {
+        self.started.clear();
+        let mut asked = BTreeSet::new();
+        for assignment in known {
+            self.term += 1;
+            let (partition, term) = (assignment.partition.0, self.term);
+            if let Some((_, end)) = self.lane_of(partition)
+                && end.orders.send(Order::Offer(Box::new(assignment), term)).is_ok()
+            {
+                end.bell.ring();
+                asked.insert((partition, term));
+            }
+        }
+        while !asked.iter().all(|asked| self.started.contains_key(asked)) {
+            self.serve(Duration::from_millis(5));
+            if self.left > 0 || self.shared.failed.load(Ordering::Acquire) {
+                return None;
+            }
+        }
+        Some(std::mem::take(&mut self.started).into_iter().map(|((partition, _), from)| (partition, from)).collect())
     }
 
     /// The group gives partitions: their queues are split off before the first fetch, so that no record goes astray.
     fn assign(&mut self, partitions: Vec<i32>) {
-        let Some(starts) = self.starts(&partitions) else {
+        let Some(known) = self.known(&partitions) else {
+            self.unanswered = Some(Rebalance::Assign(partitions));
+            return;
+        };
+        let floors: BTreeMap<i32, Option<i64>> =
+            known.iter().map(|known| (known.partition.0, known.committed.as_ref().map(|committed| committed.next.0))).collect();
+        let Some(starts) = self.recovered(known) else {
             self.unanswered = Some(Rebalance::Assign(partitions));
             return;
         };
         let mut list = TopicPartitionList::new();
         let mut orders = Vec::new();
-        for (Known { partition, committed, .. }, Start { read_from, live_from, unread }) in starts {
-            let lane = usize::try_from(partition).unwrap_or(0) % self.lanes.len();
-            let Some(end) = self.lanes.get(lane) else { continue };
+        for (partition, read_from) in starts {
+            let committed = floors.get(&partition).copied().flatten();
+            let Some((lane, end)) = self.lane_of(partition) else { continue };
             let Some(mut queue) = self.consumer.split_partition_queue(&self.shared.topic, partition) else {
                 self.fail(Error::internal(STAGE, format!("no queue for partition {partition} of topic {}", self.shared.topic)));
                 self.unanswered = Some(Rebalance::Assign(partitions));
@@ -249,18 +296,15 @@ impl Control {
                 self.unanswered = Some(Rebalance::Assign(partitions));
                 return;
             }
-            if unread > 0 {
-                tracing::warn!(partition, records = unread, first = read_from, "retention deleted records before they were read");
-            }
-            tracing::info!(partition, read_from, live_from, lane, "partition assigned");
             self.term += 1;
             let ours = Arc::new(AtomicBool::new(true));
             let floor = committed.unwrap_or(read_from);
             if let Some(committed) = committed {
                 self.shared.note_acked(partition, committed);
             }
+            self.shared.ours().insert(partition, Arc::clone(&ours));
             self.held.insert(partition, Held { term: self.term, ours: Arc::clone(&ours), floor });
-            orders.push((lane, Order::Take { partition, queue, read_from, live_from, floor, term: self.term, ours }));
+            orders.push((lane, Order::Take { partition, queue, read_from, floor, term: self.term, ours }));
         }
         if let Err(error) = self.consumer.incremental_assign(&list) {
             self.fail(Error::new(Kind::Retry, STAGE, format!("librdkafka did not take the assignment: {error}")).help("start again"));
@@ -310,6 +354,7 @@ impl Control {
         for partition in partitions {
             if let Some(held) = self.held.remove(partition) {
                 held.ours.store(false, Ordering::Release);
+                self.shared.ours().remove(partition);
             }
             list.add_partition(&self.shared.topic, *partition);
         }
@@ -360,7 +405,7 @@ impl Control {
         self.asked = Some(now);
         let all = (0..).take(self.partitions).collect::<Vec<i32>>();
         let Ok(committed) = committed(&self.consumer, &self.shared.topic, &all, Duration::from_secs(1)) else { return };
-        let committed = committed.into_iter().collect::<BTreeMap<_, _>>();
+        let committed = committed.into_iter().map(|(partition, next, _)| (partition, next)).collect::<BTreeMap<_, _>>();
         if ends.iter().all(|(partition, end)| committed.get(partition) >= Some(end)) {
             self.shared.finished.store(true, Ordering::Release);
             self.ring();

@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Message, Timestamp};
 
 use super::control::Note;
-use super::start::overtaken;
+use super::member::Member;
 use super::watch::{Watch, end_offset};
 use super::{Bell, Runner, STAGE, Shared};
 use crate::base::clock;
@@ -20,10 +20,11 @@ use crate::base::error::Result;
 use crate::base::limits::{MAX_BATCH, MAX_BATCH_BYTES};
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
+use crate::data::commit::Commits;
 use crate::data::input::Input;
-use crate::data::positions::Positions;
-use crate::link::kafka::{Verdict, explain, verdict};
-use crate::source::{Feed, Polled};
+use crate::link::kafka::{Membership, Verdict, explain, verdict};
+use crate::source::start::overtaken;
+use crate::source::{Assignment, Feed, Polled};
 
 /// Longest sleep while there is nothing to do: a lost wake-up costs no more than this.
 const NAP: Duration = Duration::from_millis(50);
@@ -34,6 +35,8 @@ const SLICE: usize = 256;
 
 /// What the control thread tells a lane.
 pub(super) enum Order {
+    /// Recover the states of a partition and say where to read from. The number says which assignment this is.
+    Offer(Box<Assignment>, u64),
     /// Own a partition.
     Take {
         /// Its number.
@@ -42,8 +45,6 @@ pub(super) enum Order {
         queue: PartitionQueue<Watch>,
         /// First offset to read.
         read_from: i64,
-        /// First offset whose forecasts are emitted.
-        live_from: i64,
         /// Committed offset; commits never go below it.
         floor: i64,
         /// Which assignment this is.
@@ -64,6 +65,8 @@ struct Owned {
     next: i64,
     /// All records below are done, as the lane has said.
     done: i64,
+    /// What is noted beside that offset.
+    note: String,
     floor: i64,
     /// Highest offset handed to the committer.
     asked: i64,
@@ -148,6 +151,10 @@ pub(super) struct Lane {
     notes: Sender<Note>,
     bell: Arc<Bell>,
     owned: Vec<Owned>,
+    /// Partitions whose states the lane is recovering, with the number of the assignment.
+    offered: Vec<(Partition, u64)>,
+    /// The sink commits the offsets.
+    outside: bool,
     turn: usize,
 }
 
@@ -161,25 +168,30 @@ impl Lane {
         bell: Arc<Bell>,
     ) -> Self {
         let consumer = Some(consumer);
-        Lane { consumer, shared, runner, orders, notes, bell, owned: Vec::new(), turn: 0 }
+        Lane { consumer, shared, runner, orders, notes, bell, owned: Vec::new(), offered: Vec::new(), outside: false, turn: 0 }
     }
 
     fn obey(&mut self) -> Option<Polled> {
         match self.orders.try_recv().ok()? {
-            Order::Take { partition, queue, read_from, live_from, floor, term, ours } => {
+            Order::Offer(assignment, term) => {
+                self.offered.push((assignment.partition, term));
+                Some(Polled::Assigned(assignment))
+            }
+            Order::Take { partition, queue, read_from, floor, term, ours } => {
                 self.owned.retain(|owned| owned.partition != partition);
                 self.owned.push(Owned {
                     partition,
                     queue: Some(queue),
                     next: read_from,
                     done: read_from,
+                    note: String::new(),
                     floor,
                     asked: floor,
                     end: 0,
                     term,
                     ours,
                 });
-                Some(Polled::Assigned { partition: Partition(partition), live_from: Offset(live_from) })
+                self.obey()
             }
             Order::Give(partition) => {
                 let owned = self.owned.iter_mut().find(|owned| owned.partition == partition)?;
@@ -222,9 +234,12 @@ impl Lane {
 
     /// Hands what is done to the committer, without waiting.
     fn offer(&mut self) {
+        if self.outside {
+            return;
+        }
         for owned in &mut self.owned {
             if let Some(due) = owned.due().filter(|due| *due > owned.asked) {
-                self.shared.desk.ask(owned.partition, due, &owned.ours);
+                self.shared.desk.ask(owned.partition, due, owned.note.clone(), &owned.ours);
                 owned.asked = due;
             }
         }
@@ -232,6 +247,9 @@ impl Lane {
 
     /// Waits (bounded) until everything due of the partitions that `which` picks is committed.
     fn wait_committed(&self, which: impl Fn(&Owned) -> bool) {
+        if self.outside {
+            return;
+        }
         let due = self.owned.iter().filter(|owned| which(owned));
         let due = due.filter_map(|owned| Some((owned.partition, owned.due()?))).collect::<Vec<_>>();
         let all = |acked: &BTreeMap<i32, i64>| due.iter().all(|(partition, due)| acked.get(partition) >= Some(due));
@@ -243,6 +261,7 @@ impl Lane {
     fn leave(&mut self) {
         if self.consumer.is_some() {
             self.owned.clear();
+            self.offered.clear();
             while self.orders.try_recv().is_ok() {}
             // The control thread must hold the last reference: only it can close the consumer.
             self.consumer = None;
@@ -279,16 +298,52 @@ impl Feed for Lane {
         }
     }
 
-    fn commit(&mut self, positions: &Positions) -> Result<()> {
+    fn start(&mut self, partition: Partition, read_from: Offset, _live_from: Offset) -> Result<()> {
+        if let Some(index) = self.offered.iter().position(|(offered, _)| *offered == partition) {
+            let (_, term) = self.offered.swap_remove(index);
+            self.tell(Note::Start(partition.0, term, read_from.0));
+        }
+        Ok(())
+    }
+
+    fn settle(&self, commits: &mut Commits) {
+        for owned in &self.owned {
+            if let Some(commit) = commits.get_mut(Partition(owned.partition))
+                && commit.next.0 >= owned.next
+            {
+                commit.next = commit.next.max(Offset(owned.end));
+            }
+        }
+    }
+
+    fn commit(&mut self, commits: &Commits) -> Result<()> {
         for owned in &mut self.owned {
-            if let Some(offset) = positions.get(Partition(owned.partition)) {
-                // What was not handed out cannot be done, whatever a position says.
-                owned.done = owned.done.max(offset.0.min(owned.next));
+            if let Some(commit) = commits.get(Partition(owned.partition)) {
+                // What was not handed out cannot be done, whatever a commit says.
+                owned.done = owned.done.max(commit.next.0.min(owned.next));
+                owned.note = commit.note.to_string();
             }
         }
         self.offer();
         self.wait_committed(|owned| owned.queue.is_none());
         Ok(())
+    }
+
+    fn committed(&mut self, commits: &Commits) -> Result<()> {
+        for owned in &mut self.owned {
+            if let Some(commit) = commits.get(Partition(owned.partition)) {
+                owned.done = owned.done.max(commit.next.0);
+                owned.asked = owned.asked.max(commit.next.0);
+                self.shared.note_acked(owned.partition, commit.next.0);
+            }
+        }
+        Ok(())
+    }
+
+    fn membership(&mut self) -> Option<Membership> {
+        self.outside = true;
+        let consumer = Arc::downgrade(self.consumer.as_ref()?);
+        Some(Arc::new(Member { consumer, shared: Arc::clone(&self.shared) }))
     }
 
     fn released(&mut self, partition: Partition) {

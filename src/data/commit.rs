@@ -1,0 +1,185 @@
+//! What is noted with a committed offset: what cannot be recomputed from the records, and what proves that the log is still the same.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::base::offset::{Offset, Partition};
+use crate::base::time::EventTime;
+
+/// Version of the text form; a reader refuses others by taking them for unknown.
+const FORMAT: &str = "meantime1";
+
+/// How far a partition has been taken in, as a commit makes it durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Commit {
+    /// All records below are done.
+    pub next: Offset,
+    /// The rest, which Kafka keeps as the offset's metadata and a Parquet file in its footer.
+    pub note: Note,
+}
+
+/// What is noted beside an offset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Note {
+    /// Hash of what the states depend on, 16 hexadecimal digits; empty if unknown.
+    pub fingerprint: String,
+    /// The last record below the offset.
+    pub last: Option<LastRecord>,
+    /// Recorded moments at which processing time moved the watermark of the idle partition, oldest first. Only those since the newest snapshot need to
+    /// be kept.
+    pub ticks: Vec<Tick>,
+}
+
+/// Identity of a record: a log that was made anew, cut or compacted has another one at this place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastRecord {
+    /// Its offset.
+    pub offset: Offset,
+    /// CRC-32 of its key and payload.
+    pub checksum: u32,
+}
+
+/// Processing time moved the watermark to `time` after all records below `at`, and before those from it on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tick {
+    /// First offset that came after it.
+    pub at: Offset,
+    /// The watermark from then on; `EventTime::MAX` says that the input had ended.
+    pub time: EventTime,
+}
+
+impl Commit {
+    /// A commit with nothing noted.
+    #[must_use]
+    pub fn at(next: Offset) -> Self {
+        Commit { next, note: Note::default() }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{FORMAT}")?;
+        if !self.fingerprint.is_empty() {
+            write!(f, " fp={}", self.fingerprint)?;
+        }
+        if let Some(last) = self.last {
+            write!(f, " last={}:{:08x}", last.offset, last.checksum)?;
+        }
+        for (i, tick) in self.ticks.iter().enumerate() {
+            write!(f, "{}{}:{}", if i == 0 { " ticks=" } else { "," }, tick.at, tick.time.0)?;
+        }
+        Ok(())
+    }
+}
+
+impl Note {
+    /// Reads what `Display` wrote. Anything else, such as another program's metadata, is `None`.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Note> {
+        let mut words = text.split(' ');
+        if words.next()? != FORMAT {
+            return None;
+        }
+        let mut note = Note::default();
+        for word in words {
+            let (name, value) = word.split_once('=')?;
+            match name {
+                "fp" => value.clone_into(&mut note.fingerprint),
+                "last" => {
+                    let (offset, checksum) = value.split_once(':')?;
+                    let checksum = u32::from_str_radix(checksum, 16).ok()?;
+                    note.last = Some(LastRecord { offset: Offset(offset.parse().ok()?), checksum });
+                }
+                "ticks" => {
+                    for tick in value.split(',') {
+                        let (at, time) = tick.split_once(':')?;
+                        note.ticks.push(Tick { at: Offset(at.parse().ok()?), time: EventTime(time.parse().ok()?) });
+                    }
+                }
+                // A later version may note more.
+                _ => {}
+            }
+        }
+        Some(note)
+    }
+}
+
+/// How far each partition of a lane has been taken in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Commits(BTreeMap<Partition, Commit>);
+
+impl Commits {
+    /// No partition.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets a partition's commit.
+    pub fn insert(&mut self, partition: Partition, commit: Commit) {
+        self.0.insert(partition, commit);
+    }
+
+    /// A partition's commit.
+    #[must_use]
+    pub fn get(&self, partition: Partition) -> Option<&Commit> {
+        self.0.get(&partition)
+    }
+
+    /// Next offset of a partition.
+    #[must_use]
+    pub fn next(&self, partition: Partition) -> Option<Offset> {
+        self.0.get(&partition).map(|commit| commit.next)
+    }
+
+    /// A partition's commit, to be changed.
+    pub fn get_mut(&mut self, partition: Partition) -> Option<&mut Commit> {
+        self.0.get_mut(&partition)
+    }
+
+    /// Forgets a partition.
+    pub fn remove(&mut self, partition: Partition) {
+        self.0.remove(&partition);
+    }
+
+    /// Partitions in order with their commits.
+    pub fn iter(&self) -> impl Iterator<Item = (Partition, &Commit)> {
+        self.0.iter().map(|(partition, commit)| (*partition, commit))
+    }
+
+    /// Whether there is no partition.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<(Partition, Commit)> for Commits {
+    fn from_iter<T: IntoIterator<Item = (Partition, Commit)>>(iter: T) -> Self {
+        Commits(iter.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(
+            fingerprint in "[0-9a-f]{0,16}", last in prop::option::of((0i64..i64::MAX, any::<u32>())),
+            ticks in prop::collection::vec((0i64..i64::MAX, any::<i64>()), 0..4)
+        ) {
+            let last = last.map(|(offset, checksum)| LastRecord { offset: Offset(offset), checksum });
+            let ticks = ticks.into_iter().map(|(at, time)| Tick { at: Offset(at), time: EventTime(time) }).collect();
+            let note = Note { fingerprint, last, ticks };
+            prop_assert_eq!(Note::read(&note.to_string()), Some(note));
+        }
+
+        #[test]
+        fn text_of_other_programs_is_no_note(text in "\\PC{0,40}") {
+            prop_assert!(Note::read(&text).is_none() || text.starts_with(FORMAT));
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Where a partition starts: the one decision between the committed offset, snapshots, what the log still has, and `on_missing`.
+
+use super::OnMissing;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::offset::{Offset, Partition};
+use crate::data::commit::Commit;
+
+const STAGE: &str = "source";
+
+/// What is known of a partition that a lane is to own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// The partition.
+    pub partition: Partition,
+    /// How far the source knows it to be committed.
+    pub committed: Option<Commit>,
+    /// First offset that the log still has.
+    pub low: Offset,
+    /// Offset that the next record (of a committed transaction) will get, where that is known.
+    pub high: Option<Offset>,
+    /// What to do where states cannot be rebuilt from what is there.
+    pub on_missing: OnMissing,
+    /// Where this is, for errors: the topic, or the files.
+    pub place: String,
+    /// The consumer group, if there is one.
+    pub group: Option<String>,
+}
+
+/// Where reading starts and where it becomes live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// First offset to read.
+    pub read_from: Offset,
+    /// First offset whose forecasts are emitted.
+    pub live_from: Offset,
+    /// Whether the states of the snapshot that was offered are to be loaded.
+    pub snapshot: bool,
+    /// Number of records that retention deleted before they were read.
+    pub unread: i64,
+}
+
+impl Assignment {
+    /// A partition that is always read whole: nothing is committed and nothing is ever deleted.
+    #[must_use]
+    pub fn whole(partition: Partition, place: &str) -> Self {
+        Assignment {
+            partition,
+            committed: None,
+            low: Offset(0),
+            high: None,
+            on_missing: OnMissing::Rebuild,
+            place: place.to_owned(),
+            group: None,
+        }
+    }
+
+    /// Decides. Records between the snapshot (or the first record there is) and the committed offset are replayed silently: the log is the
+    /// changelog of the key states.
+    ///
+    /// # Errors
+    /// Configuration, if the log ends before the committed offset, or `on_missing = "fail"` and records that the states rest on are gone.
+    pub fn start(&self, committed: Option<Offset>, snapshot: Option<Offset>) -> Result<Start> {
+        let low = self.low;
+        let place = format!("{}, partition {}", self.place, self.partition);
+        let Some(committed) = committed else {
+            return Ok(Start { read_from: low, live_from: low, snapshot: false, unread: 0 });
+        };
+        if let Some(high) = self.high.filter(|high| committed > *high) {
+            let by = self.group.as_deref().map_or("the sink".to_owned(), |group| format!("group `{group}`"));
+            let text = format!("{by} has committed offset {committed}, but the log ends at {high}: the topic was made anew or cut");
+            let reset = self.group.as_deref().map_or("start over with an empty output folder".to_owned(), |group| {
+                format!(
+                    "name another `source.group`, or start over: kafka-consumer-groups.sh --group {group} --all-topics --reset-offsets --to-earliest --execute"
+                )
+            });
+            return Err(Error::config(STAGE, text).at(place).help(reset));
+        }
+        let unread = low.0.saturating_sub(committed.0).max(0);
+        let live_from = committed.max(low);
+        // A snapshot that the log does not reach any more is no better than none, but for the partition that has committed exactly there.
+        if let Some(snapshot) = snapshot.filter(|snapshot| *snapshot >= low || *snapshot == committed) {
+            return Ok(Start { read_from: snapshot.max(low), live_from, snapshot: true, unread });
+        }
+        if self.on_missing == OnMissing::Fail && low > Offset(0) && committed > Offset(0) {
+            let text = format!(
+                "retention has deleted the records below offset {low}, which the key states up to the committed offset {committed} rest on, \
+                 and there is no snapshot to start from"
+            );
+            return Err(Error::config(STAGE, text).at(place).help(
+                "set `state.on_missing` to \"rebuild\" (states from what is left) or \"start_empty\" (every key starts cold), keep more of the topic, \
+                 or set `state.snapshots`",
+            ));
+        }
+        let read_from = if self.on_missing == OnMissing::StartEmpty { live_from } else { low };
+        Ok(Start { read_from, live_from, snapshot: false, unread })
+    }
+}
+
+/// The error for an offset that the log does not have any more while the stage runs.
+pub(super) fn overtaken(topic: &str, partition: i32, next: i64) -> Error {
+    Error::new(
+        Kind::Retry,
+        STAGE,
+        format!("the log does not have offset {next}: retention overtook the stage, or the topic was made anew or cut"),
+    )
+    .at(format!("topic {topic}, partition {partition}"))
+    .help("start again: it goes on at the first record there is, and says how many it has missed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(committed: Option<i64>, low: i64, high: i64, on_missing: OnMissing, snapshot: Option<i64>) -> Result<Start> {
+        let assignment = Assignment {
+            low: Offset(low),
+            high: Some(Offset(high)),
+            on_missing,
+            group: Some("g".to_owned()),
+            ..Assignment::whole(Partition(3), "topic t")
+        };
+        assignment.start(committed.map(Offset), snapshot.map(Offset))
+    }
+
+    fn from(read_from: i64, live_from: i64, unread: i64) -> Start {
+        Start { read_from: Offset(read_from), live_from: Offset(live_from), snapshot: false, unread }
+    }
+
+    #[test]
+    fn without_a_committed_offset_a_partition_is_live_from_its_first_record() {
+        for on_missing in [OnMissing::Rebuild, OnMissing::StartEmpty, OnMissing::Fail] {
+            assert_eq!(start(None, 7, 90, on_missing, None).unwrap(), from(7, 7, 0));
+        }
+    }
+
+    #[test]
+    fn rebuild_replays_from_the_first_record_and_is_live_at_the_committed_offset() {
+        assert_eq!(start(Some(50), 0, 90, OnMissing::Rebuild, None).unwrap(), from(0, 50, 0));
+        assert_eq!(start(Some(50), 20, 90, OnMissing::Rebuild, None).unwrap(), from(20, 50, 0));
+        assert_eq!(start(Some(90), 0, 90, OnMissing::Rebuild, None).unwrap(), from(0, 90, 0));
+    }
+
+    #[test]
+    fn a_snapshot_shortens_the_replay_whatever_on_missing_says() {
+        for on_missing in [OnMissing::Rebuild, OnMissing::StartEmpty, OnMissing::Fail] {
+            assert_eq!(start(Some(50), 20, 90, on_missing, Some(40)).unwrap(), Start { snapshot: true, ..from(40, 50, 0) });
+            assert_eq!(start(Some(50), 60, 90, on_missing, Some(50)).unwrap(), Start { snapshot: true, ..from(60, 60, 10) });
+        }
+        assert_eq!(start(Some(50), 45, 90, OnMissing::Rebuild, Some(40)).unwrap(), from(45, 50, 0), "records after the snapshot are gone");
+        assert!(start(Some(50), 45, 90, OnMissing::Fail, Some(40)).is_err());
+    }
+
+    #[test]
+    fn start_empty_replays_nothing() {
+        assert_eq!(start(Some(50), 20, 90, OnMissing::StartEmpty, None).unwrap(), from(50, 50, 0));
+    }
+
+    #[test]
+    fn records_deleted_before_they_were_read_are_counted() {
+        assert_eq!(start(Some(50), 60, 90, OnMissing::Rebuild, None).unwrap(), from(60, 60, 10));
+        assert_eq!(start(Some(50), 60, 90, OnMissing::StartEmpty, None).unwrap(), from(60, 60, 10));
+    }
+
+    #[test]
+    fn fail_refuses_a_log_whose_beginning_is_gone() {
+        let error = start(Some(50), 20, 90, OnMissing::Fail, None).unwrap_err();
+        assert_eq!(error.exit_code(), 78);
+        assert!(error.to_string().contains("state.on_missing"), "{error}");
+        assert_eq!(start(Some(50), 0, 90, OnMissing::Fail, None).unwrap(), from(0, 50, 0));
+    }
+
+    #[test]
+    fn a_log_that_ends_before_the_committed_offset_is_an_error_always() {
+        for on_missing in [OnMissing::Rebuild, OnMissing::StartEmpty, OnMissing::Fail] {
+            let error = start(Some(91), 0, 90, on_missing, None).unwrap_err();
+            assert!(error.to_string().contains("made anew"), "{error}");
+        }
+    }
+}
