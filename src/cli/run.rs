@@ -30,8 +30,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let plan = pipeline::load(&args.pipeline.pipeline, &args.pipeline.sets, Purpose::Run)?;
     let stage = Stage::load(plan)?;
-    let feeds = stage.feeds(args.until_caught_up)?;
-    let lanes = feeds.into_iter().enumerate().map(|(lane, feed)| Ok((feed, stage.sinks(lane)?))).collect::<Result<Vec<_>>>()?;
+    let lanes = stage.open(args.until_caught_up)?;
     tracing::info!(pipeline = stage.plan.name, fingerprint = stage.identity.fingerprint, lanes = stage.plan.lanes, "running");
     let outcome = execute(&stage, lanes, None)?;
     let mut err = std::io::stderr().lock();

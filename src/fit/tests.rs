@@ -104,6 +104,8 @@ fn plan(fields: &[(&str, FieldKind)], mark: Option<usize>, label: Option<usize>)
         horizon_names: Vec::new(),
         sink: sink::Settings::Ndjson { path: "-".into() },
         sink_fields: Vec::new(),
+        delivery: crate::sink::Delivery::AtLeastOnce,
+        position_header: true,
         commit_every: Duration::from_secs(1),
         dead_letter: sink::Settings::Ndjson { path: "-".into() },
         max_bad_ratio: 0.0,

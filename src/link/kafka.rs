@@ -6,12 +6,16 @@ use std::fmt;
 #[cfg(feature = "kafka")]
 mod explain;
 #[cfg(feature = "kafka")]
+mod instance;
+#[cfg(feature = "kafka")]
 mod logging;
 #[cfg(feature = "kafka")]
 mod probe;
 
 #[cfg(feature = "kafka")]
 pub use explain::{Verdict, cause, explain, verdict};
+#[cfg(feature = "kafka")]
+pub use instance::Instance;
 #[cfg(feature = "kafka")]
 pub use logging::Bridge;
 #[cfg(feature = "kafka")]
@@ -45,6 +49,8 @@ pub trait Group: Send + Sync {
     fn owns(&self, partition: crate::base::offset::Partition) -> bool;
     /// Topic whose offsets are committed.
     fn topic(&self) -> &str;
+    /// The group.
+    fn group(&self) -> &str;
 }
 
 /// A shared handle to it. It does not keep the consumer open.

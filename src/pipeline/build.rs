@@ -66,6 +66,8 @@ impl Build<'_> {
         let dead_faulty = self.find(&["dead_letter"]).is_some_and(|node| matches!(node.value, Value::Faulty));
         let dead_letter = if dead_faulty { None } else { self.dead_letter(&dead, written.source.as_ref()) };
         self.distinct(source.as_ref(), sink.as_ref(), dead_letter.as_ref());
+        let delivery = written.sink.as_ref().map_or(sink::Delivery::AtLeastOnce, |sink| self.delivery(sink, written.source.as_ref()));
+        let position_header = !matches!(written.sink, Some(written::Sink::Kafka { position_header: false, .. }));
         let sink_fields =
             written.sink.as_ref().map(|sink| self.sink_fields(sink, &asks, &horizon_names, model.as_ref())).unwrap_or_default();
         let run = written.run.as_ref();
@@ -83,6 +85,8 @@ impl Build<'_> {
             horizon_names,
             sink: sink?,
             sink_fields,
+            delivery,
+            position_header,
             commit_every: written.sink.as_ref()?.commit_every().value,
             dead_letter: dead_letter?,
             max_bad_ratio: dead.max_bad_ratio(),
@@ -122,7 +126,7 @@ impl Build<'_> {
 
     fn source(&mut self, source: &written::Source, written: &Written) -> Option<source::Settings> {
         match source {
-            written::Source::Kafka { brokers, topic, group, client } => {
+            written::Source::Kafka { brokers, topic, group, instance, client } => {
                 self.own_settings("source", client);
                 let client = client_of(brokers.as_ref(), client);
                 let on_missing = match written.state.as_ref().map(|state| state.on_missing).unwrap_or_default() {
@@ -134,7 +138,14 @@ impl Build<'_> {
                     Some(group) => Some(group.clone()),
                     None => written.name.as_ref().map(|name| format!("meantime-{name}")),
                 };
-                Some(source::Settings::Kafka(source::KafkaSettings { client: client?, topic: topic.clone()?, group: group?, on_missing }))
+                let instance = instance.clone();
+                Some(source::Settings::Kafka(source::KafkaSettings {
+                    client: client?,
+                    topic: topic.clone()?,
+                    group: group?,
+                    on_missing,
+                    instance,
+                }))
             }
             written::Source::File { paths } => {
                 let paths = paths.as_ref()?;

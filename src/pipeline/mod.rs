@@ -23,6 +23,7 @@
 //! | `pipeline::no_package`, `package` | the model package |
 
 mod build;
+mod delivery;
 mod document;
 pub mod fault;
 mod identity;

@@ -41,6 +41,10 @@ pub struct Plan {
     pub sink_fields: Vec<(String, String)>,
     /// How often outputs are made durable and positions committed.
     pub commit_every: Duration,
+    /// What the sink promises.
+    pub delivery: sink::Delivery,
+    /// Whether Kafka records carry the position of their input record as a header.
+    pub position_header: bool,
     /// Where dead letters go.
     pub dead_letter: sink::Settings,
     /// Share of bad records above which the stage stops.

@@ -7,6 +7,7 @@
 
 mod contract;
 mod defaults;
+mod outputs;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,12 +15,12 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::unit::{Length, Moment, Size};
+use super::unit::{Length, Moment};
 use crate::base::time::TimeUnit;
 use crate::features::recipe::Cycle;
-use contract::ndjson_without_kind;
 pub use contract::schema;
 use defaults::*;
+pub use outputs::{DeadLetter, Delivery, Sink};
 
 /// A meantime pipeline: tables in the order an event travels. Values may come from the environment as `${NAME}`; `$${` is a literal `${`.
 /// Relative paths start at the folder of this file.
@@ -77,6 +78,10 @@ pub enum Source {
         /// Consumer group whose offsets are committed. By default `meantime-` and the pipeline's name.
         #[schemars(length(min = 1))]
         group: Option<String>,
+        /// Name of this process among those of the group, the same after a restart, such as the name of its pod: `"${HOSTNAME}"`. With it a restart
+        /// within the session time-out moves no partition (static membership). By default the machine's name and a number, without that.
+        #[schemars(length(min = 1))]
+        instance: Option<String>,
         /// Any librdkafka setting, such as `"security.protocol" = "SASL_SSL"`. Values are never printed.
         #[serde(default)]
         client: Client,
@@ -313,151 +318,6 @@ impl JsonSchema for Share {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1 })
     }
-}
-
-/// Where forecasts go.
-#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Sink {
-    /// A Kafka topic: JSON values, the event's key as record key, the source position in the headers.
-    Kafka {
-        /// Addresses of the brokers. By default those of a Kafka source.
-        #[schemars(length(min = 1))]
-        brokers: Option<String>,
-        /// Topic to write.
-        #[schemars(required, length(min = 1), example = &"cards-forecasts")]
-        topic: Option<String>,
-        /// Any librdkafka setting. By default those of a Kafka source, if `brokers` too are those of the source.
-        client: Option<Client>,
-        /// How often outputs are made durable and positions committed.
-        #[serde(default = "default_commit_every")]
-        #[schemars(extend("x-least" = "1ms", "x-most" = "1h"))]
-        commit_every: Length,
-        /// The fields that are written and their names in the output: `{ id = "event_id", card = "key" }`. By default all.
-        #[serde(default)]
-        fields: BTreeMap<String, String>,
-        /// What is promised when the stage is stopped in the middle.
-        #[serde(default)]
-        delivery: Delivery,
-    },
-    /// A folder of Parquet files, a sub-folder a partition.
-    Parquet {
-        /// The folder.
-        #[schemars(required, length(min = 1), example = &"forecasts")]
-        path: Option<String>,
-        /// A file is closed when it has about this size.
-        #[serde(default = "default_roll_size")]
-        #[schemars(extend("x-least" = "4KiB", "x-most" = "64GiB"))]
-        roll_size: Size,
-        /// A file is closed when it has been open for this long.
-        #[serde(default = "default_roll_every")]
-        #[schemars(extend("x-least" = "10ms"))]
-        roll_every: Length,
-        /// How often outputs are made durable and positions committed.
-        #[serde(default = "default_commit_every")]
-        #[schemars(extend("x-least" = "1ms", "x-most" = "1h"))]
-        commit_every: Length,
-        /// The fields that are written and their names in the output: `{ id = "event_id", card = "key" }`. By default all.
-        #[serde(default)]
-        fields: BTreeMap<String, String>,
-        /// What is promised when the stage is stopped in the middle.
-        #[serde(default)]
-        delivery: Delivery,
-    },
-    /// One JSON object a line.
-    Ndjson {
-        /// The file; `-` for stdout.
-        #[schemars(required, length(min = 1), example = &"-")]
-        path: Option<String>,
-        /// How often outputs are made durable and positions committed.
-        #[serde(default = "default_commit_every")]
-        #[schemars(extend("x-least" = "1ms", "x-most" = "1h"))]
-        commit_every: Length,
-        /// The fields that are written and their names in the output: `{ id = "event_id", card = "key" }`. By default all.
-        #[serde(default)]
-        fields: BTreeMap<String, String>,
-        /// What is promised when the stage is stopped in the middle.
-        #[serde(default)]
-        delivery: Delivery,
-    },
-}
-
-impl Sink {
-    /// How often outputs are made durable.
-    #[must_use]
-    pub fn commit_every(&self) -> &Length {
-        match self {
-            Sink::Kafka { commit_every, .. } | Sink::Parquet { commit_every, .. } | Sink::Ndjson { commit_every, .. } => commit_every,
-        }
-    }
-
-    /// Output names and the forecast fields they stand for.
-    #[must_use]
-    pub fn fields(&self) -> &BTreeMap<String, String> {
-        match self {
-            Sink::Kafka { fields, .. } | Sink::Parquet { fields, .. } | Sink::Ndjson { fields, .. } => fields,
-        }
-    }
-}
-
-/// A promise of a sink.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Delivery {
-    /// Every forecast is written; after a crash some are written again. Each carries its source position, so that a reader can drop repeats.
-    #[default]
-    AtLeastOnce,
-}
-
-/// Where records go that cannot be used. Without `kind`: `ndjson`.
-#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-#[schemars(transform = ndjson_without_kind)]
-pub enum DeadLetter {
-    /// A Kafka topic.
-    Kafka {
-        /// Addresses of the brokers. By default those of a Kafka source.
-        #[schemars(length(min = 1))]
-        brokers: Option<String>,
-        /// Topic to write.
-        #[schemars(required, length(min = 1), example = &"cards-dead")]
-        topic: Option<String>,
-        /// Any librdkafka setting. By default those of a Kafka source, if `brokers` too are those of the source.
-        client: Option<Client>,
-        /// Share of bad records above which the stage stops: then the schema is wrong, not the data.
-        #[serde(default = "default_max_bad_ratio")]
-        #[schemars(range(min = 0.0, max = 1.0))]
-        max_bad_ratio: f64,
-    },
-    /// A folder of Parquet files.
-    Parquet {
-        /// The folder.
-        #[schemars(required, length(min = 1), example = &"dead-letters")]
-        path: Option<String>,
-        /// A file is closed when it has about this size.
-        #[serde(default = "default_roll_size")]
-        #[schemars(extend("x-least" = "4KiB", "x-most" = "64GiB"))]
-        roll_size: Size,
-        /// A file is closed when it has been open for this long.
-        #[serde(default = "default_roll_every")]
-        #[schemars(extend("x-least" = "10ms"))]
-        roll_every: Length,
-        /// Share of bad records above which the stage stops: then the schema is wrong, not the data.
-        #[serde(default = "default_max_bad_ratio")]
-        #[schemars(range(min = 0.0, max = 1.0))]
-        max_bad_ratio: f64,
-    },
-    /// One JSON object a line.
-    Ndjson {
-        /// The file; `-` for stdout.
-        #[serde(default = "default_dead_letters")]
-        #[schemars(length(min = 1))]
-        path: String,
-        /// Share of bad records above which the stage stops: then the schema is wrong, not the data.
-        #[serde(default = "default_max_bad_ratio")]
-        #[schemars(range(min = 0.0, max = 1.0))]
-        max_bad_ratio: f64,
-    },
 }
 
 impl Default for DeadLetter {

@@ -11,8 +11,12 @@ use crate::base::error::{Error, Result};
 use crate::data::forecasts::Identity;
 use crate::data::layout::Layout;
 use crate::data::rejected::Reason;
+#[cfg(feature = "kafka")]
+use crate::link::kafka::{Client, Instance};
 use crate::model::Package;
 use crate::pipeline::plan::Plan;
+#[cfg(feature = "kafka")]
+use crate::sink::Delivery;
 use crate::sink::{self, DeadLetterSink, ForecastSink};
 use crate::source::{self, Feed, Opening};
 
@@ -113,7 +117,56 @@ impl Stage {
         Lane::new(Arc::clone(&self.plan), self.package.model()?, Arc::clone(&self.identity))
     }
 
-    /// The sinks that the plan names, for lane `lane`.
+    /// Opens source and sinks: what `run` takes, one of each per lane.
+    ///
+    /// # Errors
+    /// The source or a sink cannot be opened.
+    pub fn open(&self, until_caught_up: bool) -> Result<Vec<(Box<dyn Feed>, Sinks)>> {
+        let feeds = self.feeds(until_caught_up)?;
+        #[cfg(feature = "kafka")]
+        if self.plan.delivery == Delivery::ExactlyOnce
+            && let (sink::Settings::Kafka { client, topic }, source::Settings::Kafka(input)) = (&self.plan.sink, &self.plan.source)
+        {
+            let instance = match &input.instance {
+                Some(name) => Instance::named(name),
+                None => Instance::of_machine(&input.client.brokers, &input.group),
+            };
+            let instance = Arc::new(instance);
+            return feeds.into_iter().enumerate().map(|(lane, feed)| self.transactional(lane, feed, client, topic, &instance)).collect();
+        }
+        feeds.into_iter().enumerate().map(|(lane, feed)| Ok((feed, self.sinks(lane)?))).collect()
+    }
+
+    /// Sinks of a lane that make forecasts and offsets visible in one transaction.
+    #[cfg(feature = "kafka")]
+    fn transactional(
+        &self,
+        lane: usize,
+        mut feed: Box<dyn Feed>,
+        client: &Client,
+        topic: &str,
+        instance: &Arc<Instance>,
+    ) -> Result<(Box<dyn Feed>, Sinks)> {
+        let plan = &self.plan;
+        let membership = feed.membership().ok_or_else(|| Error::internal("run", "the source has no consumer group"))?;
+        let opening = sink::kafka::Opening {
+            client,
+            forecasts: topic,
+            membership,
+            instance: Arc::clone(instance),
+            lane,
+            header: plan.position_header,
+        };
+        let (forecasts, dead_letters) =
+            sink::kafka::open_exactly_once(opening, (&self.layout, &self.identity), (&plan.dead_letter, &self.origin()))?;
+        let dead_letters = match dead_letters {
+            Some(sink) => sink,
+            None => sink::open_dead_letters(&plan.dead_letter, &self.origin(), lane)?,
+        };
+        Ok((feed, Sinks { forecasts, dead_letters }))
+    }
+
+    /// The sinks that the plan names, for lane `lane`, each on its own.
     ///
     /// # Errors
     /// A sink cannot be opened.

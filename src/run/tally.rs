@@ -144,6 +144,14 @@ impl Sink for Tally {
         self.inner.due()
     }
 
+    fn committed(&mut self) -> Result<Option<Commits>> {
+        self.inner.committed()
+    }
+
+    fn is_full(&self) -> bool {
+        self.inner.is_full()
+    }
+
     fn keeps_offsets(&self) -> bool {
         self.inner.keeps_offsets()
     }

@@ -74,7 +74,7 @@ impl Worker<'_> {
                     return self.bad.check(true);
                 }
             }
-            if epoch_start.elapsed() >= plan.commit_every {
+            if epoch_start.elapsed() >= plan.commit_every || self.sinks.forecasts.is_full() {
                 epoch_start = clock::tick();
                 self.end_epoch(false)?;
                 self.commit_durable()?;
@@ -154,8 +154,7 @@ impl Worker<'_> {
     fn end_epoch(&mut self, force: bool) -> Result<()> {
         let mut commits = self.lane.commits();
         self.feed.settle(&mut commits);
-        let force = force || self.sinks.forecasts.due();
-        self.sinks.dead_letters.end_epoch(&commits, force)?;
+        self.sinks.dead_letters.end_epoch(&commits, force || self.sinks.forecasts.due())?;
         self.sinks.forecasts.end_epoch(&commits, force)?;
         if commits != self.queued {
             let (forecasts, dead_letters) = (self.sinks.forecasts.written(), self.sinks.dead_letters.written());
@@ -167,13 +166,16 @@ impl Worker<'_> {
 
     /// Commits the newest epoch whose rows are all durable.
     fn commit_durable(&mut self) -> Result<()> {
+        if self.sinks.forecasts.keeps_offsets() {
+            self.waiting.clear();
+            return self.sinks.forecasts.committed()?.map_or(Ok(()), |commits| self.feed.committed(&commits));
+        }
         let (forecasts, dead_letters) = (self.sinks.forecasts.durable()?, self.sinks.dead_letters.durable()?);
         let mut newest = None;
         while self.waiting.front().is_some_and(|epoch| epoch.forecasts <= forecasts && epoch.dead_letters <= dead_letters) {
             newest = self.waiting.pop_front();
         }
         match newest {
-            Some(epoch) if self.sinks.forecasts.keeps_offsets() => self.feed.committed(&epoch.commits),
             Some(epoch) => self.feed.commit(&epoch.commits),
             None => Ok(()),
         }

@@ -13,10 +13,14 @@ use crate::data::rejected::Rejected;
 use crate::link::kafka::Client;
 
 mod check;
+mod epoch;
+mod exactly_once;
 mod fill;
 mod outbox;
+mod transactions;
 
 pub use check::check_connect;
+pub use exactly_once::{ExactlyOnceDeadLetters, ExactlyOnceForecasts, Opening, open_exactly_once};
 pub use fill::{NextRecord, create_topic, fill_topic};
 pub use outbox::{Outbox, producer_config};
 

@@ -49,6 +49,15 @@ pub enum Settings {
     },
 }
 
+/// What is promised when a stage is stopped in the middle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Nothing is lost; after a crash some rows come again, with the same source position and the same bytes.
+    AtLeastOnce,
+    /// Rows and the offsets that cover them become visible together.
+    ExactlyOnce,
+}
+
 /// What every sink does, whatever it takes. Timetable, on the lane's thread, per partition: `recover`, `begin`, then rows and epochs, then
 /// `release`. For the sink as a whole: `write` (of the trait for its rows) any number of times; `end_epoch` when everything written so far belongs to
 /// records below the given commits; note `written` then, and hold the offsets for committed once `durable` has come that far; `close`
@@ -81,6 +90,14 @@ pub trait Sink: Send {
     }
     /// Whether an epoch's commit includes the source's offsets, so that nobody else is to commit them.
     fn keeps_offsets(&self) -> bool {
+        false
+    }
+    /// Where the sink keeps offsets: those that have become visible since the last call.
+    fn committed(&mut self) -> Result<Option<Commits>> {
+        Ok(None)
+    }
+    /// Whether the epoch should end before more is written.
+    fn is_full(&self) -> bool {
         false
     }
     /// Everything written so far, and all records below `commits`, are one epoch. Returns whether everything is durable now; a sink that rolls

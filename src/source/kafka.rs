@@ -115,6 +115,9 @@ fn config(settings: &KafkaSettings, opening: &Opening) -> ClientConfig {
         // Every partition is given its first offset here. If the log does not have an offset that is asked for, records were deleted
         // before they were read or the topic was made anew: that is an error, never a silent jump.
         .set("auto.offset.reset", "error");
+    if let Some(instance) = &settings.instance {
+        config.set("group.instance.id", instance);
+    }
     for (name, value) in &opening.overrides {
         config.set(name, value);
     }

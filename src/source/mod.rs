@@ -45,6 +45,8 @@ pub struct KafkaSettings {
     pub group: String,
     /// What to do on start where records below the committed offset are needed to rebuild key states.
     pub on_missing: OnMissing,
+    /// Stable name of this process among those of the group: static membership, and the root of its transactional ids.
+    pub instance: Option<String>,
 }
 
 /// What to do about key states at start where no snapshot, or none that the log still reaches, is there to start from.

@@ -182,8 +182,13 @@ fn a_topic_is_created_and_filled() {
 
 /// Copies a topic as the pipeline would, through source and sink, and commits what is durable.
 fn copy(broker: &Broker, from: &str, to: &str, mut midway: impl FnMut(u64)) {
-    let settings =
-        KafkaSettings { client: broker.client(), topic: from.to_owned(), group: from.to_owned(), on_missing: OnMissing::StartEmpty };
+    let settings = KafkaSettings {
+        client: broker.client(),
+        topic: from.to_owned(),
+        group: from.to_owned(),
+        on_missing: OnMissing::StartEmpty,
+        instance: None,
+    };
     let opening = Opening { lanes: 1, until_caught_up: true, ..Opening::default() };
     let mut feed = open(&settings, &opening).unwrap().pop().unwrap();
     let mut sink = KafkaForecasts::open(&broker.client(), to, Box::new(value)).unwrap();

@@ -20,7 +20,7 @@ use crate::broker;
 use crate::harness::Broker;
 
 fn settings(broker: &Broker, topic: &str, group: &str, on_missing: OnMissing) -> KafkaSettings {
-    KafkaSettings { client: broker.client(), topic: topic.to_owned(), group: group.to_owned(), on_missing }
+    KafkaSettings { client: broker.client(), topic: topic.to_owned(), group: group.to_owned(), on_missing, instance: None }
 }
 
 fn opening(lanes: usize, until_caught_up: bool) -> Opening {
@@ -391,7 +391,7 @@ fn check_names_partitions_and_lag() {
 fn a_broker_that_does_not_answer_is_unavailable_within_ten_seconds() {
     // Needs no broker: nobody listens on port 1.
     let client = Client { brokers: "127.0.0.1:1".to_owned(), ..Client::default() };
-    let settings = KafkaSettings { client, topic: "t".to_owned(), group: "g".to_owned(), on_missing: OnMissing::Rebuild };
+    let settings = KafkaSettings { client, topic: "t".to_owned(), group: "g".to_owned(), on_missing: OnMissing::Rebuild, instance: None };
     let started = Instant::now();
     let error = open(&settings, &opening(1, false)).err().unwrap();
     assert_eq!(error.kind, Kind::Unavailable, "{error}");

@@ -36,6 +36,8 @@ fn plan(name: &str, source: source::Settings) -> Plan {
         horizon_names: vec![],
         sink: ndjson.clone(),
         sink_fields: vec![],
+        delivery: crate::sink::Delivery::AtLeastOnce,
+        position_header: true,
         commit_every: std::time::Duration::from_secs(1),
         dead_letter: ndjson,
         max_bad_ratio: 0.0,
@@ -158,6 +160,7 @@ fn what_cannot_be_done_is_said_before_anything_is_written() {
         topic: "cards".to_owned(),
         group: "g".to_owned(),
         on_missing: source::OnMissing::Rebuild,
+        instance: None,
     });
     let both = run(&plan("cards", kafka), &Args { to: Target::Kafka, ..args(Some(folder.path().join("a.ndjson"))) }).unwrap_err();
     assert_eq!(both.exit_code(), 2);

@@ -93,6 +93,7 @@ pub fn verdict(error: &KafkaError) -> Verdict {
         | Code::FencedLeaderEpoch
         | Code::UnknownLeaderEpoch
         | Code::RebalanceInProgress
+        | Code::UnstableOffsetCommit
         | Code::IllegalGeneration
         | Code::UnknownMemberId
         | Code::PollExceeded => Verdict::Passing,

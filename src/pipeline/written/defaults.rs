@@ -7,6 +7,10 @@ fn length(text: &str) -> Length {
     Length::try_from(text.to_owned()).expect("the defaults of this file are durations; a test reads each")
 }
 
+pub(super) fn default_true() -> bool {
+    true
+}
+
 pub(super) fn default_events() -> u64 {
     100_000
 }

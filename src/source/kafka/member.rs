@@ -34,4 +34,8 @@ impl Group for Member {
     fn topic(&self) -> &str {
         &self.shared.topic
     }
+
+    fn group(&self) -> &str {
+        &self.shared.group
+    }
 }

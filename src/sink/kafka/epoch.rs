@@ -1,0 +1,102 @@
+//! The rows of one epoch as they will be sent: kept until their transaction is committed, so that an aborted one is sent again with the same bytes.
+
+use crate::base::number::u32_of;
+use crate::base::offset::{Offset, Partition};
+use crate::data::commit::Commits;
+
+/// Rows and the offsets that cover them.
+#[derive(Default)]
+pub struct Epoch {
+    rows: Vec<Row>,
+    bytes: Vec<u8>,
+    /// How far the input is done once these rows are visible.
+    pub commits: Commits,
+}
+
+#[derive(Clone, Copy)]
+struct Row {
+    topic: u8,
+    partition: Partition,
+    offset: Offset,
+    /// Bytes of the key; `None` for a row without one.
+    key: Option<u32>,
+    value: u32,
+}
+
+/// One row, borrowed.
+pub struct Sending<'a> {
+    /// Index of the topic it goes to.
+    pub topic: u8,
+    /// Position of its input record.
+    pub at: (Partition, Offset),
+    /// Its key.
+    pub key: Option<&'a [u8]>,
+    /// Its value.
+    pub value: &'a [u8],
+}
+
+impl Epoch {
+    /// Adds a row; `encode` appends its value.
+    pub fn push(&mut self, topic: u8, at: (Partition, Offset), key: Option<&[u8]>, encode: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(key) = key {
+            self.bytes.extend_from_slice(key);
+        }
+        let start = self.bytes.len();
+        encode(&mut self.bytes);
+        let value = u32_of(self.bytes.len().saturating_sub(start));
+        self.rows.push(Row { topic, partition: at.0, offset: at.1, key: key.map(|key| u32_of(key.len())), value });
+    }
+
+    /// Rows.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Bytes of keys and values.
+    pub fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The rows in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = Sending<'_>> {
+        let mut at = 0_usize;
+        let mut take = move |bytes: u32| {
+            let start = at;
+            at = at.saturating_add(crate::base::number::index(bytes));
+            self.bytes.get(start..at).unwrap_or_default()
+        };
+        self.rows.iter().map(move |row| Sending {
+            topic: row.topic,
+            at: (row.partition, row.offset),
+            key: row.key.map(&mut take),
+            value: take(row.value),
+        })
+    }
+
+    /// Forgets everything and keeps the memory.
+    pub fn clear(&mut self) {
+        self.rows.clear();
+        self.bytes.clear();
+        self.commits = Commits::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_back_as_they_were_added() {
+        let mut epoch = Epoch::default();
+        for round in 0..2 {
+            epoch.push(0, (Partition(1), Offset(5)), Some(b"k"), |out| out.extend_from_slice(b"value"));
+            epoch.push(1, (Partition(2), Offset(6)), None, |out| out.extend_from_slice(b""));
+            epoch.push(0, (Partition(1), Offset(7)), Some(b""), |out| out.extend_from_slice(b"x"));
+            let found: Vec<_> = epoch.iter().map(|row| (row.topic, row.at.1.0, row.key.map(<[u8]>::to_vec), row.value.to_vec())).collect();
+            let expected =
+                vec![(0, 5, Some(b"k".to_vec()), b"value".to_vec()), (1, 6, None, Vec::new()), (0, 7, Some(Vec::new()), b"x".to_vec())];
+            assert_eq!((epoch.len(), epoch.byte_len(), found), (3, 7, expected), "round {round}");
+            epoch.clear();
+        }
+    }
+}
