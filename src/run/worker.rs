@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::bad_ratio::BadRatio;
+use super::counts::Counts;
 use super::lane::Lane;
-use super::stage::{Counts, Sinks, Stop};
+use super::stage::{Sinks, Stop};
 use crate::base::clock;
 use crate::base::error::Result;
 use crate::data::input::Input;
