@@ -115,7 +115,7 @@ pub const COMMIT_SECONDS: Metric = metric(
     Type::Histogram,
     "seconds",
     &[],
-    "Time a lane takes to make an epoch's rows durable and to commit its positions",
+    "Time from the end of an epoch until its rows are durable and its positions are committed",
 );
 /// Time of a snapshot.
 pub const SNAPSHOT_SECONDS: Metric =

@@ -127,9 +127,10 @@ impl Partitions {
     }
 
     /// A lane owns the partition from now on. `start` is the first offset that will be read, where that is known (a snapshot's), and
-    /// records below `live_from` are replayed silently. It is replaying until `note_live`, or `note_progress` reaches `live_from`.
+    /// records below `live_from` are replayed silently. It is replaying until `note_live`, or `note_progress` reaches `live_from`; with
+    /// nothing to replay it is live at once.
     pub fn note_assigned(&self, partition: Partition, start: Option<Offset>, live_from: Offset) {
-        let standing = Standing {
+        let mut standing = Standing {
             start,
             live_from,
             next: None,
@@ -139,6 +140,9 @@ impl Partitions {
             assigned_at: clock::tick(),
             live_at: None,
         };
+        if start.is_some_and(|start| start >= live_from) {
+            self.live(&mut standing);
+        }
         let mut board = self.board();
         board.ever_assigned = true;
         board.partitions.insert(partition, standing);
@@ -249,7 +253,6 @@ mod tests {
     fn nothing_to_replay_is_no_restore() {
         let board = Partitions::default();
         board.note_assigned(P, Some(Offset(7)), Offset(7));
-        board.note_live(P);
         assert!(board.are_live());
         assert_eq!(board.restores.read().count, 0);
     }

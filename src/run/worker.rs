@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::bad_ratio::BadRatio;
 use super::counts::Counts;
@@ -10,6 +10,7 @@ use super::lane::Lane;
 use super::stage::{Sinks, Stop};
 use crate::base::clock;
 use crate::base::error::Result;
+use crate::base::offset::{Offset, Partition};
 use crate::data::input::Input;
 use crate::data::positions::Positions;
 use crate::data::rejected::Reason;
@@ -24,6 +25,7 @@ struct Epoch {
     positions: Positions,
     forecasts: u64,
     dead_letters: u64,
+    ended: Instant,
 }
 
 struct Worker<'a> {
@@ -54,12 +56,16 @@ impl Worker<'_> {
     fn work(&mut self, plan: &Plan, stop: &Stop) -> Result<()> {
         let mut input = Input::default();
         let mut epoch_start = clock::tick();
+        let pulse = self.counts.pulses.start();
         while !stop.is_requested() {
+            pulse.beat();
             input.clear();
             match self.feed.poll(plan.max_batch, WAIT.min(plan.commit_every), &mut input)? {
                 Polled::Records => {
                     let records = input.len();
+                    let began = clock::tick();
                     self.lane.advance(&input)?;
+                    self.counts.steps.observe_time(began.elapsed());
                     self.deliver(records)?;
                 }
                 Polled::Idle => {
@@ -69,12 +75,14 @@ impl Worker<'_> {
                 Polled::Assigned { partition, live_from } => {
                     tracing::info!(%partition, %live_from, "partition assigned");
                     self.lane.assign(partition, live_from);
+                    self.counts.partitions.note_assigned(partition, self.start_of(partition), live_from);
                 }
                 Polled::Revoked(partition) => {
                     self.commit_now()?;
                     self.lane.release(partition);
                     self.queued.remove(partition);
                     self.feed.released(partition);
+                    self.counts.partitions.note_released(partition);
                     tracing::info!(%partition, "partition released");
                 }
                 Polled::Ended => {
@@ -85,6 +93,7 @@ impl Worker<'_> {
             }
             if epoch_start.elapsed() >= plan.commit_every {
                 epoch_start = clock::tick();
+                self.note_partitions();
                 self.end_epoch()?;
                 self.commit_durable()?;
             }
@@ -94,6 +103,8 @@ impl Worker<'_> {
 
     /// Hands the lane's last outputs to the sinks.
     fn deliver(&mut self, records: usize) -> Result<()> {
+        // Before the sinks may block: what a stop that takes too long leaves behind is named from this.
+        self.note_partitions();
         let (forecasts, rejected) = (&self.lane.forecasts, &self.lane.rejected);
         if !forecasts.is_empty() {
             self.sinks.forecasts.write(forecasts)?;
@@ -110,6 +121,7 @@ impl Worker<'_> {
         self.counts.forecasts.fetch_add(u64_of(forecasts.len()), Ordering::Relaxed);
         self.counts.replayed.fetch_add(u64_of(self.lane.replayed), Ordering::Relaxed);
         self.bad.add(u64_of(records), u64_of(rejected.len()), || example(&self.lane));
+        self.counts.rounds.absorb(self.lane.round_sizes());
         self.note_size();
         self.bad.check(false)
     }
@@ -129,6 +141,25 @@ impl Worker<'_> {
         }
     }
 
+    /// Tells the board how far the partitions have come. Everything that was handed out has been taken in when this is called.
+    fn note_partitions(&self) {
+        let board = &self.counts.partitions;
+        self.feed.handed(&mut |handed| {
+            let latest = self.lane.latest().find(|(partition, _)| *partition == handed.partition);
+            board.note_progress(handed.partition, handed.next, latest.and_then(|(_, time)| time));
+            if let Some(end) = handed.end {
+                board.note_end(handed.partition, end);
+            }
+        });
+    }
+
+    /// Where reading of a partition begins, before anything of it was handed out.
+    fn start_of(&self, partition: Partition) -> Option<Offset> {
+        let mut start = None;
+        self.feed.handed(&mut |handed| start = start.or((handed.partition == partition).then_some(handed.next)));
+        start
+    }
+
     /// Everything taken in so far becomes one epoch.
     fn end_epoch(&mut self) -> Result<()> {
         self.sinks.forecasts.flush(false)?;
@@ -136,7 +167,7 @@ impl Worker<'_> {
         if self.lane.positions != self.queued {
             self.queued = self.lane.positions.clone();
             let (forecasts, dead_letters) = (self.sinks.forecasts.written(), self.sinks.dead_letters.written());
-            self.waiting.push_back(Epoch { positions: self.queued.clone(), forecasts, dead_letters });
+            self.waiting.push_back(Epoch { positions: self.queued.clone(), forecasts, dead_letters, ended: clock::tick() });
         }
         Ok(())
     }
@@ -149,13 +180,19 @@ impl Worker<'_> {
             newest = self.waiting.pop_front();
         }
         match newest {
-            Some(epoch) => self.feed.commit(&epoch.positions),
+            Some(epoch) => {
+                self.feed.commit(&epoch.positions)?;
+                self.counts.commits.observe_time(epoch.ended.elapsed());
+                epoch.positions.iter().for_each(|(partition, next)| self.counts.partitions.note_committed(partition, next));
+                Ok(())
+            }
             None => Ok(()),
         }
     }
 
     /// Makes everything durable and commits it.
     fn commit_now(&mut self) -> Result<()> {
+        self.note_partitions();
         self.end_epoch()?;
         self.sinks.forecasts.flush(true)?;
         self.sinks.dead_letters.flush(true)?;

@@ -23,7 +23,7 @@ use crate::base::time::EventTime;
 use crate::data::input::Input;
 use crate::data::positions::Positions;
 use crate::link::kafka::{Verdict, explain, verdict};
-use crate::source::{Feed, Polled};
+use crate::source::{Feed, Handed, Polled};
 
 /// Longest sleep while there is nothing to do: a lost wake-up costs no more than this.
 const NAP: Duration = Duration::from_millis(50);
@@ -305,6 +305,16 @@ impl Feed for Lane {
             let waiting = latest.get(&owned.partition)?.saturating_sub(owned.next).max(0);
             Some(sum.saturating_add(u64::try_from(waiting).unwrap_or(0)))
         })
+    }
+
+    fn handed(&self, note: &mut dyn FnMut(Handed)) {
+        let latest = self.shared.latest();
+        for owned in &self.owned {
+            let next = owned.next.max(owned.end);
+            // What has been handed out is newer than what was heard a second ago.
+            let end = latest.get(&owned.partition).map(|end| Offset((*end).max(next)));
+            note(Handed { partition: Partition(owned.partition), next: Offset(next), end });
+        }
     }
 
     fn close(&mut self) -> Result<()> {
