@@ -3,6 +3,7 @@
 mod bad_ratio;
 mod board;
 mod counts;
+mod exposition;
 mod golden;
 mod lane;
 mod partition;
@@ -13,6 +14,7 @@ mod worker;
 
 pub use board::{Partitions, Replay, Standing};
 pub use counts::Counts;
+pub use exposition::{CONTENT_TYPE, Exposition};
 pub use golden::check as check_golden;
 pub use lane::Lane;
 pub use pulse::{Pulse, Pulses};
