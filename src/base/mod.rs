@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod error;
 pub mod limits;
+pub mod metrics;
 pub mod number;
 pub mod offset;
 pub mod rfc3339;

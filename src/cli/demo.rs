@@ -2,8 +2,10 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::run::execute;
+use super::stop::Signals;
 use super::summary;
 use crate::base::error::{Error, Result};
 use crate::pipeline::{self, Purpose};
@@ -74,7 +76,7 @@ pub fn run(args: &Args) -> Result<()> {
         "run.lanes=1".to_owned(),
     ];
     let plan = pipeline::load(&folder.join("pipeline.toml"), &sets, Purpose::Run)?;
-    let stage = Stage::load(plan)?;
+    let stage = Arc::new(Stage::load(plan)?);
     println!(
         "meantime demo: {} events of {} keys, stream `{}`",
         summary::grouped(args.events),
@@ -87,7 +89,7 @@ pub fn run(args: &Args) -> Result<()> {
     );
     let feeds = stage.feeds(true)?;
     let lanes = feeds.into_iter().enumerate().map(|(lane, feed)| Ok((feed, stage.sinks(lane)?))).collect::<Result<Vec<_>>>()?;
-    let outcome = execute(&stage, lanes, Some(args.events))?;
+    let outcome = execute(&stage, lanes, Arc::default(), &Signals::listen()?, Some(args.events))?;
     outcome.ended?;
     let mut out = std::io::stdout().lock();
     summary::write(&mut out, &outcome.counts, Some(&outcome.calibration), outcome.elapsed)

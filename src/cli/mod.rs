@@ -5,10 +5,14 @@ pub mod demo;
 #[cfg(feature = "fit")]
 pub mod fit;
 pub mod generate;
+pub mod health;
+pub mod http;
 pub mod model;
 pub mod progress;
 pub mod run;
+pub mod stop;
 pub mod summary;
+pub mod watch;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;

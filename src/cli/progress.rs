@@ -22,15 +22,26 @@ impl Progress {
     /// Starts the clock. `what` is counted, in the plural (`events`); `total` is how many there will be, where that is known.
     #[must_use]
     pub fn start(what: &'static str, total: Option<u64>) -> Self {
+        let (counted, uncounted) =
+            ("{bar:30} {percent:>3}% {human_pos} {msg}, {per_sec:.0}, ETA {eta}", "{spinner} {human_pos} {msg}, {per_sec:.0}");
+        let progress = Self::styled(what, total, if total.is_some() { counted } else { uncounted });
+        if let Some(bar) = &progress.bar {
+            bar.set_message(what);
+        }
+        progress
+    }
+
+    /// As `start`, for work whose message says more than a count: `show` gives it.
+    #[must_use]
+    pub fn start_with_message(what: &'static str, total: Option<u64>) -> Self {
+        Self::styled(what, total, if total.is_some() { "{bar:30} {percent:>3}% {msg} ETA {eta}" } else { "{spinner} {msg}" })
+    }
+
+    fn styled(what: &'static str, total: Option<u64>, template: &str) -> Self {
         let now = clock::tick();
         let bar = io::stderr().is_terminal().then(|| {
             let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
-            let template = match total {
-                Some(_) => "{bar:30} {percent:>3}% {human_pos} {msg}, {per_sec:.0}, ETA {eta}",
-                None => "{spinner} {human_pos} {msg}, {per_sec:.0}",
-            };
             bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar.set_message(what);
             bar
         });
         Progress { what, total, started: now, last_line: now, bar }
@@ -38,13 +49,33 @@ impl Progress {
 
     /// Shows that `done` steps are done. Cheap enough for every thousandth step, not for every one.
     pub fn at(&mut self, done: u64) {
+        let (what, total, seconds) = (self.what, self.total, self.started.elapsed().as_secs());
+        self.show(done, None, || tracing::info!(what, done, total, seconds, "progress"));
+    }
+
+    /// Shows `done` and, on a terminal, what `message` says; elsewhere writes `line` when ten seconds have passed since the last one.
+    pub fn show(&mut self, done: u64, message: Option<&dyn Fn() -> String>, line: impl FnOnce()) {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
+            if let Some(message) = message {
+                bar.set_message(message());
+            }
         } else if self.last_line.elapsed() >= EVERY {
             self.last_line = clock::tick();
-            let seconds = self.started.elapsed().as_secs();
-            tracing::info!(what = self.what, done, total = self.total, seconds, "progress");
+            line();
         }
+    }
+
+    /// Time since the start.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Steps that there will be, where that is known.
+    #[must_use]
+    pub fn total(&self) -> Option<u64> {
+        self.total
     }
 
     /// Ends the display and says how long it took.

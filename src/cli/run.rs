@@ -1,17 +1,23 @@
 //! `meantime run`: the long-running stage.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::PipelineArgs;
-use super::summary::{self, Watch};
-use crate::base::error::{Error, Kind, Result};
+use crossbeam_channel::RecvTimeoutError;
+
+use super::stop::{Signals, overdue};
+use super::watch::Watch;
+use super::{PipelineArgs, health, http, summary};
+use crate::base::clock;
+use crate::base::error::{Error, Result};
 use crate::pipeline::{self, Purpose};
 use crate::run::{Calibration, Counts, Sinks, Stage, Stop, Tally};
 use crate::source::Feed;
+
+/// How often signals are looked for and progress is shown.
+const TURN: Duration = Duration::from_millis(100);
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -21,18 +27,35 @@ pub struct Args {
     /// End with exit code 0 once the end offsets seen at start are committed. Files and generated streams always end.
     #[arg(long)]
     until_caught_up: bool,
+    /// Serve /metrics, /health/live and /health/ready there, such as 127.0.0.1:9464. Port 0 takes a free one and logs it.
+    #[arg(long, value_name = "HOST:PORT")]
+    http: Option<String>,
 }
 
 /// Runs the pipeline until it ends or is told to stop; prints a summary to stderr.
 ///
 /// # Errors
-/// The pipeline or package is refused, or the stage stops with an error.
+/// The pipeline or package is refused, the address of `--http` cannot be taken, the stage stops with an error, or a stop takes longer
+/// than `stop_timeout`: then lanes may still be running, and the process should leave.
 pub fn run(args: &Args) -> Result<()> {
     let plan = pipeline::load(&args.pipeline.pipeline, &args.pipeline.sets, Purpose::Run)?;
-    let stage = Stage::load(plan)?;
+    let signals = Signals::listen()?;
+    let counts = Arc::new(Counts::default());
+    let server = match &args.http {
+        Some(address) => {
+            let bound = http::bind(address)?;
+            let address = bound.address;
+            let server = bound.serve(health::routes(&counts))?;
+            tracing::info!(%address, "serving /metrics and /health");
+            Some(server)
+        }
+        None => None,
+    };
+    let stage = Arc::new(Stage::load(plan)?);
     let lanes = stage.open(args.until_caught_up)?;
     tracing::info!(pipeline = stage.plan.name, fingerprint = stage.identity.fingerprint, lanes = stage.plan.lanes, "running");
-    let outcome = execute(&stage, lanes, None)?;
+    let outcome = execute(&stage, lanes, counts, &signals, None)?;
+    drop(server);
     let mut err = std::io::stderr().lock();
     let _ = writeln!(err, "{}", stage.plan.name)
         .and_then(|()| summary::write(&mut err, &outcome.counts, Some(&outcome.calibration), outcome.elapsed));
@@ -42,7 +65,7 @@ pub fn run(args: &Args) -> Result<()> {
 /// How a run ended.
 pub struct Outcome {
     /// What happened.
-    pub counts: Counts,
+    pub counts: Arc<Counts>,
     /// What the forecasts say of themselves.
     pub calibration: Calibration,
     /// How long it took.
@@ -54,51 +77,45 @@ pub struct Outcome {
 /// Runs a stage with progress and signal handling.
 ///
 /// # Errors
-/// Signals cannot be handled; an error of the stage itself is in the outcome, beside the counts.
-pub fn execute(stage: &Stage, lanes: Vec<(Box<dyn Feed>, Sinks)>, total: Option<u64>) -> Result<Outcome> {
-    let (stop, counts) = (Stop::default(), Counts::default());
+/// No thread can be started; an error of the stage itself, or of a stop that takes too long, is in the outcome, beside the counts.
+pub fn execute(
+    stage: &Arc<Stage>,
+    lanes: Vec<(Box<dyn Feed>, Sinks)>,
+    counts: Arc<Counts>,
+    signals: &Signals,
+    total: Option<u64>,
+) -> Result<Outcome> {
+    let stop = Stop::default();
     let calibration = Arc::new(Mutex::new(Calibration::default()));
     let lanes = lanes.into_iter().map(|(feed, sinks)| (feed, Tally::wrap(sinks, &calibration))).collect();
-    let signals = Signals::listen()?;
-    let done = AtomicBool::new(false);
-    let (ended, elapsed) = thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
-            let mut watch = Watch::start(total);
-            while !done.load(Ordering::Acquire) {
-                if signals.count() > 0 {
-                    stop.request();
-                }
-                watch.show(&counts);
-                thread::park_timeout(Duration::from_millis(100));
-            }
-            watch.stop()
-        });
-        let ended = stage.run(lanes, &stop, &counts);
-        done.store(true, Ordering::Release);
-        watcher.thread().unpark();
-        (ended, watcher.join().unwrap_or_default())
+    // A thread that can be left behind: a lane that hangs in a sink must not keep the process from ending in time.
+    let (runner, (done, outcome)) = ((Arc::clone(stage), stop.clone(), Arc::clone(&counts)), crossbeam_channel::bounded(1));
+    let spawned = thread::Builder::new().name("stage".to_owned()).spawn(move || {
+        let (stage, stop, counts) = runner;
+        // Nobody listens any more if the stop took too long.
+        let _ = done.send(stage.run(lanes, &stop, &counts));
     });
+    spawned.map_err(|e| Error::internal("run", "no thread for the stage").caused_by(e))?;
+    let timeout = stage.plan.stop_timeout;
+    let mut watch = Watch::start(total);
+    let mut asked: Option<Instant> = None;
+    let ended = loop {
+        match outcome.recv_timeout(TURN) {
+            Ok(ended) => break ended,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break Err(Error::internal("run", "the stage panicked; see the log above")),
+        }
+        if asked.is_none() && signals.any() {
+            asked = Some(clock::tick());
+            stop.request();
+            tracing::info!(stop_timeout = ?timeout, "stopping: draining and committing; a second signal leaves at once");
+        }
+        if asked.is_some_and(|asked| asked.elapsed() >= timeout) {
+            break Err(overdue(&counts, timeout));
+        }
+        watch.show(&counts);
+    };
+    let elapsed = watch.stop();
     let calibration = calibration.lock().map(|c| c.clone()).unwrap_or_default();
     Ok(Outcome { counts, calibration, elapsed, ended })
-}
-
-/// SIGTERM and Ctrl-C: the first asks to stop, a second one leaves at once with 130.
-struct Signals(Arc<AtomicUsize>);
-
-impl Signals {
-    fn listen() -> Result<Self> {
-        let (count, second) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let failed = |e: std::io::Error| Error::new(Kind::Internal, "run", format!("signals cannot be handled: {e}"));
-        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-            // In this order: the shutdown acts only on the signal after the one that armed it.
-            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&second)).map_err(failed)?;
-            signal_hook::flag::register(signal, Arc::clone(&second)).map_err(failed)?;
-            signal_hook::flag::register_usize(signal, Arc::clone(&count), 1).map_err(failed)?;
-        }
-        Ok(Signals(count))
-    }
-
-    fn count(&self) -> usize {
-        self.0.load(Ordering::Acquire)
-    }
 }

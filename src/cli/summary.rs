@@ -1,73 +1,15 @@
-//! What a run prints when it ends, and the line that shows how far it is.
+//! What a run prints when it ends.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
-
-use crate::base::clock;
 use crate::run::{Calibration, Counts};
 
-/// Shows progress while lanes run: a line that moves on a terminal, one log line every ten seconds elsewhere.
-pub struct Watch {
-    started: Instant,
-    last_line: Instant,
-    bar: Option<ProgressBar>,
-    total: Option<u64>,
-}
-
-impl Watch {
-    /// Starts the clock. `total`: records to come, where that is known.
-    #[must_use]
-    pub fn start(total: Option<u64>) -> Self {
-        let now = clock::tick();
-        let bar = io::stderr().is_terminal().then(|| {
-            let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
-            let template = if total.is_some() { "{bar:30} {percent:>3}% {msg} ETA {eta}" } else { "{spinner} {msg}" };
-            bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar
-        });
-        Watch { started: now, last_line: now, bar, total }
-    }
-
-    /// Shows the counts as they are now.
-    pub fn show(&mut self, counts: &Counts) {
-        let records = counts.records.load(Relaxed);
-        let rate = per_second(records, self.started.elapsed());
-        let (forecasts, replayed, dead) = (counts.forecasts.load(Relaxed), counts.replayed.load(Relaxed), counts.dead_letters());
-        if let Some(bar) = &self.bar {
-            bar.set_position(records);
-            bar.set_message(format!("{records} records, {forecasts} forecasts, {dead} dead letters, {rate:.0}/s"));
-        } else if self.last_line.elapsed() >= Duration::from_secs(10) {
-            self.last_line = clock::tick();
-            let (keys, backlog) = (counts.keys.load(Relaxed), counts.backlog.load(Relaxed));
-            tracing::info!(
-                records,
-                forecasts,
-                replayed,
-                dead_letters = dead,
-                keys,
-                backlog,
-                per_second = rate.round(),
-                total = self.total,
-                "progress"
-            );
-        }
-    }
-
-    /// Ends the display and says how long it took.
-    #[must_use]
-    pub fn stop(self) -> Duration {
-        if let Some(bar) = self.bar {
-            bar.finish_and_clear();
-        }
-        self.started.elapsed()
-    }
-}
-
+/// Rate of a count over a time.
 #[allow(clippy::cast_precision_loss)]
-fn per_second(count: u64, elapsed: Duration) -> f64 {
+#[must_use]
+pub fn per_second(count: u64, elapsed: Duration) -> f64 {
     count as f64 / elapsed.as_secs_f64().max(1e-9)
 }
 

@@ -106,6 +106,7 @@ fn plan(fields: &[(&str, FieldKind)], mark: Option<usize>, label: Option<usize>)
         sink_fields: Vec::new(),
         delivery: crate::sink::Delivery::AtLeastOnce,
         position_header: true,
+        stop_timeout: std::time::Duration::from_secs(30),
         commit_every: Duration::from_secs(1),
         dead_letter: sink::Settings::Ndjson { path: "-".into() },
         max_bad_ratio: 0.0,

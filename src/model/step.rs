@@ -7,6 +7,7 @@ use super::graph::{Graph, Signature};
 use super::manifest::Manifest;
 use super::rounds::Rounds;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::metrics::SizeTally;
 use crate::base::number::{f32_of, index};
 use crate::base::time::{Gap, TimeUnit};
 use crate::data::outputs::Outputs;
@@ -34,6 +35,8 @@ pub struct Model {
     keeps_law: bool,
     init: Vec<f32>,
     rounds: Rounds,
+    /// Sizes of the rounds since someone emptied it.
+    pub round_sizes: SizeTally,
 }
 
 impl Model {
@@ -52,6 +55,7 @@ impl Model {
             keeps_law,
             init,
             rounds: Rounds::default(),
+            round_sizes: SizeTally::default(),
         })
     }
 
@@ -108,6 +112,7 @@ impl Model {
         outputs: &mut Outputs,
     ) -> TractResult<()> {
         let n = chunk.len();
+        self.round_sizes.note(n);
         let width = self.signature.features;
         let mut inputs: TVec<TValue> = tvec!();
         inputs.push(filled(&[n, width], |x: &mut [f32]| {

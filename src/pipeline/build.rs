@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::Purpose;
 use super::document::{Document, Node, Value};
@@ -92,6 +93,7 @@ impl Build<'_> {
             max_bad_ratio: dead.max_bad_ratio(),
             lanes: run.map_or(1, |run| index(run.lanes)),
             max_batch: run.map_or(4096, |run| index(run.max_batch)),
+            stop_timeout: run.map_or(Duration::from_secs(30), |run| run.stop_timeout.value),
             fit,
         })
     }

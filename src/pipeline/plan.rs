@@ -53,6 +53,8 @@ pub struct Plan {
     pub lanes: usize,
     /// Most records a lane takes at once.
     pub max_batch: usize,
+    /// How long a stop may take to drain and commit.
+    pub stop_timeout: Duration,
     /// What `fit` trains.
     pub fit: FitPlan,
 }
@@ -69,6 +71,7 @@ impl fmt::Debug for Plan {
             .field("max_bad_ratio", &self.max_bad_ratio)
             .field("lanes", &self.lanes)
             .field("max_batch", &self.max_batch)
+            .field("stop_timeout", &self.stop_timeout)
             .finish_non_exhaustive()
     }
 }

@@ -350,6 +350,10 @@ pub struct Run {
     #[serde(default = "default_max_batch")]
     #[schemars(range(min = 1, max = 65_536))]
     pub max_batch: u32,
+    /// How long SIGTERM or Ctrl-C may take to drain and commit; what is not committed then is read again at the next start.
+    #[serde(default = "default_stop_timeout")]
+    #[schemars(extend("x-least" = "1s", "x-most" = "1h"))]
+    pub stop_timeout: Length,
 }
 
 /// The `[fit]` table.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::partition::{PartitionState, Recovered, last_record};
 use crate::base::error::{Error, Kind, Result};
+use crate::base::metrics::SizeTally;
 use crate::base::number::f64_of_count;
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::{EventTime, Gap};
@@ -183,6 +184,16 @@ impl Lane {
         self.partitions.iter().fold((0, 0), |(keys, bytes), state| (keys + state.keys.len(), bytes + state.keys.bytes()))
     }
 
+    /// Latest event time that was applied of each partition.
+    pub fn latest(&self) -> impl Iterator<Item = (Partition, Option<EventTime>)> {
+        self.partitions.iter().map(|state| (state.partition, state.latest))
+    }
+
+    /// Sizes of the rounds since they were last taken.
+    pub fn round_sizes(&mut self) -> &mut SizeTally {
+        &mut self.model.round_sizes
+    }
+
     fn begin(&mut self) {
         self.batch = self.batch.wrapping_add(1);
         self.decoded.clear();
@@ -358,6 +369,7 @@ impl Lane {
                 *flags = flags.with(Flags::COLD_START);
             }
             meta.last = *time;
+            state.latest = state.latest.max(Some(*time));
             meta.events += 1;
             meta.round = if meta.batch == self.batch { meta.round + 1 } else { 0 };
             meta.batch = self.batch;

@@ -1,17 +1,25 @@
 //! The only place that knows the order of the stages: source, decode, order, features, model, head, sink.
 
 mod bad_ratio;
+mod board;
+mod counts;
+mod exposition;
 mod golden;
 mod lane;
 mod partition;
+mod pulse;
 mod recover;
 mod stage;
 mod tally;
 mod worker;
 
+pub use board::{Partitions, Replay, Standing};
+pub use counts::Counts;
+pub use exposition::{CONTENT_TYPE, Exposition};
 pub use golden::check as check_golden;
 pub use lane::Lane;
-pub use stage::{Counts, Sinks, Stage, Stop};
+pub use pulse::{Pulse, Pulses};
+pub use stage::{Sinks, Stage, Stop};
 pub use tally::{Calibration, Tally};
 
 #[cfg(test)]

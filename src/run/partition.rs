@@ -2,6 +2,7 @@
 
 use crate::base::error::{Error, Result};
 use crate::base::offset::{Offset, Partition};
+use crate::base::time::EventTime;
 use crate::data::commit::{Commit, LastRecord, Note, Tick};
 use crate::data::events::Events;
 use crate::data::input::Records;
@@ -36,6 +37,8 @@ pub struct PartitionState {
     pub partition: Partition,
     pub order: Order,
     pub keys: KeyStates,
+    /// Latest event time that was applied; for lag only.
+    pub latest: Option<EventTime>,
     from: Offset,
     live_from: Offset,
     /// Next offset to be taken in, once there was a record.
@@ -56,7 +59,19 @@ impl PartitionState {
         // Ticks below the snapshot are in its states.
         let ahead: Vec<Tick> = note.ticks.into_iter().filter(|tick| tick.at > from).collect();
         let expected = note.last.filter(|_| live_from > Offset(0));
-        PartitionState { partition, order, keys, from, live_from, next: None, last: expected, expected, ticks: Vec::new(), ahead }
+        PartitionState {
+            partition,
+            latest: None,
+            order,
+            keys,
+            from,
+            live_from,
+            next: None,
+            last: expected,
+            expected,
+            ticks: Vec::new(),
+            ahead,
+        }
     }
 
     /// Whether what the record at `offset` brings about is emitted.

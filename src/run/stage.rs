@@ -1,16 +1,16 @@
 //! The stage: a plan with its package, source, lanes and sinks, run to its end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use super::counts::Counts;
 use super::golden;
 use super::lane::Lane;
 use super::worker;
 use crate::base::error::{Error, Result};
 use crate::data::forecasts::Identity;
 use crate::data::layout::Layout;
-use crate::data::rejected::Reason;
 #[cfg(feature = "kafka")]
 use crate::link::kafka::{Client, Instance};
 use crate::model::Package;
@@ -46,42 +46,6 @@ impl Stop {
     #[must_use]
     pub fn is_requested(&self) -> bool {
         self.0.load(Ordering::Acquire)
-    }
-}
-
-/// What has happened so far, over all lanes; read by progress and summary while the lanes run.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Records taken in, silent replay and bad ones included.
-    pub records: AtomicU64,
-    /// Forecasts handed to the sink.
-    pub forecasts: AtomicU64,
-    /// Events replayed silently.
-    pub replayed: AtomicU64,
-    /// Records that became dead letters, by reason.
-    pub dead: [AtomicU64; Reason::ALL.len()],
-    /// Keys of all lanes.
-    pub keys: AtomicU64,
-    /// Bytes of their states.
-    pub bytes: AtomicU64,
-    /// Records known to be waiting.
-    pub backlog: AtomicU64,
-}
-
-impl Counts {
-    /// Dead letters of all reasons.
-    #[must_use]
-    pub fn dead_letters(&self) -> u64 {
-        self.dead.iter().map(|count| count.load(Ordering::Relaxed)).sum()
-    }
-
-    /// Dead letters by reason code, those that occurred.
-    pub fn dead_by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Reason::ALL
-            .iter()
-            .zip(&self.dead)
-            .map(|(reason, count)| (reason.code(), count.load(Ordering::Relaxed)))
-            .filter(|(_, count)| *count > 0)
     }
 }
 

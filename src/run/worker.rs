@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::bad_ratio::BadRatio;
+use super::counts::Counts;
 use super::lane::Lane;
 use super::recover::recover;
-use super::stage::{Counts, Sinks, Stop};
+use super::stage::{Sinks, Stop};
 use crate::base::clock;
 use crate::base::error::Result;
 use crate::base::offset::Partition;
@@ -25,6 +26,7 @@ struct Epoch {
     commits: Commits,
     forecasts: u64,
     dead_letters: u64,
+    ended: Instant,
 }
 
 struct Worker<'a> {
@@ -55,12 +57,16 @@ impl Worker<'_> {
     fn work(&mut self, plan: &Plan, stop: &Stop) -> Result<()> {
         let mut input = Input::default();
         let mut epoch_start = clock::tick();
+        let pulse = self.counts.pulses.start();
         while !stop.is_requested() {
+            pulse.beat();
             input.clear();
             match self.feed.poll(plan.max_batch, WAIT.min(plan.commit_every), &mut input)? {
                 Polled::Records => {
                     let records = input.len();
+                    let began = clock::tick();
                     self.lane.advance(&input)?;
+                    self.counts.steps.observe_time(began.elapsed());
                     self.deliver(records)?;
                 }
                 Polled::Idle => {
@@ -76,6 +82,7 @@ impl Worker<'_> {
             }
             if epoch_start.elapsed() >= plan.commit_every || self.sinks.forecasts.is_full() {
                 epoch_start = clock::tick();
+                self.note_partitions();
                 self.end_epoch(false)?;
                 self.commit_durable()?;
             }
@@ -85,6 +92,8 @@ impl Worker<'_> {
 
     /// Hands the lane's last outputs to the sinks.
     fn deliver(&mut self, records: usize) -> Result<()> {
+        // Before the sinks may block: what a stop that takes too long leaves behind is named from this.
+        self.note_partitions();
         let (forecasts, rejected) = (&self.lane.forecasts, &self.lane.rejected);
         if !forecasts.is_empty() {
             self.sinks.forecasts.write(forecasts)?;
@@ -101,6 +110,7 @@ impl Worker<'_> {
         self.counts.forecasts.fetch_add(u64_of(forecasts.len()), Ordering::Relaxed);
         self.counts.replayed.fetch_add(u64_of(self.lane.replayed), Ordering::Relaxed);
         self.bad.add(u64_of(records), u64_of(rejected.len()), || example(&self.lane));
+        self.counts.rounds.absorb(self.lane.round_sizes());
         self.note_size();
         self.bad.check(false)
     }
@@ -120,6 +130,23 @@ impl Worker<'_> {
         }
     }
 
+    /// Tells the board how far the partitions have come. Everything that was handed out has been taken in when this is called.
+    fn note_partitions(&self) {
+        let board = &self.counts.partitions;
+        self.feed.handed(&mut |handed| {
+            let latest = self.lane.latest().find(|(partition, _)| *partition == handed.partition);
+            board.note_progress(handed.partition, handed.next, latest.and_then(|(_, time)| time));
+            if let Some(end) = handed.end {
+                board.note_end(handed.partition, end);
+            }
+        });
+    }
+
+    fn note_committed(&self, commits: &Commits, ended: Instant) {
+        self.counts.commits.observe_time(ended.elapsed());
+        commits.iter().for_each(|(partition, commit)| self.counts.partitions.note_committed(partition, commit.next));
+    }
+
     /// Recovers a partition: what is committed, where to read from, and with what states.
     fn take_over(&mut self, assignment: &Assignment) -> Result<()> {
         let partition = assignment.partition;
@@ -131,6 +158,7 @@ impl Worker<'_> {
         self.sinks.forecasts.begin(partition, recovered.live_from)?;
         let live_from = recovered.live_from;
         tracing::info!(%partition, %read_from, %live_from, "partition assigned");
+        self.counts.partitions.note_assigned(partition, Some(recovered.from), live_from);
         self.lane.take_over(recovered);
         if let Some(committed) = committed {
             self.queued.insert(partition, committed);
@@ -146,6 +174,7 @@ impl Worker<'_> {
         self.sinks.forecasts.release(partition)?;
         self.sinks.dead_letters.release(partition)?;
         self.feed.released(partition);
+        self.counts.partitions.note_released(partition);
         tracing::info!(%partition, "partition released");
         Ok(())
     }
@@ -159,7 +188,7 @@ impl Worker<'_> {
         if commits != self.queued {
             let (forecasts, dead_letters) = (self.sinks.forecasts.written(), self.sinks.dead_letters.written());
             self.queued.clone_from(&commits);
-            self.waiting.push_back(Epoch { commits, forecasts, dead_letters });
+            self.waiting.push_back(Epoch { commits, forecasts, dead_letters, ended: clock::tick() });
         }
         Ok(())
     }
@@ -167,8 +196,12 @@ impl Worker<'_> {
     /// Commits the newest epoch whose rows are all durable.
     fn commit_durable(&mut self) -> Result<()> {
         if self.sinks.forecasts.keeps_offsets() {
+            let Some(commits) = self.sinks.forecasts.committed()? else { return Ok(()) };
+            self.feed.committed(&commits)?;
+            let ended = self.waiting.front().map_or_else(clock::tick, |epoch| epoch.ended);
             self.waiting.clear();
-            return self.sinks.forecasts.committed()?.map_or(Ok(()), |commits| self.feed.committed(&commits));
+            self.note_committed(&commits, ended);
+            return Ok(());
         }
         let (forecasts, dead_letters) = (self.sinks.forecasts.durable()?, self.sinks.dead_letters.durable()?);
         let mut newest = None;
@@ -176,13 +209,18 @@ impl Worker<'_> {
             newest = self.waiting.pop_front();
         }
         match newest {
-            Some(epoch) => self.feed.commit(&epoch.commits),
+            Some(epoch) => {
+                self.feed.commit(&epoch.commits)?;
+                self.note_committed(&epoch.commits, epoch.ended);
+                Ok(())
+            }
             None => Ok(()),
         }
     }
 
     /// Makes everything durable and commits it.
     fn commit_now(&mut self) -> Result<()> {
+        self.note_partitions();
         self.end_epoch(true)?;
         self.commit_durable()
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use self::lines::Lines;
 use self::rows::Rows;
-use super::{Assignment, Feed, FileSettings, Opening, Polled};
+use super::{Assignment, Feed, FileSettings, Handed, Opening, Polled};
 use crate::base::error::{Error, Result};
 use crate::base::limits::MAX_BATCH_BYTES;
 use crate::base::offset::{Offset, Partition};
@@ -164,6 +164,11 @@ impl Feed for FileFeed {
 
     fn backlog(&self) -> Option<u64> {
         self.backlog
+    }
+
+    fn handed(&self, note: &mut dyn FnMut(Handed)) {
+        let end = self.backlog.map(|left| Offset(self.next.0.saturating_add_unsigned(left)));
+        note(Handed { partition: Partition(0), next: self.next, end });
     }
 
     fn close(&mut self) -> Result<()> {

@@ -11,7 +11,7 @@ mod write;
 
 use std::time::Duration;
 
-use super::{Assignment, Feed, GenerateSettings, Polled, Stream};
+use super::{Assignment, Feed, GenerateSettings, Handed, Polled, Stream};
 use crate::base::error::{Error, Result};
 use crate::base::limits::MAX_BATCH_BYTES;
 use crate::base::offset::{Offset, Partition};
@@ -198,6 +198,11 @@ impl Feed for GenerateFeed {
 
     fn backlog(&self) -> Option<u64> {
         Some(self.generator.left())
+    }
+
+    fn handed(&self, note: &mut dyn FnMut(Handed)) {
+        let end = Some(Offset(self.next.0.saturating_add_unsigned(self.generator.left())));
+        note(Handed { partition: Partition(0), next: self.next, end });
     }
 
     fn close(&mut self) -> Result<()> {

@@ -107,6 +107,17 @@ pub enum Polled {
     Ended,
 }
 
+/// How far a source has handed a partition out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handed {
+    /// The partition.
+    pub partition: Partition,
+    /// All records below it have been handed out; right after the assignment this is where reading begins.
+    pub next: Offset,
+    /// Offset that the log will give next, as last heard; `None` where that is not known.
+    pub end: Option<Offset>,
+}
+
 /// One lane's end of a source. Timetable, all on the lane's thread: `poll` until it says `Ended` or the lane is
 /// stopped; `start` after each `Assigned`; `commit` (or `committed`) after the sink has made everything below durable; `released` after the
 /// commit that follows a `Revoked`; `close` once at the end. Only `poll` may block, at most for `wait`; `commit` may block
@@ -135,6 +146,8 @@ pub trait Feed: Send {
     fn released(&mut self, partition: Partition);
     /// Records that are known to be waiting, for progress; `None` where the source cannot know.
     fn backlog(&self) -> Option<u64>;
+    /// Tells `note` how far each partition of this lane has been handed out and where its log ends, for lag and health. Never blocks.
+    fn handed(&self, _note: &mut dyn FnMut(Handed)) {}
     /// Leaves the source; what was not committed will be read again.
     fn close(&mut self) -> Result<()>;
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Assignment, Feed, Polled};
+use super::{Assignment, Feed, Handed, Polled};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
@@ -206,6 +206,12 @@ impl Feed for Scripted {
     fn backlog(&self) -> Option<u64> {
         let records = self.steps.iter().map(|step| if let Step::Records(records) = step { records.len() } else { 0 });
         u64::try_from(records.sum::<usize>()).ok()
+    }
+
+    fn handed(&self, note: &mut dyn FnMut(Handed)) {
+        for (partition, owned) in &self.owned {
+            note(Handed { partition: *partition, next: owned.handed, end: None });
+        }
     }
 
     fn close(&mut self) -> Result<()> {

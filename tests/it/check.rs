@@ -237,6 +237,13 @@ fn a_small_file_gets_the_defaults_and_paths_from_its_folder() {
     let sink::Settings::Parquet { path, roll_bytes, roll_every } = &plan.sink else { panic!("not Parquet") };
     assert_eq!((path, *roll_bytes, roll_every.as_secs()), (&at("out"), 128 << 20, 60));
     assert_eq!((plan.max_bad_ratio, plan.lanes, plan.max_batch, plan.asks.marks), (0.001, 1, 4096, 3));
+    assert_eq!(plan.stop_timeout.as_secs(), 30);
+    let with = |set: &str| check_at(folder.path(), &[set], Purpose::Fit);
+    assert_eq!(with("run.lanes=2").unwrap().stop_timeout.as_secs(), 30, "the table without the key");
+    assert_eq!(with("run.stop_timeout=2m").unwrap().stop_timeout.as_secs(), 120);
+    for faulty in ["10ms", "2h", "soon", "5"] {
+        assert!(with(&format!("run.stop_timeout={faulty}")).is_err(), "{faulty}");
+    }
     assert_eq!((plan.fit.hidden, plan.fit.components, plan.fit.split.clone()), (64, 16, Split::Field("part".to_owned())));
     assert_eq!(plan.field_names(), ["k", "t", "a", "m", "y", "part"]);
     assert_eq!((plan.schema.mark, plan.schema.label, plan.package.clone()), (Some(1), Some(2), at("model")));

@@ -26,11 +26,13 @@ const LEVELS: [(&str, u32); 18] = [
 ];
 
 /// Crates that may be named in one place only.
-const HOMES: [(&str, &[&str]); 4] = [
+const HOMES: [(&str, &[&str]); 6] = [
     ("rdkafka", &["source/kafka", "sink/kafka", "link/kafka"]),
     ("tract_onnx", &["model"]),
     ("candle_core", &["fit"]),
     ("candle_nn", &["fit"]),
+    ("prometheus_client", &["run/exposition"]),
+    ("httparse", &["cli/http"]),
 ];
 
 fn level(module: &str) -> u32 {

@@ -38,6 +38,7 @@ fn plan(name: &str, source: source::Settings) -> Plan {
         sink_fields: vec![],
         delivery: crate::sink::Delivery::AtLeastOnce,
         position_header: true,
+        stop_timeout: std::time::Duration::from_secs(30),
         commit_every: std::time::Duration::from_secs(1),
         dead_letter: ndjson,
         max_bad_ratio: 0.0,

@@ -67,6 +67,10 @@ pub(super) fn default_max_batch() -> u32 {
     4096
 }
 
+pub(super) fn default_stop_timeout() -> Length {
+    length("30s")
+}
+
 pub(super) fn default_zone() -> String {
     "UTC".to_owned()
 }
@@ -97,7 +101,7 @@ mod tests {
 
     #[test]
     fn every_default_with_a_unit_can_be_read() {
-        for length in [default_lateness(), default_future_skew(), default_commit_every(), default_roll_every()] {
+        for length in [default_lateness(), default_future_skew(), default_commit_every(), default_roll_every(), default_stop_timeout()] {
             assert_eq!(Length::try_from(length.text.clone()), Ok(length));
         }
         let size = default_roll_size();

@@ -24,7 +24,7 @@ use crate::data::commit::Commits;
 use crate::data::input::Input;
 use crate::link::kafka::{Membership, Verdict, explain, verdict};
 use crate::source::start::overtaken;
-use crate::source::{Assignment, Feed, Polled};
+use crate::source::{Assignment, Feed, Handed, Polled};
 
 /// Longest sleep while there is nothing to do: a lost wake-up costs no more than this.
 const NAP: Duration = Duration::from_millis(50);
@@ -360,6 +360,16 @@ impl Feed for Lane {
             let waiting = latest.get(&owned.partition)?.saturating_sub(owned.next).max(0);
             Some(sum.saturating_add(u64::try_from(waiting).unwrap_or(0)))
         })
+    }
+
+    fn handed(&self, note: &mut dyn FnMut(Handed)) {
+        let latest = self.shared.latest();
+        for owned in &self.owned {
+            let next = owned.next.max(owned.end);
+            // What has been handed out is newer than what was heard a second ago.
+            let end = latest.get(&owned.partition).map(|end| Offset((*end).max(next)));
+            note(Handed { partition: Partition(owned.partition), next: Offset(next), end });
+        }
     }
 
     fn close(&mut self) -> Result<()> {
