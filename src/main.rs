@@ -1,6 +1,5 @@
 //! Arguments -> command -> exit code.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -11,9 +10,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
-            let _ = std::io::stdout().flush();
             // After a stop that took too long lanes may still be running. The exit handlers of C libraries (OpenSSL's frees what other
-            // threads use) must not run beside them, so none is run: all that matters is flushed.
+            // threads use) must not run beside them, and a flush of stdout would wait for the lane that hangs in it: so neither is done.
+            // Whole lines have left already, stdout keeps no more than the piece of one.
             signal_hook::low_level::exit(i32::from(error.exit_code()))
         }
     }

@@ -5,5 +5,7 @@
 mod check;
 mod commands;
 mod layers;
+#[cfg(unix)]
+mod operations;
 mod real_data;
 mod schemas;
