@@ -112,7 +112,6 @@ fn plan(fields: &[(&str, FieldKind)], mark: Option<usize>, label: Option<usize>)
         max_bad_ratio: 0.0,
         lanes: 1,
         max_batch: 1024,
-        stop_timeout: std::time::Duration::from_secs(30),
         fit: FitPlan {
             numeric: Vec::new(),
             category: Vec::new(),

@@ -44,7 +44,6 @@ fn plan(name: &str, source: source::Settings) -> Plan {
         max_bad_ratio: 0.0,
         lanes: 1,
         max_batch: 1,
-        stop_timeout: std::time::Duration::from_secs(30),
         fit: FitPlan {
             numeric: vec![],
             category: vec![],
