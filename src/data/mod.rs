@@ -3,6 +3,7 @@
 pub mod events;
 pub mod flags;
 pub mod forecasts;
+pub mod held;
 pub mod input;
 pub mod law;
 pub mod layout;

@@ -7,6 +7,7 @@
 
 mod contract;
 mod defaults;
+mod state;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use crate::features::recipe::Cycle;
 use contract::ndjson_without_kind;
 pub use contract::schema;
 use defaults::*;
+pub use state::{OnMissing, State};
 
 /// A meantime pipeline: tables in the order an event travels. Values may come from the environment as `${NAME}`; `$${` is a literal `${`.
 /// Relative paths start at the folder of this file.
@@ -42,7 +44,7 @@ pub struct Written {
     /// The model.
     #[serde(default)]
     pub model: Option<Model>,
-    /// Bounds of the key states.
+    /// Bounds of the key states, and their snapshots.
     #[serde(default)]
     pub state: Option<State>,
     /// What is asked of the law of the next event.
@@ -253,35 +255,6 @@ pub struct Model {
     #[serde(default = "default_package")]
     #[schemars(length(min = 1))]
     pub package: String,
-}
-
-/// The `[state]` table.
-#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct State {
-    /// Most keys one lane may hold; one more stops the stage.
-    #[serde(default = "default_max_keys")]
-    #[schemars(range(min = 1, max = 4_000_000_000_u64))]
-    pub max_keys: u64,
-    /// A key that was idle for longer starts anew. By default keys are kept for ever.
-    #[schemars(extend("x-least" = "1s"))]
-    pub expiry: Option<Length>,
-    /// What to do at start about the states of events below the committed offset (Kafka).
-    #[serde(default)]
-    pub on_missing: OnMissing,
-}
-
-/// What to do about missing states.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnMissing {
-    /// Replay silently from the first record that the topic still has.
-    #[default]
-    Rebuild,
-    /// Start with empty states: every key starts cold.
-    StartEmpty,
-    /// As `rebuild`, but stop if the beginning of a partition is already deleted.
-    Fail,
 }
 
 /// The `[forecast]` table.
