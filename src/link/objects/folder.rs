@@ -17,12 +17,13 @@ const TEMPORARY: &str = ".tmp";
 /// A temporary file that was not written to for so long was left by a writer that has crashed.
 const ABANDONED: Gap = Gap(3_600_000_000);
 
+/// Makes temporary names differ within the process, whichever `Folder` of it writes.
+static COUNTER: AtomicU64 = AtomicU64::new(0);
+
 /// A folder of a local or mounted file system.
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
-    /// Makes temporary names differ within the process.
-    counter: AtomicU64,
 }
 
 impl Folder {
@@ -32,7 +33,7 @@ impl Folder {
     /// It cannot be made or read.
     pub fn open(root: &Path) -> Result<Self> {
         make_folder(root).map_err(|e| fault(root, e))?;
-        let folder = Folder { root: root.to_path_buf(), counter: AtomicU64::new(0) };
+        let folder = Folder { root: root.to_path_buf() };
         folder.sweep(root, clock::now()).map_err(|e| fault(root, e))?;
         Ok(folder)
     }
@@ -57,9 +58,9 @@ impl Folder {
 
     /// A name beside `target` that nobody else uses: process and counter tell writers of one machine apart, the clock those of
     /// machines that mount the same folder.
-    fn temporary(&self, target: &Path) -> PathBuf {
+    fn temporary(target: &Path) -> PathBuf {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let (process, count) = (std::process::id(), self.counter.fetch_add(1, Ordering::Relaxed));
+        let (process, count) = (std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
         target.with_file_name(format!(".{name}.{process}-{count}-{}{TEMPORARY}", clock::now().0))
     }
 
@@ -72,7 +73,7 @@ impl Folder {
     ) -> io::Result<T> {
         let parent = target.parent().unwrap_or(&self.root);
         make_folder(parent)?;
-        let temporary = self.temporary(target);
+        let temporary = Self::temporary(target);
         let written = (|| {
             let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
             write(&mut file)?;
