@@ -35,7 +35,7 @@ pub struct Note {
 pub struct LastRecord {
     /// Its offset.
     pub offset: Offset,
-    /// CRC-32 of its key and payload.
+    /// CRC-32C of its key and payload.
     pub checksum: u32,
 }
 

@@ -89,6 +89,16 @@ impl Events {
         Events { columns: schema.fields.iter().map(|field| Column::new(field.kind)).collect(), ..Events::default() }
     }
 
+    /// Columns of the same kinds without a row.
+    #[must_use]
+    pub fn clone_empty(&self) -> Self {
+        let columns = self.columns.iter().map(|column| match column {
+            Column::Number(_) => Column::new(FieldKind::Number),
+            Column::Text(_) => Column::new(FieldKind::Text),
+        });
+        Events { columns: columns.collect(), ..Events::default() }
+    }
+
     /// Number of events.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -23,6 +23,18 @@ impl Flags {
         (Flags::NOT_FINITE, "not_finite"),
     ];
 
+    /// The set as bits, for storing.
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The set that was stored as `bits`.
+    #[must_use]
+    pub fn from_bits(bits: u8) -> Flags {
+        Flags(bits)
+    }
+
     /// Both sets together.
     #[must_use]
     pub fn with(self, other: Flags) -> Flags {

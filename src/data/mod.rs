@@ -4,6 +4,7 @@ pub mod commit;
 pub mod events;
 pub mod flags;
 pub mod forecasts;
+pub mod held;
 pub mod input;
 pub mod law;
 pub mod layout;

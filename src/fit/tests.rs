@@ -100,6 +100,7 @@ fn plan(fields: &[(&str, FieldKind)], mark: Option<usize>, label: Option<usize>)
         package: PathBuf::new(),
         model: None,
         state: state::Settings { max_keys: 1000, expiry: None },
+        snapshots: None,
         asks: crate::head::Asks::default(),
         horizon_names: Vec::new(),
         sink: sink::Settings::Ndjson { path: "-".into() },

@@ -1,3 +1,4 @@
-//! Level 1: client settings that edges share.
+//! Level 1: client settings that edges share, and where they keep files.
 
 pub mod kafka;
+pub mod objects;

@@ -10,6 +10,7 @@ use crate::base::number::u32_of;
 use crate::base::offset::Offset;
 use crate::base::time::{EventTime, Gap};
 use crate::data::events::Events;
+use crate::data::held::Held;
 use crate::data::rejected::Reason;
 
 /// Event-time order of one partition.
@@ -90,6 +91,32 @@ impl Order {
         self.queue.len()
     }
 
+    /// All that it remembers, for a snapshot: what is held, in offset order, and where the watermark stands.
+    #[must_use]
+    pub fn export(&self) -> Held {
+        let watermark = self.watermark.at();
+        // Without rows that have left, the columns are copied as they are.
+        if self.gone == 0 {
+            return Held { events: self.held.clone(), watermark };
+        }
+        let mut rows: Vec<u32> = self.queue.iter().map(|Reverse((_, _, row))| *row).collect();
+        rows.sort_unstable();
+        let mut events = self.held.clone_empty();
+        for row in rows {
+            events.push_from(&self.held, crate::base::number::index(row));
+        }
+        Held { events, watermark }
+    }
+
+    /// Goes on from what another one exported; what was held here before is forgotten.
+    pub fn restore(&mut self, held: Held) {
+        self.watermark.restore(held.watermark);
+        let entries = held.events.times.iter().zip(&held.events.offsets).enumerate();
+        self.queue = entries.map(|(row, (time, offset))| Reverse((*time, *offset, u32_of(row)))).collect();
+        self.held = held.events;
+        self.gone = 0;
+    }
+
     fn release(&mut self, watermark: Option<EventTime>, released: &mut Events) {
         while let Some(Reverse((time, _, row))) = self.queue.peek() {
             if watermark.is_some_and(|watermark| time.after(self.settings.lateness) > watermark) {
@@ -111,8 +138,7 @@ impl Order {
     fn compact(&mut self) {
         let mut rows: Vec<_> = self.queue.drain().map(|Reverse(entry)| entry).collect();
         rows.sort_unstable_by_key(|(_, _, row)| *row);
-        let mut kept = self.held.clone();
-        kept.clear();
+        let mut kept = self.held.clone_empty();
         for (new, (time, offset, old)) in rows.into_iter().enumerate() {
             kept.push_from(&self.held, crate::base::number::index(old));
             self.queue.push(Reverse((time, offset, u32_of(new))));
@@ -198,9 +224,17 @@ mod tests {
             let cut = cut.min(times.len());
             let mut stage = order(lateness, 100);
             let mut parts = run(&mut stage, &times[..cut], false);
+            let held = stage.export();
+            prop_assert_eq!(held.events.len(), stage.held());
+            prop_assert!(held.events.offsets.is_sorted());
+            let mut restored = order(lateness, 100);
+            restored.restore(held);
+            let mut again = parts.clone();
+            again.extend(run(&mut restored, &times[cut..], true));
             // Offsets restart in the second part; they only break ties, so shift the comparison to times.
             parts.extend(run(&mut stage, &times[cut..], true));
-            prop_assert_eq!(parts, whole);
+            prop_assert_eq!(&parts, &whole);
+            prop_assert_eq!(again, whole, "a restored stage goes on as the one that was exported");
         }
     }
 }

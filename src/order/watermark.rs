@@ -1,6 +1,7 @@
 //! How far event time has come in a partition.
 
 use crate::base::time::{EventTime, Gap};
+use crate::data::held::WatermarkAt;
 
 /// The watermark of one partition.
 ///
@@ -26,6 +27,17 @@ impl Watermark {
         let now = self.now.map_or(time, |now| now.max(time));
         self.now = Some(now);
         now
+    }
+
+    /// Where it stands, for a snapshot.
+    #[must_use]
+    pub fn at(&self) -> WatermarkAt {
+        WatermarkAt { now: self.now, ahead: self.ahead }
+    }
+
+    /// Goes on from where another one stood.
+    pub fn restore(&mut self, at: WatermarkAt) {
+        (self.now, self.ahead) = (at.now, at.ahead);
     }
 
     /// Takes one event time into account and returns the watermark after it. It never goes back.

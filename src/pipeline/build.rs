@@ -10,6 +10,7 @@ use super::fault::{Faults, Place};
 use super::nearest::nearest;
 use super::plan::{FitPlan, Plan, Split};
 use super::schema;
+use super::snapshots;
 use super::written::{self, Written};
 use crate::base::number::index;
 use crate::base::time::Gap;
@@ -82,6 +83,7 @@ impl Build<'_> {
             package,
             model,
             state: state_settings(written.state.as_ref()),
+            snapshots: written.state.as_ref().and_then(|state| snapshots::settings(self, state)),
             asks,
             horizon_names,
             sink: sink?,

@@ -33,6 +33,7 @@ pub mod plan;
 mod schema;
 mod secret;
 mod shape;
+mod snapshots;
 pub mod unit;
 pub mod written;
 

@@ -31,6 +31,8 @@ pub struct Plan {
     pub model: Option<(Manifest, Recipe)>,
     /// Bounds of the key states.
     pub state: state::Settings,
+    /// Where their snapshots go and how often one is taken; `None`: states are rebuilt by replaying.
+    pub snapshots: Option<state::snapshot::Settings>,
     /// What is asked of the law.
     pub asks: head::Asks,
     /// Horizons as written (`1h`), for column names.

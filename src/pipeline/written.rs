@@ -8,6 +8,7 @@
 mod contract;
 mod defaults;
 mod outputs;
+mod state;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::features::recipe::Cycle;
 pub use contract::schema;
 use defaults::*;
 pub use outputs::{DeadLetter, Delivery, Sink};
+pub use state::{OnMissing, State};
 
 /// A meantime pipeline: tables in the order an event travels. Values may come from the environment as `${NAME}`; `$${` is a literal `${`.
 /// Relative paths start at the folder of this file.
@@ -43,7 +45,7 @@ pub struct Written {
     /// The model.
     #[serde(default)]
     pub model: Option<Model>,
-    /// Bounds of the key states.
+    /// Bounds of the key states, and their snapshots.
     #[serde(default)]
     pub state: Option<State>,
     /// What is asked of the law of the next event.
@@ -258,35 +260,6 @@ pub struct Model {
     #[serde(default = "default_package")]
     #[schemars(length(min = 1))]
     pub package: String,
-}
-
-/// The `[state]` table.
-#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct State {
-    /// Most keys one lane may hold; one more stops the stage.
-    #[serde(default = "default_max_keys")]
-    #[schemars(range(min = 1, max = 4_000_000_000_u64))]
-    pub max_keys: u64,
-    /// A key that was idle for longer starts anew. By default keys are kept for ever.
-    #[schemars(extend("x-least" = "1s"))]
-    pub expiry: Option<Length>,
-    /// What to do at start about the states of events below the committed offset (Kafka).
-    #[serde(default)]
-    pub on_missing: OnMissing,
-}
-
-/// What to do about missing states.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnMissing {
-    /// Replay silently from the first record that the topic still has.
-    #[default]
-    Rebuild,
-    /// Start with empty states: every key starts cold.
-    StartEmpty,
-    /// As `rebuild`, but stop if the beginning of a partition is already deleted.
-    Fail,
 }
 
 /// The `[forecast]` table.

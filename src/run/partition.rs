@@ -157,13 +157,11 @@ impl PartitionState {
 
 /// What tells records apart.
 pub fn checksum(key: Option<&[u8]>, payload: Option<&[u8]>) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    for part in [key, payload] {
+    [key, payload].into_iter().fold(0, |sum, part| {
         // A missing part is not an empty one.
-        hasher.update(&[u8::from(part.is_some())]);
-        hasher.update(part.unwrap_or_default());
-    }
-    hasher.finalize()
+        let sum = crc32c::crc32c_append(sum, &[u8::from(part.is_some())]);
+        crc32c::crc32c_append(sum, part.unwrap_or_default())
+    })
 }
 
 /// The record at `row`, as a commit notes it.

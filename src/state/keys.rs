@@ -44,6 +44,12 @@ impl KeyTable {
         KeyTable { hasher: FixedState::with_seed(0x6d65_616e), slots: HashTable::new(), places: Vec::new(), len: 0, pages: Vec::new() }
     }
 
+    /// Makes room for `keys` more keys, so that the table does not grow step by step.
+    pub fn reserve(&mut self, keys: usize) {
+        let (places, pages, hasher) = (&self.places, &self.pages, &self.hasher);
+        self.slots.reserve(keys, |slot| hasher.hash_one(key_at(places, pages, *slot).unwrap_or_default()));
+    }
+
     /// Number of keys.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,10 +1,14 @@
-//! Key states: who the keys of a partition are and what is remembered of each.
+//! Key states: who the keys of a partition are and what is remembered of each; `snapshot` stores them and gets them back.
 
 mod arena;
+mod changes;
 mod keys;
+pub mod snapshot;
 
 pub use arena::{Chunked, Widths};
 pub use keys::KeyTable;
+
+use changes::{Copying, SlotSet};
 
 use crate::base::time::{EventTime, Gap};
 
@@ -46,6 +50,10 @@ pub struct KeyStates {
     /// Decaying aggregates of the recipe, per slot: `Widths::aggregates` numbers.
     pub aggregates: Chunked<f64>,
     init: Vec<f32>,
+    /// Slots that have changed since the last cut began.
+    dirty: SlotSet,
+    /// The cut that is being copied.
+    copying: Option<Box<Copying>>,
 }
 
 impl KeyStates {
@@ -58,10 +66,13 @@ impl KeyStates {
             hidden: Chunked::new(init.len()),
             aggregates: Chunked::new(aggregates),
             init: init.to_vec(),
+            dirty: SlotSet::default(),
+            copying: None,
         }
     }
 
-    /// The slot of a key, made and initialised if it is new.
+    /// The slot of a key that is about to change, made and initialised if it is new. Whatever writes to a slot's row after a cut has
+    /// begun must come through here (or `touch`) first, once a batch: that is what makes a cut a picture of one moment.
     pub fn intern(&mut self, key: &[u8]) -> Slot {
         let (slot, new) = self.keys.intern(key);
         if new {
@@ -69,11 +80,13 @@ impl KeyStates {
             self.hidden.push(&self.init);
             self.aggregates.push_default();
         }
+        self.touch(slot);
         slot
     }
 
     /// Makes the key as if it had never been seen.
     pub fn reset(&mut self, slot: Slot) {
+        self.touch(slot);
         if let Some(meta) = self.metas.row_mut(slot).first_mut() {
             *meta = KeyMeta { batch: meta.batch, round: meta.round, ..KeyMeta::default() };
         }
@@ -96,7 +109,7 @@ impl KeyStates {
     /// Bytes held, allocated slack included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.keys.bytes() + self.metas.bytes() + self.hidden.bytes() + self.aggregates.bytes()
+        self.keys.bytes() + self.metas.bytes() + self.hidden.bytes() + self.aggregates.bytes() + self.dirty.bytes()
     }
 }
 

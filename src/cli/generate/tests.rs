@@ -32,6 +32,7 @@ fn plan(name: &str, source: source::Settings) -> Plan {
         package: PathBuf::new(),
         model: None,
         state: state::Settings { max_keys: 1, expiry: None },
+        snapshots: None,
         asks: head::Asks::default(),
         horizon_names: vec![],
         sink: ndjson.clone(),

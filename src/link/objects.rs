@@ -1,0 +1,160 @@
+//! Files by name in a folder or an object store: what snapshots and Parquet files are kept in.
+//!
+//! Names are relative, with `/` between their parts. An object is whole or absent: whoever reads it while it is written, or after
+//! a crash, sees the old one or the new one, never a part. Once a `put` has returned, the object survives a crash of the machine.
+
+#[cfg(feature = "cloud")]
+mod cloud;
+mod folder;
+mod memory;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use folder::Folder;
+pub use memory::MemoryDisk;
+
+use crate::base::error::{Error, Result};
+
+/// What a create-if-absent did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// The object is there now, and it is this one.
+    Created,
+    /// There was one of this name already; it was left as it is.
+    Exists,
+}
+
+/// An object in a list.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// Its name, from the root of the store.
+    pub name: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// A place for objects. `Display` names it for people. Every method may block on a disk or a network; an error is about the place
+/// (unreachable, full, forbidden), never about an object that is absent.
+pub trait Objects: fmt::Debug + fmt::Display + Send + Sync {
+    /// Creates an object only if there is none of this name: of any number of callers exactly one gets `Created`.
+    ///
+    /// # Errors
+    /// The place cannot be written to.
+    fn put_new(&self, name: &str, bytes: &[u8]) -> Result<Put>;
+
+    /// As `put_new`, with the content of a local file, which is gone when this returns `Created`. A folder on the same file system
+    /// takes it over without copying.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the place cannot be written to.
+    fn put_new_file(&self, file: &Path, name: &str) -> Result<Put>;
+
+    /// Creates an object or replaces the one of this name.
+    ///
+    /// # Errors
+    /// The place cannot be written to.
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<()>;
+
+    /// The content of an object; `None` if there is none of this name.
+    ///
+    /// # Errors
+    /// The place cannot be read.
+    fn get(&self, name: &str) -> Result<Option<Vec<u8>>>;
+
+    /// The last `most` bytes of an object, or all if it is shorter: where a Parquet file has its footer.
+    ///
+    /// # Errors
+    /// The place cannot be read.
+    fn tail(&self, name: &str, most: usize) -> Result<Option<Vec<u8>>>;
+
+    /// All objects whose name starts with `prefix` (which is empty or ends with `/`), by name.
+    ///
+    /// # Errors
+    /// The place cannot be read.
+    fn list(&self, prefix: &str) -> Result<Vec<Entry>>;
+
+    /// Removes an object; one that is absent already is no error.
+    ///
+    /// # Errors
+    /// The place cannot be written to.
+    fn delete(&self, name: &str) -> Result<()>;
+}
+
+/// Where a store is: a pipeline's path or URL, read but not opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A folder of this machine.
+    Folder(PathBuf),
+    /// Objects below a prefix of a bucket, S3 or compatible. Credentials, region and endpoint come from the `AWS_` variables.
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// What every name starts with; empty, or without a `/` at its end.
+        prefix: String,
+    },
+}
+
+impl Place {
+    /// Reads `file:///path`, `s3://bucket/prefix` or a path, which is taken relative to `folder`.
+    ///
+    /// # Errors
+    /// Another scheme, no bucket, or a store that this build cannot reach.
+    pub fn parse(text: &str, folder: &Path) -> Result<Place> {
+        let refused = |message: String, help: &str| Err(Error::config("objects", message).help(help));
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return Ok(Place::Folder(folder.join(text)));
+        };
+        match scheme {
+            "file" if rest.starts_with('/') => Ok(Place::Folder(PathBuf::from(rest))),
+            "file" => refused("a file URL names a whole path".to_owned(), "write file:///path, with three slashes"),
+            "s3" if !cfg!(feature = "cloud") => {
+                refused("this build has no object stores".to_owned(), "build with `--features cloud`, or write a path on this machine")
+            }
+            "s3" => {
+                let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+                if bucket.is_empty() {
+                    return refused("the URL names no bucket".to_owned(), "write s3://bucket/prefix");
+                }
+                Ok(Place::S3 { bucket: bucket.to_owned(), prefix: prefix.trim_matches('/').to_owned() })
+            }
+            other => refused(format!("`{other}://` is not a place for files"), "write a path, file:///path or s3://bucket/prefix"),
+        }
+    }
+
+    /// Opens the store; a folder is made if it is absent.
+    ///
+    /// # Errors
+    /// The folder cannot be made or written to; the bucket's settings are not complete.
+    pub fn open(&self) -> Result<Arc<dyn Objects>> {
+        match self {
+            Place::Folder(path) => Ok(Arc::new(Folder::open(path)?)),
+            #[cfg(feature = "cloud")]
+            Place::S3 { bucket, prefix } => Ok(Arc::new(cloud::Bucket::open(bucket, prefix)?)),
+            #[cfg(not(feature = "cloud"))]
+            Place::S3 { .. } => Err(Error::config("objects", "this build has no object stores").at(self.to_string())),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Folder(path) => path.display().fmt(f),
+            Place::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+        }
+    }
+}
+
+/// Whether a name stays below the root of its store.
+fn is_relative(name: &str) -> bool {
+    !name.is_empty() && name.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if is_relative(name) { Ok(()) } else { Err(Error::internal("objects", format!("`{name}` is not the name of an object"))) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Objects in a bucket: S3 and stores that speak its language.

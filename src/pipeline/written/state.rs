@@ -1,0 +1,43 @@
+//! The `[state]` table.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::defaults::default_max_keys;
+use crate::pipeline::unit::Length;
+
+/// The `[state]` table.
+#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Where snapshots of the key states go: a path, `file:///path` or `s3://bucket/prefix`, each pipeline its own. Without it, states
+    /// are rebuilt by replaying the topic from its first record.
+    #[schemars(length(min = 1), example = &"/var/lib/meantime/cards")]
+    pub snapshots: Option<String>,
+    /// Time between two snapshots of a partition: about how much is replayed after a crash.
+    #[schemars(extend("default" = "60s", "x-least" = "1s"))]
+    pub snapshot_every: Option<Length>,
+    /// Most keys one lane may hold; one more stops the stage.
+    #[serde(default = "default_max_keys")]
+    #[schemars(range(min = 1, max = 4_000_000_000_u64))]
+    pub max_keys: u64,
+    /// A key that was idle for longer starts anew. By default keys are kept for ever.
+    #[schemars(extend("x-least" = "1s"))]
+    pub expiry: Option<Length>,
+    /// What to do at start about the states of events below the committed offset (Kafka).
+    #[serde(default)]
+    pub on_missing: OnMissing,
+}
+
+/// What to do about missing states.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnMissing {
+    /// Replay silently from the first record that the topic still has.
+    #[default]
+    Rebuild,
+    /// Start with empty states: every key starts cold.
+    StartEmpty,
+    /// As `rebuild`, but stop if the beginning of a partition is already deleted.
+    Fail,
+}

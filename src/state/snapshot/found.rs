@@ -1,0 +1,103 @@
+//! A snapshot that was found and checked, with all files of its chain: to load, to merge, to look into.
+
+use std::sync::Arc;
+
+use super::columns::Columns;
+use super::decode::{Rows, damaged, held, open};
+use super::manifest::Manifest;
+use super::merge;
+use crate::base::error::{Error, Result};
+use crate::base::offset::Offset;
+use crate::data::held::Held;
+use crate::state::{KeyMeta, KeyStates};
+
+/// A file of a chain with its manifest.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub manifest: Manifest,
+    pub bytes: Vec<u8>,
+}
+
+/// A usable snapshot: what it says of itself, and its chain in memory.
+#[derive(Debug)]
+pub struct Found {
+    /// The state contains every record below it.
+    pub offset: Offset,
+    /// What was noted when it was taken.
+    pub note: String,
+    /// Keys of the state.
+    pub keys: usize,
+    /// Files of the chain.
+    pub files: usize,
+    /// Bytes of those files.
+    pub bytes: u64,
+    pub(super) columns: Arc<Columns>,
+    /// The snapshot, its base, the base of that, down to a full one.
+    pub(super) chain: Vec<Part>,
+}
+
+impl Found {
+    pub(super) fn new(columns: Arc<Columns>, chain: Vec<Part>) -> Result<Self> {
+        let newest = &chain.first().ok_or_else(|| Error::internal("state", "a chain has no files"))?.manifest.header;
+        Ok(Found {
+            offset: Offset(newest.offset),
+            note: newest.note.clone(),
+            keys: usize::try_from(newest.keys).unwrap_or(usize::MAX),
+            files: chain.len(),
+            bytes: chain.iter().map(|part| part.manifest.bytes).sum(),
+            columns,
+            chain,
+        })
+    }
+
+    /// Fills empty key states, bit for bit as they were cut (slots may differ, and nothing depends on them), and gives what event-time
+    /// order goes on from.
+    ///
+    /// # Errors
+    /// The states are not empty or of other widths, or a file holds something else than its header says.
+    pub fn load(self, keys: &mut KeyStates) -> Result<Held> {
+        let columns = &self.columns;
+        if !keys.is_empty() || keys.hidden.width() != columns.hidden() || keys.aggregates.width() != columns.aggregates {
+            return Err(Error::internal("state", "a snapshot is loaded into empty states of its own widths"));
+        }
+        let newest = self.newest()?;
+        keys.keys.reserve(self.keys);
+        let mut hidden = Vec::with_capacity(columns.hidden());
+        // From the newest file to the oldest: the first row that says something of a key's state is the one that holds.
+        for part in &self.chain {
+            for batch in open(columns, &part.manifest.header, &part.bytes).map_err(damaged)? {
+                let batch = batch.map_err(|e| damaged(e.to_string()))?;
+                let rows = Rows::new(columns, &batch)?;
+                for row in 0..rows.len() {
+                    let Some(state) = rows.state(row, &mut hidden) else { continue };
+                    if keys.keys.intern(state.key).1 {
+                        keys.metas.push(&[KeyMeta { last: state.last, events: state.events, ..KeyMeta::default() }]);
+                        keys.hidden.push(&hidden);
+                        keys.aggregates.push(state.aggregates);
+                    }
+                }
+            }
+        }
+        if keys.len() != self.keys {
+            return Err(damaged(format!("its chain has {} keys, its header says {}", keys.len(), self.keys)));
+        }
+        keys.mark_clean();
+        let header = &newest.manifest.header;
+        Ok(Held { events: held(columns, header, &newest.bytes)?, watermark: header.watermark })
+    }
+
+    /// The whole state as one Arrow IPC file: of a full snapshot its own, of a chain a merged one.
+    ///
+    /// # Errors
+    /// A file holds something else than its header says.
+    pub fn merged(&self) -> Result<Vec<u8>> {
+        match self.chain.as_slice() {
+            [only] => Ok(only.bytes.clone()),
+            chain => Ok(merge::merge(&self.columns, chain)?.1.bytes),
+        }
+    }
+
+    pub(super) fn newest(&self) -> Result<&Part> {
+        self.chain.first().ok_or_else(|| Error::internal("state", "a chain has no files"))
+    }
+}

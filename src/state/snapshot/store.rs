@@ -1,0 +1,195 @@
+//! The snapshots of a pipeline in their store: which there are, which can be used.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::columns::Columns;
+use super::decode::open;
+use super::found::{Found, Part};
+use super::manifest::{self, FORMAT, Kind, Manifest};
+use crate::base::error::Result;
+use crate::base::offset::{Offset, Partition};
+use crate::link::objects::{Objects, Place};
+
+/// The snapshots of one pipeline.
+#[derive(Debug)]
+pub struct Snapshots {
+    pub(super) objects: Arc<dyn Objects>,
+    pub(super) columns: Arc<Columns>,
+    pub(super) fingerprint: String,
+}
+
+/// A snapshot in a list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listed {
+    /// Its partition.
+    pub partition: Partition,
+    /// Its offset.
+    pub offset: Offset,
+    /// Full or delta.
+    pub kind: Kind,
+    /// Its manifest, if there is one that can be read.
+    pub manifest: Option<Manifest>,
+    /// Why it cannot be used, if it cannot: missing, damaged, of another fingerprint, or a base of it is.
+    pub fault: Option<String>,
+}
+
+impl Snapshots {
+    /// Opens the place that the plan names.
+    ///
+    /// # Errors
+    /// It cannot be reached or written to.
+    pub fn open(place: &Place, columns: Columns, fingerprint: &str) -> Result<Self> {
+        Ok(Self::new(place.open()?, columns, fingerprint))
+    }
+
+    /// Snapshots in a store that is open already.
+    #[must_use]
+    pub fn new(objects: Arc<dyn Objects>, columns: Columns, fingerprint: &str) -> Self {
+        Snapshots { objects, columns: Arc::new(columns), fingerprint: fingerprint.to_owned() }
+    }
+
+    /// The newest snapshot of a partition that is at or below `at_most`, of this pipeline's fingerprint, and whole: every file of its
+    /// chain is there with its check sum. One that is not is logged with its reason, and the next older one is taken.
+    ///
+    /// # Errors
+    /// The store cannot be read. That is not the same as having none: a replay from the origin is no answer to a network that is down.
+    pub fn newest(&self, partition: Partition, at_most: Offset) -> Result<Option<Found>> {
+        let catalogue = self.catalogue(partition)?;
+        let (mut whole, mut broken): (HashMap<String, Part>, BTreeMap<String, String>) = (HashMap::new(), BTreeMap::new());
+        for manifest in catalogue.iter().filter(|manifest| manifest.header.offset <= at_most.0) {
+            let reason = match self.chain(&catalogue, manifest) {
+                Err(reason) => reason,
+                Ok(chain) => match self.check(&chain, &mut whole, &mut broken)? {
+                    Some(reason) => reason,
+                    None => {
+                        let parts = chain.iter().filter_map(|manifest| whole.remove(&manifest.header.file())).collect();
+                        return Found::new(Arc::clone(&self.columns), parts).map(Some);
+                    }
+                },
+            };
+            tracing::warn!(%partition, offset = manifest.header.offset, kind = manifest.header.kind.name(), reason, "snapshot passed over");
+        }
+        Ok(None)
+    }
+
+    /// Every snapshot of every partition, by partition, newest first; all files are read and checked.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn list(&self) -> Result<Vec<Listed>> {
+        let mut names: BTreeSet<_> = BTreeSet::new();
+        for entry in self.objects.list("")? {
+            if let Some((partition, offset, kind, _)) = manifest::parse(&entry.name) {
+                names.insert((partition, std::cmp::Reverse((offset, kind))));
+            }
+        }
+        let mut listed = Vec::new();
+        let mut catalogue: (Option<Partition>, Vec<Manifest>) = (None, Vec::new());
+        let (mut whole, mut broken) = (HashMap::new(), BTreeMap::new());
+        for (partition, std::cmp::Reverse((offset, kind))) in names {
+            if catalogue.0 != Some(partition) {
+                catalogue = (Some(partition), self.catalogue(partition)?);
+                (whole, broken) = (HashMap::new(), BTreeMap::new());
+            }
+            let manifest = catalogue.1.iter().find(|manifest| manifest.header.offset == offset.0 && manifest.header.kind == kind);
+            let fault = match manifest {
+                None => Some("it has no manifest that can be read: its writing has not ended".to_owned()),
+                Some(manifest) => match self.chain(&catalogue.1, manifest) {
+                    Err(reason) => Some(reason),
+                    Ok(chain) => self.check(&chain, &mut whole, &mut broken)?,
+                },
+            };
+            // What is known to be whole need not be read again, nor kept.
+            whole.values_mut().for_each(|part: &mut Part| part.bytes = Vec::new());
+            listed.push(Listed { partition, offset, kind, manifest: manifest.cloned(), fault });
+        }
+        Ok(listed)
+    }
+
+    /// All manifests of a partition that can be read, newest first, of whatever fingerprint.
+    pub(super) fn catalogue(&self, partition: Partition) -> Result<Vec<Manifest>> {
+        let mut found = Vec::new();
+        for entry in self.objects.list(&manifest::folder(partition))? {
+            if !manifest::parse(&entry.name).is_some_and(|(_, _, _, extension)| extension == "json") {
+                continue;
+            }
+            // One that was deleted since it was listed is not there.
+            let Some(bytes) = self.objects.get(&entry.name)? else { continue };
+            match serde_json::from_slice::<Manifest>(&bytes) {
+                Ok(manifest) if manifest.header.manifest() == entry.name => found.push(manifest),
+                Ok(_) => tracing::warn!(name = entry.name, "snapshot manifest is that of another snapshot"),
+                Err(error) => tracing::warn!(name = entry.name, %error, "snapshot manifest cannot be read"),
+            }
+        }
+        found.sort_by_key(Manifest::order);
+        Ok(found)
+    }
+
+    /// The manifests of a snapshot's chain, from it down to a full one.
+    ///
+    /// # Errors
+    /// One sentence: why it cannot be used.
+    pub(super) fn chain<'a>(&self, catalogue: &'a [Manifest], of: &'a Manifest) -> std::result::Result<Vec<&'a Manifest>, String> {
+        let mut chain: Vec<&Manifest> = Vec::new();
+        let mut next = Some(of);
+        while let Some(manifest) = next {
+            let header = &manifest.header;
+            if header.format != FORMAT {
+                return Err(format!("its format is {}; this version reads format {FORMAT}", header.format));
+            }
+            if header.fingerprint != self.fingerprint {
+                return Err(format!("its fingerprint is {}, the pipeline's is {}", header.fingerprint, self.fingerprint));
+            }
+            chain.push(manifest);
+            next = match (header.kind, header.base) {
+                (Kind::Full, None) => None,
+                (Kind::Delta, Some(base)) if base.offset < header.offset => {
+                    let found = catalogue.iter().find(|other| other.as_base() == base);
+                    Some(found.ok_or_else(|| format!("its base, {} at {}, is missing or another one", base.kind, base.offset))?)
+                }
+                _ => return Err("its manifest contradicts itself".to_owned()),
+            };
+        }
+        Ok(chain)
+    }
+
+    /// Reads and checks the files of a chain that are not in `whole` yet. The reason if one cannot be used.
+    fn check(
+        &self,
+        chain: &[&Manifest],
+        whole: &mut HashMap<String, Part>,
+        broken: &mut BTreeMap<String, String>,
+    ) -> Result<Option<String>> {
+        for manifest in chain {
+            let name = manifest.header.file();
+            if !whole.contains_key(&name) && !broken.contains_key(&name) {
+                match self.read(manifest)? {
+                    Ok(bytes) => {
+                        whole.insert(name.clone(), Part { manifest: (*manifest).clone(), bytes });
+                    }
+                    Err(reason) => {
+                        broken.insert(name.clone(), reason);
+                    }
+                }
+            }
+            if let Some(reason) = broken.get(&name) {
+                return Ok(Some(format!("{name}: {reason}")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads the file of a manifest and holds it to what the manifest says.
+    pub(super) fn read(&self, manifest: &Manifest) -> Result<std::result::Result<Vec<u8>, String>> {
+        let Some(bytes) = self.objects.get(&manifest.header.file())? else { return Ok(Err("the file is missing".to_owned())) };
+        if u64::try_from(bytes.len()).ok() != Some(manifest.bytes) {
+            return Ok(Err(format!("it has {} bytes, not {}", bytes.len(), manifest.bytes)));
+        }
+        let found = crc32c::crc32c(&bytes);
+        if found != manifest.crc32c {
+            return Ok(Err(format!("its check sum is {found:08x}, not {:08x}", manifest.crc32c)));
+        }
+        Ok(open(&self.columns, &manifest.header, &bytes).map(|_| ()).map(|()| bytes))
+    }
+}
