@@ -19,7 +19,7 @@ use crate::decode::Decoder;
 use crate::features::{Context, Features};
 use crate::head::{Arrivals, Head};
 use crate::model::{Memory, Model};
-use crate::order::Late;
+use crate::order::{Late, Order};
 use crate::pipeline::plan::Plan;
 use crate::state::{KeyStates, Slot};
 
@@ -116,9 +116,15 @@ impl Lane {
     /// Takes a partition over with the states it was recovered with.
     pub fn take_over(&mut self, recovered: Recovered) {
         self.release(recovered.partition);
-        let empty = Events::new(&self.plan.schema);
-        let (init, aggregates) = (self.model.initial_hidden(), self.features.aggregates());
-        self.partitions.push(PartitionState::new(recovered, self.plan.order, &empty, init, aggregates));
+        let empty = self.empty_states();
+        self.partitions.push(PartitionState::new(recovered, empty));
+    }
+
+    /// Order and key states that have seen nothing, of the widths of this lane's model and recipe.
+    #[must_use]
+    pub fn empty_states(&self) -> (Order, KeyStates) {
+        let order = Order::new(self.plan.order, Events::new(&self.plan.schema));
+        (order, KeyStates::new(self.model.initial_hidden(), self.features.aggregates()))
     }
 
     /// How far each partition has come, but for those that still replay what was committed before.

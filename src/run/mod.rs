@@ -9,6 +9,7 @@ mod lane;
 mod partition;
 mod pulse;
 mod recover;
+mod snapshots;
 mod stage;
 mod tally;
 mod worker;

@@ -4,9 +4,8 @@ use crate::base::error::{Error, Result};
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
 use crate::data::commit::{Commit, LastRecord, Note, Tick};
-use crate::data::events::Events;
 use crate::data::input::Records;
-use crate::order::{self, Order};
+use crate::order::Order;
 use crate::state::KeyStates;
 
 /// Where a partition starts and with what.
@@ -19,6 +18,8 @@ pub struct Recovered {
     pub live_from: Offset,
     /// What was noted with the offset up to which is replayed: the record that must be found below it, and recorded ticks.
     pub note: Note,
+    /// Those of the ticks that are in `states` already.
+    pub included: Vec<Tick>,
     /// States of a snapshot; `None`: empty.
     pub states: Option<(Order, KeyStates)>,
 }
@@ -27,7 +28,7 @@ impl Recovered {
     /// Empty states at the beginning of what there is.
     #[must_use]
     pub fn empty(partition: Partition, live_from: Offset) -> Self {
-        Recovered { partition, from: Offset(0), live_from, note: Note::default(), states: None }
+        Recovered { partition, from: Offset(0), live_from, note: Note::default(), included: Vec::new(), states: None }
     }
 }
 
@@ -53,11 +54,10 @@ pub struct PartitionState {
 }
 
 impl PartitionState {
-    pub fn new(recovered: Recovered, order: order::Settings, empty: &Events, init: &[f32], aggregates: usize) -> Self {
-        let Recovered { partition, from, live_from, note, states } = recovered;
-        let (order, keys) = states.unwrap_or_else(|| (Order::new(order, empty.clone()), KeyStates::new(init, aggregates)));
-        // Ticks below the snapshot are in its states.
-        let ahead: Vec<Tick> = note.ticks.into_iter().filter(|tick| tick.at > from).collect();
+    pub fn new(recovered: Recovered, empty: (Order, KeyStates)) -> Self {
+        let Recovered { partition, from, live_from, note, included, states } = recovered;
+        let (order, keys) = states.unwrap_or(empty);
+        let ahead: Vec<Tick> = note.ticks.into_iter().filter(|tick| tick.at >= from && !included.contains(tick)).collect();
         let expected = note.last.filter(|_| live_from > Offset(0));
         PartitionState {
             partition,
@@ -69,7 +69,7 @@ impl PartitionState {
             next: None,
             last: expected,
             expected,
-            ticks: Vec::new(),
+            ticks: included,
             ahead,
         }
     }

@@ -7,6 +7,7 @@ use std::thread;
 use super::counts::Counts;
 use super::golden;
 use super::lane::Lane;
+use super::snapshots::{Cutters, Shelf};
 use super::worker;
 use crate::base::error::{Error, Result};
 use crate::data::forecasts::Identity;
@@ -19,6 +20,7 @@ use crate::pipeline::plan::Plan;
 use crate::sink::Delivery;
 use crate::sink::{self, DeadLetterSink, ForecastSink};
 use crate::source::{self, Feed, Opening};
+use crate::state::snapshot::Snapshots;
 
 /// A plan whose package has been loaded and checked.
 pub struct Stage {
@@ -141,6 +143,13 @@ impl Stage {
         })
     }
 
+    /// Where snapshots are kept, if the plan names a place.
+    fn shelf(&self) -> Result<Option<Shelf>> {
+        let (Some(settings), Some(columns)) = (&self.plan.snapshots, self.plan.state_columns()?) else { return Ok(None) };
+        let snapshots = Snapshots::open(&settings.place, columns, &self.identity.fingerprint)?;
+        Shelf::new(snapshots, settings.every).map(Some)
+    }
+
     /// What dead letters name as their origin: topic, files or stream.
     #[must_use]
     pub fn origin(&self) -> String {
@@ -167,12 +176,14 @@ impl Stage {
     /// The first error of any lane; the others are stopped then.
     pub fn run(&self, feeds: Vec<(Box<dyn Feed>, Sinks)>, stop: &Stop, counts: &Counts) -> Result<()> {
         let lanes: Vec<Lane> = feeds.iter().map(|_| self.lane()).collect::<Result<_>>()?;
+        let shelf = self.shelf()?;
         thread::scope(|scope| {
+            let shelf = shelf.as_ref();
             let mut handles = Vec::new();
             for (index, ((feed, sinks), lane)) in feeds.into_iter().zip(lanes).enumerate() {
                 let plan = Arc::clone(&self.plan);
                 let spawned = thread::Builder::new().name(format!("lane-{index}")).spawn_scoped(scope, move || {
-                    let outcome = worker::run(&plan, feed, lane, sinks, stop, counts);
+                    let outcome = worker::run(&plan, feed, lane, sinks, Cutters::new(shelf), stop, counts);
                     if outcome.is_err() {
                         stop.request();
                     }

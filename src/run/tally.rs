@@ -148,6 +148,10 @@ impl Sink for Tally {
         self.inner.committed()
     }
 
+    fn is_prompt(&self) -> bool {
+        self.inner.is_prompt()
+    }
+
     fn is_full(&self) -> bool {
         self.inner.is_full()
     }

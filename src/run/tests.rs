@@ -5,6 +5,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
+use super::partition::Recovered;
 use super::*;
 use crate::base::offset::{Offset, Partition};
 use crate::data::input::Input;
@@ -284,6 +285,61 @@ fn too_many_bad_records_stop_the_stage_but_all_of_them_are_dead_letters() {
     let found = store.collected();
     let committed = handle.committed(Partition(0)).unwrap().0 as usize;
     assert_eq!(found.forecasts.durable + found.dead_letters.durable, committed, "nothing is lost below the commit");
+}
+
+#[test]
+fn a_restart_from_a_snapshot_goes_on_with_the_same_bytes() {
+    for lateness in ["0s", "30m"] {
+        let folder = tempfile::tempdir().unwrap();
+        let lateness = format!("order.lateness={lateness}");
+        let place = format!("state.snapshots={}", folder.path().display());
+        let stage = stage(&[&lateness, &place, "state.snapshot_every=1s"]);
+        let all = records(3_000, 40, 1);
+        let assign = |p| Step::Assign(Partition(0), Offset(p));
+        let (ended, whole, _, _) = drive(&self::stage(&[&lateness]), vec![assign(0), Step::Records(all.clone()), Step::End]);
+        ended.unwrap();
+        let whole = whole.collected().forecasts.written;
+        let mut found: Vec<_> = Vec::new();
+        for (run, cut) in [(0_usize, 1_000_usize), (1_000, 1_700), (1_700, 3_000)] {
+            // Records below the committed offset are there as well: replay reads what the snapshot does not hold, and only that.
+            let mut steps = vec![assign(run as i64), Step::Records(all[..cut].to_vec())];
+            if cut < all.len() {
+                steps.push(Step::Revoke(Partition(0)));
+            }
+            let (ended, store, handle, counts) = drive(&stage, steps);
+            ended.unwrap();
+            assert_eq!(handle.committed(Partition(0)), Some(Offset(cut as i64)));
+            assert!(run == 0 || counts.replayed.load(std::sync::atomic::Ordering::Relaxed) < run as u64, "states came from a snapshot");
+            found.extend(store.collected().forecasts.written);
+        }
+        assert_eq!(found, whole, "{lateness}");
+    }
+}
+
+#[test]
+fn a_log_that_was_made_anew_is_an_error_and_not_other_forecasts() {
+    let stage = stage(&[]);
+    let all = records(300, 20, 1);
+    let (_, _, handle, _) = drive(&stage, vec![Step::Assign(Partition(0), Offset(0)), Step::Records(all.clone()), Step::End]);
+    let note = handle.log().commits.last().unwrap().get(Partition(0)).unwrap().note.clone();
+    for (change, expected) in [(false, None), (true, Some("another one"))] {
+        let mut again = all.clone();
+        if change {
+            again[299].payload = again[17].payload.clone();
+        }
+        let mut lane = stage.lane().unwrap();
+        let recovered = Recovered { note: note.clone(), ..Recovered::empty(Partition(0), Offset(300)) };
+        lane.take_over(recovered);
+        let outcome = lane.advance(&input(&again)).map_err(|error| error.to_string());
+        match expected {
+            None => outcome.unwrap(),
+            Some(text) => assert!(outcome.clone().unwrap_err().contains(text), "{outcome:?}"),
+        }
+    }
+    let mut lane = stage.lane().unwrap();
+    lane.take_over(Recovered { note, ..Recovered::empty(Partition(0), Offset(300)) });
+    let error = lane.advance(&input(&[&all[..200], &[record(0, 500, b"k", b"{}")]].concat())).unwrap_err();
+    assert!(error.to_string().contains("not there any more"), "{error}");
 }
 
 proptest! {

@@ -8,6 +8,7 @@ use super::bad_ratio::BadRatio;
 use super::counts::Counts;
 use super::lane::Lane;
 use super::recover::recover;
+use super::snapshots::Cutters;
 use super::stage::{Sinks, Stop};
 use crate::base::clock;
 use crate::base::error::Result;
@@ -20,6 +21,8 @@ use crate::source::{Assignment, Feed, Polled};
 
 /// Longest a poll waits: how late a stop request is noticed.
 const WAIT: Duration = Duration::from_millis(50);
+/// How long the last snapshots may take when partitions are let go.
+const LAST_SNAPSHOT: Duration = Duration::from_secs(10);
 
 /// What one commit will make visible: offsets, and how many rows must be durable before.
 struct Epoch {
@@ -39,16 +42,33 @@ struct Worker<'a> {
     waiting: VecDeque<Epoch>,
     /// Commits of the last epoch that was queued.
     queued: Commits,
+    /// How far each partition is committed.
+    committed: Commits,
+    snapshots: Cutters<'a>,
     size: (usize, usize),
 }
 
 /// Runs a lane until its feed ends, a stop is requested, or something fails. Whatever the outcome, what is done is flushed and
 /// committed before it returns, so that an error in one record costs nothing that was computed before it.
-pub fn run(plan: &Plan, feed: Box<dyn Feed>, lane: Lane, sinks: Sinks, stop: &Stop, counts: &Counts) -> Result<()> {
+pub fn run(plan: &Plan, feed: Box<dyn Feed>, lane: Lane, sinks: Sinks, snapshots: Cutters<'_>, stop: &Stop, counts: &Counts) -> Result<()> {
     let bad = BadRatio::new(plan.max_bad_ratio);
-    let mut worker = Worker { feed, lane, sinks, bad, counts, waiting: VecDeque::new(), queued: Commits::new(), size: (0, 0) };
+    let mut worker = Worker {
+        feed,
+        lane,
+        sinks,
+        bad,
+        counts,
+        waiting: VecDeque::new(),
+        queued: Commits::new(),
+        committed: Commits::new(),
+        snapshots,
+        size: (0, 0),
+    };
     let outcome = worker.work(plan, stop);
     let committed = worker.commit_now();
+    if committed.is_ok() && outcome.is_ok() {
+        worker.snapshots.settle(&mut worker.lane, &worker.committed, None, LAST_SNAPSHOT.min(plan.stop_timeout / 2));
+    }
     let closed = worker.close();
     outcome.and(committed).and(closed)
 }
@@ -85,7 +105,10 @@ impl Worker<'_> {
                 self.note_partitions();
                 self.end_epoch(false)?;
                 self.commit_durable()?;
+                let prompt = self.sinks.forecasts.is_prompt();
+                self.snapshots.begin(&mut self.lane, &self.committed, prompt);
             }
+            self.snapshots.step(&mut self.lane, self.counts);
         }
         Ok(())
     }
@@ -142,8 +165,9 @@ impl Worker<'_> {
         });
     }
 
-    fn note_committed(&self, commits: &Commits, ended: Instant) {
+    fn note_committed(&mut self, commits: &Commits, ended: Instant) {
         self.counts.commits.observe_time(ended.elapsed());
+        commits.iter().for_each(|(partition, commit)| self.committed.insert(partition, commit.clone()));
         commits.iter().for_each(|(partition, commit)| self.counts.partitions.note_committed(partition, commit.next));
     }
 
@@ -153,7 +177,9 @@ impl Worker<'_> {
         // A sink that keeps offsets with its rows knows better than the source.
         let committed = self.sinks.forecasts.recover(partition)?.or_else(|| assignment.committed.clone());
         self.sinks.dead_letters.recover(partition)?;
-        let (recovered, read_from) = recover(assignment, committed.as_ref())?;
+        let found = self.snapshots.find(partition, committed.as_ref().map(|committed| committed.next))?;
+        let (recovered, read_from, base) = recover(assignment, committed.as_ref(), found, &self.lane)?;
+        self.snapshots.watch(partition, base);
         self.sinks.dead_letters.begin(partition, recovered.live_from)?;
         self.sinks.forecasts.begin(partition, recovered.live_from)?;
         let live_from = recovered.live_from;
@@ -161,6 +187,7 @@ impl Worker<'_> {
         self.counts.partitions.note_assigned(partition, Some(recovered.from), live_from);
         self.lane.take_over(recovered);
         if let Some(committed) = committed {
+            self.committed.insert(partition, committed.clone());
             self.queued.insert(partition, committed);
         }
         self.feed.start(partition, read_from, live_from)
@@ -169,7 +196,9 @@ impl Worker<'_> {
     /// Commits a partition for the last time and forgets it.
     fn let_go(&mut self, partition: Partition) -> Result<()> {
         self.commit_now()?;
+        self.snapshots.settle(&mut self.lane, &self.committed, Some(partition), LAST_SNAPSHOT);
         self.lane.release(partition);
+        self.committed.remove(partition);
         self.queued.remove(partition);
         self.sinks.forecasts.release(partition)?;
         self.sinks.dead_letters.release(partition)?;

@@ -96,6 +96,10 @@ pub trait Sink: Send {
     fn committed(&mut self) -> Result<Option<Commits>> {
         Ok(None)
     }
+    /// Whether epochs become durable soon after they end, and not only when a file is rolled.
+    fn is_prompt(&self) -> bool {
+        true
+    }
     /// Whether the epoch should end before more is written.
     fn is_full(&self) -> bool {
         false

@@ -104,6 +104,10 @@ impl ForecastSink for ParquetForecasts {
 }
 
 impl Sink for ParquetForecasts {
+    fn is_prompt(&self) -> bool {
+        false
+    }
+
     fn written(&self) -> u64 {
         self.rolling.written()
     }

@@ -1,0 +1,149 @@
+//! When a lane takes snapshots of its partitions, and what it finds of them when it takes a partition over.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::counts::Counts;
+use super::lane::Lane;
+use crate::base::clock;
+use crate::base::error::Result;
+use crate::base::offset::{Offset, Partition};
+use crate::data::commit::Commits;
+use crate::state::snapshot::{Boundary, Cutter, Found, Progress, Snapshots, Writer};
+
+/// Rows copied between two batches: a few milliseconds at most.
+const ROWS: usize = 8192;
+/// Ticks that a commit may carry before a snapshot is due: the metadata of an offset is small.
+const MANY_TICKS: usize = 32;
+
+/// Where the snapshots of all lanes are, and who writes them.
+pub struct Shelf {
+    snapshots: Arc<Snapshots>,
+    writer: Writer,
+    every: Duration,
+}
+
+impl Shelf {
+    /// Starts the writer.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn new(snapshots: Snapshots, every: Duration) -> Result<Self> {
+        let snapshots = Arc::new(snapshots);
+        let writer = Writer::start(Arc::clone(&snapshots))?;
+        Ok(Shelf { snapshots, writer, every })
+    }
+
+    /// A shelf whose snapshots are written by the lane itself: for simulations, where nothing may depend on threads.
+    #[must_use]
+    pub fn inline(snapshots: Arc<Snapshots>, every: Duration) -> Self {
+        let writer = Writer::inline(Arc::clone(&snapshots));
+        Shelf { snapshots, writer, every }
+    }
+}
+
+/// One lane's snapshots; without a shelf it takes none.
+pub struct Cutters<'a> {
+    shelf: Option<&'a Shelf>,
+    partitions: BTreeMap<Partition, Cut>,
+}
+
+struct Cut {
+    cutter: Cutter,
+    began: Instant,
+    /// Offset of the snapshot before the newest one: ticks below it are in both.
+    before: Offset,
+}
+
+impl<'a> Cutters<'a> {
+    /// For a lane without partitions.
+    #[must_use]
+    pub fn new(shelf: Option<&'a Shelf>) -> Self {
+        Cutters { shelf, partitions: BTreeMap::new() }
+    }
+
+    /// The newest usable snapshot of a partition that does not lie above `committed`.
+    ///
+    /// # Errors
+    /// The place cannot be read. What is damaged is only passed over.
+    pub fn find(&self, partition: Partition, committed: Option<Offset>) -> Result<Option<Found>> {
+        match (self.shelf, committed) {
+            (Some(shelf), Some(committed)) => shelf.snapshots.newest(partition, committed),
+            _ => Ok(None),
+        }
+    }
+
+    /// The lane has taken the partition over, with the states of the snapshot at `base`.
+    pub fn watch(&mut self, partition: Partition, base: Option<Offset>) {
+        if self.shelf.is_some() {
+            let cut = Cut { cutter: Cutter::new(partition, base), began: clock::tick(), before: base.unwrap_or_default() };
+            self.partitions.insert(partition, cut);
+        }
+    }
+
+    /// Begins snapshots that are due. One above the committed offset is of no use to a restart, so where the sink is not `prompt` (the commit of what
+    /// was just taken in may be a minute away) a partition must stand exactly where it is committed.
+    pub fn begin(&mut self, lane: &mut Lane, committed: &Commits, prompt: bool) {
+        let Some(shelf) = self.shelf else { return };
+        let fingerprint = lane.forecasts.identity.fingerprint.clone();
+        for state in lane.partitions_mut() {
+            let Some(cut) = self.partitions.get_mut(&state.partition) else { continue };
+            let due = cut.began.elapsed() >= shelf.every || state.ticks() >= MANY_TICKS;
+            let Some(commit) = state.commit(&fingerprint).filter(|_| due && cut.cutter.is_idle()) else { continue };
+            // Marks of transactions may have raised the committed offset over the last record.
+            if prompt || committed.next(state.partition).is_some_and(|committed| committed >= commit.next) {
+                cut.began = clock::tick();
+                let boundary = Boundary { offset: commit.next, note: commit.note.to_string(), held: state.order.export() };
+                cut.cutter.begin(&mut state.keys, boundary);
+            }
+        }
+    }
+
+    /// Goes on with what is under way, for a few milliseconds at most.
+    pub fn step(&mut self, lane: &mut Lane, counts: &Counts) {
+        let Some(shelf) = self.shelf else { return };
+        for state in lane.partitions_mut() {
+            let Some(cut) = self.partitions.get_mut(&state.partition).filter(|cut| !cut.cutter.is_idle()) else { continue };
+            let base = cut.cutter.base();
+            match cut.cutter.step(&mut state.keys, ROWS, &shelf.writer) {
+                Progress::Done(written) => {
+                    state.forget_ticks(cut.before);
+                    cut.before = base.unwrap_or_default();
+                    counts.note_snapshot(written.took, written.bytes);
+                    tracing::debug!(partition = %written.partition, offset = %written.offset, bytes = written.bytes, "snapshot stored");
+                }
+                Progress::Failed(error) => {
+                    tracing::warn!(partition = %state.partition, %error, "a snapshot failed; the next one will be full")
+                }
+                Progress::Idle | Progress::Copying | Progress::Writing => {}
+            }
+        }
+    }
+
+    /// Takes a last snapshot of a partition that is let go, or of all, so that whoever takes it over has little to replay. Blocks up to `within`.
+    pub fn settle(&mut self, lane: &mut Lane, committed: &Commits, only: Option<Partition>, within: Duration) {
+        let Some(shelf) = self.shelf else { return };
+        let deadline = clock::tick() + within;
+        let fingerprint = lane.forecasts.identity.fingerprint.clone();
+        for state in lane.partitions_mut() {
+            if only.is_some_and(|only| only != state.partition) {
+                continue;
+            }
+            let Some(mut cut) = self.partitions.remove(&state.partition) else { continue };
+            let left = || deadline.saturating_duration_since(clock::tick());
+            cut.cutter.settle(&mut state.keys, &shelf.writer, left());
+            let commit = state.commit(&fingerprint);
+            let Some(commit) = commit.filter(|commit| committed.next(state.partition).is_some_and(|committed| committed >= commit.next))
+            else {
+                continue;
+            };
+            let boundary = Boundary { offset: commit.next, note: commit.note.to_string(), held: state.order.export() };
+            if cut.cutter.begin(&mut state.keys, boundary)
+                && let Progress::Failed(error) = cut.cutter.settle(&mut state.keys, &shelf.writer, left())
+            {
+                tracing::warn!(partition = %state.partition, %error, "the last snapshot failed; whoever goes on has more to replay");
+            }
+        }
+    }
+}
