@@ -12,15 +12,16 @@ RUN cargo build --release --locked --features "$FEATURES" --bin meantime \
 
 FROM debian:bookworm-slim
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates zlib1g \
+    && apt-get install --yes --no-install-recommends ca-certificates curl zlib1g \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --no-create-home meantime \
     && install --directory --owner=meantime /var/lib/meantime
 COPY --from=build /src/target/release/meantime /usr/local/bin/meantime
 USER meantime
 WORKDIR /var/lib/meantime
-# Is the pipeline sound, do its brokers answer, are its topics there?
-HEALTHCHECK --interval=30s --timeout=15s --start-period=20s CMD ["meantime", "check", "/pipeline/pipeline.toml", "--connect"]
+# Do the lanes move? `docs/operations.md` has metrics and probes.
+EXPOSE 9464
+HEALTHCHECK --interval=30s --timeout=5s --start-period=20s CMD ["curl", "--fail", "--silent", "--max-time", "3", "http://127.0.0.1:9464/health/live"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["meantime"]
-CMD ["run", "/pipeline/pipeline.toml"]
+CMD ["run", "/pipeline/pipeline.toml", "--http", "0.0.0.0:9464"]

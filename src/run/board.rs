@@ -25,6 +25,8 @@ pub struct Standing {
     pub end: Option<Offset>,
     /// Latest event time taken in.
     pub last_event_time: Option<EventTime>,
+    /// Something was to be loaded or replayed.
+    restores: bool,
     assigned_at: Instant,
     live_at: Option<Instant>,
 }
@@ -137,6 +139,7 @@ impl Partitions {
             committed: None,
             end: None,
             last_event_time: None,
+            restores: live_from > start.unwrap_or_default(),
             assigned_at: clock::tick(),
             live_at: None,
         };
@@ -148,9 +151,16 @@ impl Partitions {
         board.partitions.insert(partition, standing);
     }
 
-    /// Where reading begins, where that becomes known after the assignment: the snapshot that was loaded, or the first record.
-    pub fn note_start(&self, partition: Partition, start: Offset) {
-        self.with(partition, |standing| standing.start = Some(start));
+    /// Recovery has found out where reading begins (behind the snapshot that was loaded, or at the first record) and from where on
+    /// forecasts are emitted. With nothing to replay the partition is live at once.
+    pub fn note_start(&self, partition: Partition, start: Offset, live_from: Offset) {
+        self.with(partition, |standing| {
+            (standing.start, standing.live_from) = (Some(start), live_from);
+            standing.restores |= live_from > start;
+            if start >= live_from {
+                self.live(standing);
+            }
+        });
     }
 
     /// All records below `next` are taken in, and the latest event time among them is `last_event_time`. Makes the partition live if
@@ -184,7 +194,7 @@ impl Partitions {
         if standing.live_at.is_none() {
             let now = clock::tick();
             standing.live_at = Some(now);
-            if standing.live_from > standing.start.unwrap_or_default() {
+            if standing.restores {
                 self.restores.observe_time(now.duration_since(standing.assigned_at));
             }
         }
@@ -255,6 +265,20 @@ mod tests {
         board.note_assigned(P, Some(Offset(7)), Offset(7));
         assert!(board.are_live());
         assert_eq!(board.restores.read().count, 0);
+    }
+
+    #[test]
+    fn a_snapshot_that_leaves_nothing_to_replay_is_a_restore_all_the_same() {
+        let board = Partitions::default();
+        board.note_assigned(P, None, Offset(70));
+        assert!(!board.are_live(), "while it is loaded");
+        assert_eq!(standing(&board).remaining(), None);
+        board.note_start(P, Offset(70), Offset(70));
+        assert!(board.are_live());
+        assert_eq!(board.restores.read().count, 1);
+        board.note_assigned(P, None, Offset(0));
+        board.note_start(P, Offset(12), Offset(12));
+        assert_eq!((board.are_live(), board.restores.read().count), (true, 1), "nothing was committed: nothing to restore");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::snapshots::Cutters;
 use super::stage::{Sinks, Stop};
 use crate::base::clock;
 use crate::base::error::Result;
-use crate::base::offset::Partition;
+use crate::base::offset::{Offset, Partition};
 use crate::data::commit::Commits;
 use crate::data::input::Input;
 use crate::data::rejected::Reason;
@@ -165,8 +165,10 @@ impl Worker<'_> {
         });
     }
 
-    fn note_committed(&mut self, commits: &Commits, ended: Instant) {
-        self.counts.commits.observe_time(ended.elapsed());
+    fn note_committed(&mut self, commits: &Commits, ended: Option<Instant>) {
+        if let Some(ended) = ended {
+            self.counts.commits.observe_time(ended.elapsed());
+        }
         commits.iter().for_each(|(partition, commit)| self.committed.insert(partition, commit.clone()));
         commits.iter().for_each(|(partition, commit)| self.counts.partitions.note_committed(partition, commit.next));
     }
@@ -174,6 +176,8 @@ impl Worker<'_> {
     /// Recovers a partition: what is committed, where to read from, and with what states.
     fn take_over(&mut self, assignment: &Assignment) -> Result<()> {
         let partition = assignment.partition;
+        // From here on: loading a snapshot is part of what a restore takes.
+        self.counts.partitions.note_assigned(partition, None, assignment.committed.as_ref().map_or(Offset(0), |commit| commit.next));
         // A sink that keeps offsets with its rows knows better than the source.
         let committed = self.sinks.forecasts.recover(partition)?.or_else(|| assignment.committed.clone());
         self.sinks.dead_letters.recover(partition)?;
@@ -184,7 +188,7 @@ impl Worker<'_> {
         self.sinks.forecasts.begin(partition, recovered.live_from)?;
         let live_from = recovered.live_from;
         tracing::info!(%partition, %read_from, %live_from, "partition assigned");
-        self.counts.partitions.note_assigned(partition, Some(recovered.from), live_from);
+        self.counts.partitions.note_start(partition, recovered.from, live_from);
         self.lane.take_over(recovered);
         if let Some(committed) = committed {
             self.committed.insert(partition, committed.clone());
@@ -227,8 +231,11 @@ impl Worker<'_> {
         if self.sinks.forecasts.keeps_offsets() {
             let Some(commits) = self.sinks.forecasts.committed()? else { return Ok(()) };
             self.feed.committed(&commits)?;
-            let ended = self.waiting.front().map_or_else(clock::tick, |epoch| epoch.ended);
-            self.waiting.clear();
+            let covers = |epoch: &Epoch| epoch.commits.iter().all(|(p, commit)| commits.get(p).is_none_or(|done| commit.next <= done.next));
+            let mut ended = None;
+            while self.waiting.front().is_some_and(covers) {
+                ended = self.waiting.pop_front().map(|epoch| epoch.ended);
+            }
             self.note_committed(&commits, ended);
             return Ok(());
         }
@@ -240,7 +247,7 @@ impl Worker<'_> {
         match newest {
             Some(epoch) => {
                 self.feed.commit(&epoch.commits)?;
-                self.note_committed(&epoch.commits, epoch.ended);
+                self.note_committed(&epoch.commits, Some(epoch.ended));
                 Ok(())
             }
             None => Ok(()),

@@ -248,3 +248,15 @@ fn a_second_signal_leaves_at_once_with_130() {
     stage.signal("TERM");
     assert_eq!(stage.end().0.code(), Some(130));
 }
+
+#[test]
+fn the_docs_name_every_metric_with_its_type_unit_and_labels_and_no_other() {
+    let docs = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")).unwrap();
+    let rows: Vec<String> = docs.lines().filter(|line| line.starts_with("| `meantime_")).map(str::to_owned).collect();
+    for metric in meantime::base::metrics::ALL {
+        let labels = if metric.labels.is_empty() { String::new() } else { format!("{{{}}}", metric.labels.join(",")) };
+        let start = format!("| `{}{labels}` | {} | {} | ", metric.name, metric.kind.name(), metric.unit);
+        assert!(rows.iter().any(|row| row.starts_with(&start)), "no row starts with: {start}");
+    }
+    assert_eq!(rows.len(), meantime::base::metrics::ALL.len());
+}
