@@ -10,6 +10,7 @@ pub mod http;
 pub mod model;
 pub mod progress;
 pub mod run;
+pub mod state;
 pub mod stop;
 pub mod summary;
 pub mod watch;
@@ -76,6 +77,9 @@ pub enum Command {
     /// Look into, verify or time a model package.
     #[command(subcommand)]
     Model(model::Command),
+    /// Look into the snapshots of a pipeline's key states.
+    #[command(subcommand)]
+    State(state::Command),
 }
 
 /// A pipeline and changes to it, as most commands take them.
@@ -106,6 +110,7 @@ pub fn execute(cli: Cli) -> Result<()> {
         Command::Run(args) => run::run(&args),
         Command::Check { pipeline, connect } => check::run(&pipeline.pipeline, &pipeline.sets, connect),
         Command::Model(command) => model::run(&command),
+        Command::State(command) => state::run(&command),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Speed, as ratios within one run: `cargo bench --bench speed [-- lane | step | memory | kafka]`.
+//! Speed, as ratios within one run: `cargo bench --bench speed [-- lane | step | memory | snapshots | kafka]`.
 //!
 //! The machine's absolute numbers mean little; what is printed beside each is what the same machine does bare in the same run.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::cast_possible_truncation)]
@@ -10,6 +10,7 @@ mod harness;
 mod kafka;
 mod lane;
 mod package;
+mod snapshots;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
@@ -31,6 +32,9 @@ fn main() {
     }
     if runs("memory") {
         lane::memory();
+    }
+    if runs("snapshots") {
+        snapshots::snapshots();
     }
     if runs("kafka") {
         kafka::kafka();

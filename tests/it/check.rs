@@ -1,11 +1,14 @@
 //! Ten broken pipeline files: every fault of each is told, with its code and line.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use meantime::base::error::Kind;
+use meantime::link::objects::Place;
 use meantime::pipeline::fault::Faults;
 use meantime::pipeline::plan::{Plan, Split};
 use meantime::pipeline::{self, Purpose};
+use meantime::state::snapshot::Settings;
 use meantime::{sink, source};
 
 fn file(name: &str) -> PathBuf {
@@ -134,10 +137,28 @@ fn missing_variables_are_told_and_what_came_from_the_environment_or_is_secret_is
 
 #[test]
 fn what_the_contract_has_and_this_version_has_not_is_refused_by_name() {
-    let lines = ["9", "14", "15", "18", "22"].map(|line| format!("{line} not_supported_yet"));
+    let lines = ["9", "18", "22"].map(|line| format!("{line} not_supported_yet"));
     assert_eq!(told("07_not_yet.toml", &[]), lines);
     let protobuf = told("good.toml", &["event.format=protobuf"]);
     assert_eq!(protobuf, ["--set:1 not_supported_yet"]);
+}
+
+#[test]
+fn snapshots_have_a_place_and_an_interval() {
+    let settings = |sets: &[&str]| plan("good.toml", sets).snapshots;
+    assert_eq!(settings(&[]), None);
+    let minute = Duration::from_secs(60);
+    let beside = Place::Folder(PathBuf::from("tests/data/broken/snapshots"));
+    assert_eq!(settings(&["state.snapshots=snapshots"]), Some(Settings { place: beside, every: minute }));
+    let elsewhere = settings(&["state.snapshots=file:///var/lib/cards", "state.snapshot_every=5s"]).unwrap();
+    assert_eq!(elsewhere, Settings { place: Place::Folder(PathBuf::from("/var/lib/cards")), every: Duration::from_secs(5) });
+    assert_eq!(told("good.toml", &["state.snapshot_every=5s"]), ["--set:1 missing_key"], "an interval alone does nothing");
+    assert_eq!(told("good.toml", &["state.snapshots=gs://bucket"]), ["--set:1 bad_value"]);
+    assert_eq!(told("good.toml", &["state.snapshots=x", "state.snapshot_every=5ms"]), ["--set:1 out_of_range"]);
+    if cfg!(not(feature = "cloud")) {
+        let faults = check_with("good.toml", &["state.snapshots=s3://bucket/cards"]).unwrap_err().report(false);
+        assert!(faults.contains("--features cloud"), "{faults}");
+    }
 }
 
 #[test]

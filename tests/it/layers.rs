@@ -26,13 +26,15 @@ const LEVELS: [(&str, u32); 18] = [
 ];
 
 /// Crates that may be named in one place only.
-const HOMES: [(&str, &[&str]); 6] = [
+const HOMES: [(&str, &[&str]); 8] = [
     ("rdkafka", &["source/kafka", "sink/kafka", "link/kafka"]),
     ("tract_onnx", &["model"]),
     ("candle_core", &["fit"]),
     ("candle_nn", &["fit"]),
     ("prometheus_client", &["run/exposition"]),
     ("httparse", &["cli/http"]),
+    ("object_store", &["link/objects"]),
+    ("tokio", &["link/objects"]),
 ];
 
 fn level(module: &str) -> u32 {

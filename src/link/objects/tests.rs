@@ -5,7 +5,7 @@ use super::*;
 use crate::base::error::Kind;
 
 /// What every store must do.
-fn contract(store: &dyn Objects) {
+pub(super) fn contract(store: &dyn Objects) {
     assert_eq!(store.list("").unwrap(), []);
     assert_eq!(store.get("a/one").unwrap(), None);
     assert_eq!(store.tail("a/one", 3).unwrap(), None);

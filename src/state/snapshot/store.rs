@@ -73,6 +73,16 @@ impl Snapshots {
         Ok(None)
     }
 
+    /// The partitions that have anything stored.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn partitions(&self) -> Result<Vec<Partition>> {
+        let names = self.objects.list("")?;
+        let found: BTreeSet<_> = names.iter().filter_map(|entry| manifest::parse(&entry.name)).map(|(partition, ..)| partition).collect();
+        Ok(found.into_iter().collect())
+    }
+
     /// Every snapshot of every partition, by partition, newest first; all files are read and checked.
     ///
     /// # Errors
@@ -111,7 +121,7 @@ impl Snapshots {
     pub(super) fn catalogue(&self, partition: Partition) -> Result<Vec<Manifest>> {
         let mut found = Vec::new();
         for entry in self.objects.list(&manifest::folder(partition))? {
-            if !manifest::parse(&entry.name).is_some_and(|(_, _, _, extension)| extension == "json") {
+            if manifest::parse(&entry.name).is_none_or(|(_, _, _, extension)| extension != "json") {
                 continue;
             }
             // One that was deleted since it was listed is not there.

@@ -1,0 +1,247 @@
+//! `meantime state ls|get|export`: look into the snapshots of a pipeline.
+
+use std::fs::File;
+use std::io::{Cursor, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use arrow::error::ArrowError;
+use arrow::ipc::reader::FileReader;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use serde_json::{Value as Json, json};
+
+use super::PipelineArgs;
+use crate::base::clock;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::offset::{Offset, Partition};
+use crate::base::time::EventTime;
+use crate::data::events::{Column, Events};
+use crate::link::objects::Place;
+use crate::model::Package;
+use crate::pipeline::plan::Plan;
+use crate::pipeline::{self, Purpose};
+use crate::state::snapshot::{Found, KeyState, Listed, Snapshots};
+
+/// The sub-commands.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// List the snapshots of each partition, newest first, and whether each can be used; reads and checks every file.
+    Ls {
+        /// The pipeline.
+        #[command(flatten)]
+        pipeline: PipelineArgs,
+    },
+    /// Print what the newest snapshots hold of one key, as JSON.
+    Get {
+        /// The pipeline.
+        #[command(flatten)]
+        pipeline: PipelineArgs,
+        /// The key, as it is in the records.
+        #[arg(value_name = "KEY")]
+        key: String,
+    },
+    /// Write the newest state of every partition as one table: all keys, Arrow IPC or Parquet.
+    Export {
+        /// The pipeline.
+        #[command(flatten)]
+        pipeline: PipelineArgs,
+        /// A file that ends in .arrow or .parquet, for one partition; or a folder, which gets partition-P.arrow for each.
+        #[arg(long, value_name = "FILE|DIR")]
+        to: PathBuf,
+        /// Only this partition.
+        #[arg(long, value_name = "P")]
+        partition: Option<i32>,
+    },
+}
+
+/// Runs the sub-command.
+///
+/// # Errors
+/// The pipeline is refused or names no place for snapshots, the place cannot be read, or what was asked for is not there.
+pub fn run(command: &Command) -> Result<()> {
+    match command {
+        Command::Ls { pipeline } => {
+            let (_, snapshots) = open(pipeline)?;
+            print(&table(&snapshots.list()?, clock::now()))
+        }
+        Command::Get { pipeline, key } => {
+            let (plan, snapshots) = open(pipeline)?;
+            get(&plan, &snapshots, key)
+        }
+        Command::Export { pipeline, to, partition } => {
+            let (_, snapshots) = open(pipeline)?;
+            export(&snapshots, to, partition.map(Partition))
+        }
+    }
+}
+
+fn open(args: &PipelineArgs) -> Result<(Plan, Snapshots)> {
+    let plan = pipeline::load(&args.pipeline, &args.sets, Purpose::Run)?;
+    let Some(settings) = &plan.snapshots else {
+        return Err(Error::config("state", "the pipeline takes no snapshots").help("add snapshots = \"PATH or URL\" to [state]"));
+    };
+    // To look for snapshots must not make a folder for them.
+    if let Place::Folder(path) = &settings.place
+        && !path.is_dir()
+    {
+        return Err(Error::config("state", "there is no such folder: no snapshot has been taken yet").at(path.display().to_string()));
+    }
+    let fingerprint = plan.fingerprint(&Package::load(&plan.package)?.digest)?;
+    let columns = plan.state_columns()?.ok_or_else(|| Error::internal("state", "the plan was made without a model"))?;
+    let snapshots = Snapshots::open(&settings.place, columns, &fingerprint)?;
+    Ok((plan, snapshots))
+}
+
+/// The list as a table for people.
+fn table(listed: &[Listed], now: EventTime) -> String {
+    let mut rows = vec![["partition", "offset", "age", "kind", "rows", "bytes", "fingerprint", "usable"].map(str::to_owned)];
+    for snapshot in listed {
+        let header = snapshot.manifest.as_ref().map(|manifest| &manifest.header);
+        let of = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+        rows.push([
+            snapshot.partition.to_string(),
+            snapshot.offset.to_string(),
+            header.map_or_else(|| "-".to_owned(), |header| age(header.written, now)),
+            snapshot.kind.to_string(),
+            of(snapshot.manifest.as_ref().map(|manifest| manifest.rows)),
+            of(snapshot.manifest.as_ref().map(|manifest| manifest.bytes)),
+            header.map_or_else(|| "-".to_owned(), |header| header.fingerprint.clone()),
+            snapshot.fault.as_ref().map_or_else(|| "yes".to_owned(), |fault| format!("no: {fault}")),
+        ]);
+    }
+    let widths: Vec<usize> =
+        (0..8).map(|column| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0)).collect();
+    let line = |row: &[String; 8]| {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    let mut text: String = rows.iter().map(line).collect();
+    if listed.is_empty() {
+        text.push_str("no snapshots\n");
+    }
+    text
+}
+
+/// `2m 5s`: whole seconds.
+fn age(written: EventTime, now: EventTime) -> String {
+    let micros = u64::try_from(now.since(written).0).unwrap_or(0);
+    humantime::format_duration(Duration::from_secs(micros / 1_000_000)).to_string()
+}
+
+fn get(plan: &Plan, snapshots: &Snapshots, key: &str) -> Result<()> {
+    for partition in snapshots.partitions()? {
+        if let Some(found) = snapshots.newest(partition, Offset(i64::MAX))?
+            && let Some(state) = found.key(key.as_bytes())?
+        {
+            let fields: Vec<&str> = plan.schema.fields.iter().map(|field| field.name.as_str()).collect();
+            let shown = shown(key, partition, &found, &state, &fields);
+            let text = serde_json::to_string_pretty(&shown).map_err(|e| Error::internal("state", e.to_string()))?;
+            return print(&format!("{text}\n"));
+        }
+    }
+    Err(Error::new(Kind::Check, "state", format!("no usable snapshot knows the key `{key}`"))
+        .help("`meantime state ls` lists the snapshots; an event since the newest one is not in it"))
+}
+
+/// A key's state as JSON; a number that is not one is null.
+fn shown(key: &str, partition: Partition, found: &Found, state: &KeyState, fields: &[&str]) -> Json {
+    let tensors: serde_json::Map<String, Json> = state.tensors.iter().map(|(name, values)| (name.clone(), json!(values))).collect();
+    json!({
+        "key": key,
+        "partition": partition.0,
+        "offset": found.offset.0,
+        "last_event": state.last.map(|time| time.to_string()),
+        "n_events": state.events,
+        "tensors": tensors,
+        "aggregates": state.aggregates,
+        "held": (0..state.held.len()).map(|row| event(&state.held, row, fields)).collect::<Vec<_>>(),
+    })
+}
+
+/// One held event.
+fn event(events: &Events, row: usize, names: &[&str]) -> Json {
+    let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    let mut fields = serde_json::Map::new();
+    for (name, column) in names.iter().zip(&events.columns) {
+        let value = match column {
+            Column::Number(values) => json!(values.get(row)),
+            Column::Text(values) => json!(text(values.get(row))),
+        };
+        fields.insert((*name).to_owned(), value);
+    }
+    json!({
+        "event_time": events.times.get(row).map(EventTime::to_string),
+        "offset": events.offsets.get(row).map(|offset| offset.0),
+        "event_id": text(events.ids.get(row)),
+        "fields": fields,
+    })
+}
+
+fn export(snapshots: &Snapshots, to: &Path, only: Option<Partition>) -> Result<()> {
+    let all = snapshots.partitions()?;
+    let wanted: Vec<Partition> = all.into_iter().filter(|partition| only.is_none_or(|only| *partition == only)).collect();
+    let mut found = Vec::new();
+    for partition in wanted {
+        // One at a time in memory would mean to learn of a missing one after half of the work; their files are read below.
+        match snapshots.newest(partition, Offset(i64::MAX))? {
+            Some(snapshot) => found.push((partition, snapshot)),
+            None => tracing::warn!(%partition, "there is no usable snapshot of this partition"),
+        }
+    }
+    if found.is_empty() {
+        return Err(Error::new(Kind::Check, "state", "there is no usable snapshot to export").help("`meantime state ls` says why"));
+    }
+    let extension = to.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    let is_file = matches!(extension, "arrow" | "parquet") && !to.is_dir();
+    match found.as_slice() {
+        _ if !is_file => {
+            std::fs::create_dir_all(to).map_err(|e| Error::io("state", to, e))?;
+            found.iter().try_for_each(|(partition, found)| write(found, &to.join(format!("partition-{partition}.arrow"))))
+        }
+        [(_, only)] => write(only, to),
+        several => {
+            Err(Error::new(Kind::Usage, "state", format!("there are {} partitions, and `{}` is one file", several.len(), to.display()))
+                .help("name a folder, or one of them with --partition"))
+        }
+    }
+}
+
+fn write(found: &Found, to: &Path) -> Result<()> {
+    let bytes = found.merged()?;
+    if to.extension().is_some_and(|extension| extension == "parquet") {
+        to_parquet(&bytes, to)?;
+    } else {
+        std::fs::write(to, bytes).map_err(|e| Error::io("state", to, e))?;
+    }
+    print(&format!("{}: {} keys at offset {}\n", to.display(), found.keys, found.offset))
+}
+
+/// An Arrow IPC file as a Parquet file.
+fn to_parquet(bytes: &[u8], to: &Path) -> Result<()> {
+    let arrow = |e: ArrowError| Error::internal("state", e.to_string()).caused_by(e);
+    let failed = |e: ParquetError| Error::new(Kind::Unavailable, "state", e.to_string()).at(to.display().to_string()).caused_by(e);
+    let reader = FileReader::try_new(Cursor::new(bytes), None).map_err(arrow)?;
+    let file = File::create(to).map_err(|e| Error::io("state", to, e))?;
+    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+    let mut writer = ArrowWriter::try_new(file, reader.schema(), Some(properties)).map_err(failed)?;
+    for batch in reader {
+        writer.write(&batch.map_err(arrow)?).map_err(failed)?;
+    }
+    writer.close().map(|_| ()).map_err(failed)
+}
+
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::new(Kind::Unavailable, "state", format!("stdout cannot be written to: {error}")).caused_by(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
