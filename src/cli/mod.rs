@@ -13,6 +13,7 @@ pub mod run;
 pub mod state;
 pub mod stop;
 pub mod summary;
+pub mod verify;
 pub mod watch;
 
 use std::io::IsTerminal;
@@ -74,6 +75,8 @@ pub enum Command {
         #[arg(long)]
         connect: bool,
     },
+    /// Audit what a pipeline has written: every record exactly one output, nothing twice, each key in order.
+    Verify(verify::Args),
     /// Look into, verify or time a model package.
     #[command(subcommand)]
     Model(model::Command),
@@ -109,6 +112,7 @@ pub fn execute(cli: Cli) -> Result<()> {
         Command::Fit(args) => fit::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Check { pipeline, connect } => check::run(&pipeline.pipeline, &pipeline.sets, connect),
+        Command::Verify(args) => verify::run(&args),
         Command::Model(command) => model::run(&command),
         Command::State(command) => state::run(&command),
     }

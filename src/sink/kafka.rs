@@ -12,6 +12,7 @@ use crate::data::forecasts::Forecasts;
 use crate::data::rejected::Rejected;
 use crate::link::kafka::Client;
 
+pub mod audit;
 mod check;
 mod epoch;
 mod exactly_once;

@@ -17,6 +17,7 @@ pub mod contract;
 pub mod json;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod letters;
 pub mod memory;
 pub mod ndjson;
 pub mod parquet;

@@ -11,6 +11,7 @@
 )]
 
 mod harness;
+mod kills;
 mod pipelines;
 mod sinks;
 mod sources;
@@ -21,5 +22,5 @@ fn broker() -> Option<&'static harness::Broker> {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
     }
-    harness::broker(&[include_str!("sources.rs"), include_str!("sinks.rs"), include_str!("pipelines.rs")])
+    harness::broker(&[include_str!("sources.rs"), include_str!("sinks.rs"), include_str!("pipelines.rs"), include_str!("kills.rs")])
 }

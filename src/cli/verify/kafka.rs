@@ -1,0 +1,317 @@
+//! Outputs in Kafka against the input topic: two bits of memory an input record, everything read once.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use serde::Serialize;
+use sonic_rs::JsonValueTrait;
+
+use super::ledger::{Faults, Findings, Keyed, Ledger, Position, Rank};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::offset::{Offset, Partition};
+use crate::base::time::Gap;
+use crate::cli::progress::Progress;
+use crate::cli::summary::grouped;
+use crate::link::kafka::Client;
+use crate::pipeline::plan::Plan;
+use crate::sink::kafka::audit::{self, Found, Origin, Spans};
+use crate::sink::{Delivery, Settings, letters};
+use crate::source;
+
+const STAGE: &str = "verify";
+
+/// What was read and found.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    /// Nothing is wrong.
+    complete: bool,
+    input: String,
+    output: String,
+    group: String,
+    /// Input records that are not yet committed as done, counted in offsets.
+    behind: u64,
+    forecasts: u64,
+    dead_letters: u64,
+    /// Dead letters at the same place that came from other topics.
+    dead_letters_of_others: u64,
+    #[serde(flatten)]
+    findings: Findings,
+    /// Outputs that do not say which record they come from.
+    unplaced: Faults,
+    /// What a reader should know about the above.
+    notes: Vec<String>,
+}
+
+/// Audits a pipeline from Kafka to Kafka.
+pub fn verify(plan: &Plan, client: &Client, topic: &str, json: bool) -> Result<()> {
+    let source::Settings::Kafka(input) = &plan.source else {
+        return Err(Error::config(
+            STAGE,
+            "the outputs are in Kafka but the records are not: there are no committed offsets to compare with",
+        )
+        .help("verify a pipeline whose source is a Kafka topic"));
+    };
+    // In this order a pipeline may go on meanwhile: what was committed before the ends of the outputs are known has its outputs below
+    // them, and what lies below these ends was committed before the offsets are asked for again.
+    let required = audit::committed(&input.client, &input.topic, &input.group)?;
+    let outputs = audit::spans(client, topic)?;
+    let dead = match &plan.dead_letter {
+        Settings::Kafka { client, topic } => Some((client, topic, audit::spans(client, topic)?)),
+        _ => None,
+    };
+    let allowed = audit::committed(&input.client, &input.topic, &input.group)?;
+    let records = audit::spans(&input.client, &input.topic)?;
+    if allowed.is_empty() && records.values().any(|(low, end)| low < end) {
+        return Err(Error::config(STAGE, format!("the group `{}` has committed nothing of the topic `{}`", input.group, input.topic))
+            .at(input.client.brokers.clone())
+            .help("run the pipeline first, or name the group that it ran with: --set source.group=NAME"));
+    }
+    let mut audit = Audit::new(plan, &records, &required, &allowed)?;
+    audit.report.input.clone_from(&input.topic);
+    topic.clone_into(&mut audit.report.output);
+    audit.report.group.clone_from(&input.group);
+
+    let done: Spans = records
+        .iter()
+        .map(|(partition, (low, end))| (*partition, (*low, allowed.get(partition).map_or(*low, |next| (*next).min(*end)))))
+        .collect();
+    let total = [Some(&done), Some(&outputs), dead.as_ref().map(|(_, _, spans)| spans)].into_iter().flatten().map(length).sum();
+    let mut progress = Progress::start("records", Some(total));
+    let mut read = 0_u64;
+    let mut step = move || {
+        read += 1;
+        if read.is_multiple_of(1000) {
+            progress.at(read);
+        }
+    };
+    audit::read(&input.client, &input.topic, &input.group, &done, &mut |found| {
+        step();
+        audit.ledger.record(found.at);
+        Ok(())
+    })?;
+    audit::read(client, topic, &input.group, &outputs, &mut |found| {
+        step();
+        audit.forecast(found);
+        Ok(())
+    })?;
+    audit.deleted("output", &outputs);
+    if let Some((client, topic, spans)) = &dead {
+        audit::read(client, topic, &input.group, spans, &mut |found| {
+            step();
+            audit.letter(found, &input.topic);
+            Ok(())
+        })?;
+        audit.deleted("dead-letter", spans);
+    }
+    audit.files(&plan.dead_letter, &input.topic)?;
+    audit.finish(plan)?.print(json)
+}
+
+fn length(spans: &Spans) -> u64 {
+    spans.values().map(|(low, end)| u64::try_from(end.0.saturating_sub(low.0)).unwrap_or(0)).sum()
+}
+
+struct Audit {
+    ledger: Ledger,
+    report: Report,
+    /// Output names of `partition` and `offset`, where both are written.
+    position: Option<(String, String)>,
+    /// Output name of `n_events`, where that orders the forecasts of a key and not the offset.
+    count: Option<String>,
+    /// Events are held back, and forecasts do not say which event of its key each is.
+    orderless: bool,
+}
+
+impl Audit {
+    fn new(plan: &Plan, records: &Spans, required: &BTreeMap<Partition, Offset>, allowed: &BTreeMap<Partition, Offset>) -> Result<Self> {
+        let name = |field: &str| match plan.sink_fields.is_empty() {
+            true => Some(field.to_owned()),
+            false => plan.sink_fields.iter().find(|(_, of)| of == field).map(|(name, _)| name.clone()),
+        };
+        let held = plan.order.lateness > Gap(0);
+        let count = name("n_events").filter(|_| held);
+        let mut report = Report::default();
+        let lines = records.iter().map(|(partition, (low, end))| {
+            let of = |offsets: &BTreeMap<Partition, Offset>| offsets.get(partition).map_or(*low, |next| (*next).max(*low));
+            let behind = end.0.saturating_sub(of(allowed).0);
+            report.behind = report.behind.saturating_add(u64::try_from(behind).unwrap_or(0));
+            if behind < 0 {
+                report
+                    .notes
+                    .push(format!("partition {partition}: the committed offset {} is beyond the end {end} of the input", of(allowed)));
+            }
+            (*partition, (*low, of(required), of(allowed)))
+        });
+        let ledger = Ledger::new(lines.collect::<Vec<_>>())?;
+        Ok(Audit { ledger, report, position: name("partition").zip(name("offset")), orderless: held && count.is_none(), count })
+    }
+
+    fn forecast(&mut self, found: &Found<'_>) {
+        self.report.forecasts += 1;
+        let Some(at) = self.origin(found) else { return self.unplaced("forecast", found.at) };
+        let stands = || format!("forecast {}:{}", found.at.0, found.at.1);
+        if self.ledger.output(at, &stands)
+            && !self.orderless
+            && let Some(key) = found.key
+        {
+            let rank = match &self.count {
+                None => Some(Rank::Offset),
+                Some(name) => found.payload.and_then(|payload| field(payload, name)).map(Rank::Count),
+            };
+            if let Some(rank) = rank {
+                self.ledger.in_order(at, &Keyed { key, stands: found.at, rank });
+            }
+        }
+    }
+
+    /// Where a forecast comes from: its header, or else the fields of the layout.
+    fn origin(&self, found: &Found<'_>) -> Option<Position> {
+        match found.origin {
+            Origin::At(partition, offset) => Some((partition, offset)),
+            Origin::Unreadable => None,
+            Origin::Unnamed => {
+                let (partition, offset) = self.position.as_ref()?;
+                let payload = found.payload?;
+                let partition = field(payload, partition).and_then(|partition| i32::try_from(partition).ok())?;
+                Some((Partition(partition), Offset(field(payload, offset)?)))
+            }
+        }
+    }
+
+    fn letter(&mut self, found: &Found<'_>, input: &str) {
+        match found.payload.map(|payload| letters::position(payload, input)) {
+            Some(Ok(Some(at))) => {
+                self.report.dead_letters += 1;
+                self.ledger.output(at, &|| format!("dead letter {}:{}", found.at.0, found.at.1));
+            }
+            Some(Ok(None)) => self.report.dead_letters_of_others += 1,
+            _ => self.unplaced("dead letter", found.at),
+        }
+    }
+
+    /// Dead letters that are in files.
+    fn files(&mut self, settings: &Settings, input: &str) -> Result<()> {
+        let (ledger, mut letters) = (&mut self.ledger, 0_u64);
+        let mut each = |at: Position| {
+            letters += 1;
+            ledger.output(at, &|| "dead letter".to_owned());
+        };
+        match settings {
+            Settings::Kafka { .. } => {}
+            Settings::Ndjson { path } if path.as_os_str() == "-" => {
+                self.report.notes.push("dead letters went to stdout: a missing output may be one of them".to_owned());
+            }
+            Settings::Ndjson { path } => {
+                let told = letters::ndjson(path, input, &mut each)?;
+                self.report.dead_letters_of_others += told.foreign;
+                if told.unreadable > 0 {
+                    self.report.notes.push(format!("{} lines of {} are no dead letters", told.unreadable, path.display()));
+                }
+            }
+            Settings::Parquet { path, .. } => self.report.dead_letters_of_others += letters::parquet(path, input, &mut each)?,
+        }
+        self.report.dead_letters += letters;
+        Ok(())
+    }
+
+    fn unplaced(&mut self, what: &str, at: Position) {
+        self.report.unplaced.note(|| format!("{what} {}:{}", at.0, at.1));
+    }
+
+    fn deleted(&mut self, what: &str, spans: &Spans) {
+        let cut: Vec<String> = spans.iter().filter(|(_, (low, _))| low.0 > 0).map(|(p, (low, _))| format!("{p} from {low}")).collect();
+        if !cut.is_empty() {
+            let note =
+                format!("the {what} topic has deleted its first records (partition {}): their outputs count as missing", cut.join(", "));
+            self.report.notes.push(note);
+        }
+    }
+
+    fn finish(self, plan: &Plan) -> Result<Report> {
+        let Audit { ledger, mut report, orderless, .. } = self;
+        if report.forecasts > 0 && report.unplaced.count >= report.forecasts {
+            return Err(Error::config(STAGE, "no forecast says which record it comes from")
+                .at(format!("topic {}", report.output))
+                .help("leave `position_header` of [sink] on, or write the position: fields = { partition = \"partition\", offset = \"offset\", ... }"));
+        }
+        report.findings = ledger.close();
+        if orderless {
+            let note =
+                "the order of a key's forecasts was not checked: events are held back (`order.lateness`) and `n_events` is not written";
+            report.notes.push(note.to_owned());
+        }
+        if report.findings.deleted > 0 {
+            let note = format!("{} outputs are of records that the input topic has deleted", grouped(report.findings.deleted));
+            report.notes.push(note);
+        }
+        let exactly_once = plan.delivery == Delivery::ExactlyOnce;
+        if !exactly_once && report.findings.ahead.count > 0 {
+            report
+                .notes
+                .push("outputs before their commit are usual with at_least_once while the pipeline runs or after a crash".to_owned());
+        }
+        let found = &report.findings;
+        let wrong = [&found.missing, &found.repeated, &found.unknown, &found.out_of_order, &found.split_keys, &report.unplaced];
+        report.complete = wrong.iter().all(|faults| faults.count == 0) && !(exactly_once && found.ahead.count > 0);
+        Ok(report)
+    }
+}
+
+/// A whole number of a JSON object.
+fn field(payload: &[u8], name: &str) -> Option<i64> {
+    sonic_rs::get(payload, [name]).ok()?.as_i64()
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let mut text = format!("{} -> {} as group {}\n", self.input, self.output, self.group);
+        let found = &self.findings;
+        let keys = if found.all_keys { "all keys".to_owned() } else { format!("a sample of {} keys", grouped(found.keys_checked)) };
+        let behind = if self.behind > 0 { format!("  ({} offsets are not done yet)", grouped(self.behind)) } else { String::new() };
+        let others = match self.dead_letters_of_others {
+            0 => String::new(),
+            others => format!("  (and {} of other topics)", grouped(others)),
+        };
+        let counts = [
+            ("records done", format!("{}{behind}", grouped(found.records))),
+            ("forecasts", grouped(self.forecasts)),
+            ("dead letters", format!("{}{others}", grouped(self.dead_letters))),
+            ("order checked of", keys),
+        ];
+        let faults = [
+            ("lost", &found.missing),
+            ("repeated", &found.repeated),
+            ("out of order", &found.out_of_order),
+            ("key in two partitions", &found.split_keys),
+            ("of no record", &found.unknown),
+            ("before their commit", &found.ahead),
+            ("without a position", &self.unplaced),
+        ];
+        let mut row = |name: &str, value: &str| {
+            let _ = writeln!(text, "  {name:<26} {value}");
+        };
+        counts.iter().for_each(|(name, value)| row(name, value));
+        for (name, faults) in faults {
+            let more = if faults.first.is_empty() { String::new() } else { format!("  first: {}", faults.first.join(", ")) };
+            row(name, &format!("{}{more}", grouped(faults.count)));
+        }
+        self.notes.iter().for_each(|note| row("note", note));
+        text
+    }
+
+    fn print(&self, json: bool) -> Result<()> {
+        let text = match json {
+            true => serde_json::to_string(self).map(|text| text + "\n").map_err(|e| Error::internal(STAGE, e.to_string()))?,
+            false => self.text(),
+        };
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes()).map_err(|e| Error::new(Kind::Unavailable, STAGE, e.to_string()).at("stdout"))?;
+        if self.complete {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Check, STAGE, "the outputs do not match the input one to one")
+            .at(format!("topic {}", self.output))
+            .help("the findings above name the first positions as partition:offset of the input"))
+    }
+}

@@ -1,0 +1,561 @@
+//! Whole pipelines that are killed: the program at random moments, the broker, a zombie; and what `meantime verify` says afterwards.
+//!
+//! | variable | default | for the claim |
+//! |---|---|---|
+//! | `MEANTIME_KILLS`: kill -9 of an instance, per test | 8 | 200 |
+//! | `MEANTIME_KILL_EVENTS`: events, per test | 60,000 | 2,000,000 |
+//! | `MEANTIME_BROKER_KILLS`: kill -9 of the broker | 1 | 20 |
+//! | `MEANTIME_KILL_SEED`: seed of the moments; a failed test prints it | 1 | |
+//! | `MEANTIME_BIN`: the program, such as a release build | that of the test | |
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use meantime::sink::kafka::audit;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use serde_json::Value;
+
+use super::broker;
+use super::harness::Broker;
+
+/// A stage that needs longer for what is left does not work.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+fn kills() -> u64 {
+    setting("MEANTIME_KILLS", 8)
+}
+
+fn events() -> u64 {
+    setting("MEANTIME_KILL_EVENTS", 60_000)
+}
+
+fn seed() -> u64 {
+    setting("MEANTIME_KILL_SEED", 1)
+}
+
+fn program() -> String {
+    std::env::var("MEANTIME_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_meantime").to_owned())
+}
+
+/// Event `i`: 997 keys that are hit again and again, one record in a thousand that cannot be used.
+fn event(i: u64) -> (String, String) {
+    let key = format!("c{}", (i * 7919) % 997);
+    if i % 1000 == 13 {
+        return (key, format!("event {i} is not JSON"));
+    }
+    let (ts, channel) = (1_735_000_000_000 + i * 1700, ["pos", "web", "atm"][(i % 3) as usize]);
+    let payload = format!(r#"{{"id":"e{i}","card":"{key}","ts":{ts},"amount":{}.25,"mcc":"{}","channel":"{channel}"}}"#, i % 90, i % 7);
+    (key, payload)
+}
+
+/// One pipeline on topics of its own, with logs of its instances.
+struct Trial<'a> {
+    broker: &'a Broker,
+    name: String,
+    input: String,
+    output: String,
+    logs: tempfile::TempDir,
+    delivery: &'static str,
+    dead: String,
+}
+
+impl<'a> Trial<'a> {
+    fn new(broker: &'a Broker, name: &str, delivery: &'static str) -> Self {
+        let topic = |suffix: &str| broker.topic(&format!("{name}-{suffix}"), 4);
+        let logs = tempfile::tempdir().unwrap();
+        Trial { broker, name: name.to_owned(), input: topic("in"), output: topic("out"), dead: topic("dead"), logs, delivery }
+    }
+
+    /// The same input into other topics, as another group, exactly once.
+    fn undisturbed(&self) -> Trial<'a> {
+        let other = Trial::new(self.broker, &format!("{}-ref", self.name), "exactly_once");
+        Trial { input: self.input.clone(), ..other }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        let (name, options) = arguments.split_first().unwrap();
+        command.arg(name).arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/cards")).args(options);
+        for set in [
+            format!("source.brokers={}", self.broker.address),
+            format!("source.topic={}", self.input),
+            format!("source.group={}", self.output),
+            format!("sink.topic={}", self.output),
+            format!("sink.delivery={}", self.delivery),
+            format!("dead_letter.topic={}", self.dead),
+            "dead_letter.max_bad_ratio=0.01".to_owned(),
+        ] {
+            command.args(["--set", &set]);
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn log(&self, instance: &str) -> PathBuf {
+        self.logs.path().join(instance)
+    }
+
+    /// Starts an instance. Its name stays the same over restarts, so the group knows it again and does not wait for its session to end.
+    fn start(&self, instance: &str) -> Instance {
+        let log = OpenOptions::new().create(true).append(true).open(self.log(instance)).unwrap();
+        let mut command = self.command(&["run"]);
+        command.args(["--set", &format!("source.instance={instance}")]).stdout(Stdio::null()).stderr(log);
+        Instance { child: command.spawn().unwrap(), log: self.log(instance) }
+    }
+
+    /// Runs until everything is done that the input holds now.
+    fn finish(&self) {
+        let started = Instant::now();
+        let log = OpenOptions::new().create(true).append(true).open(self.log("finish")).unwrap();
+        let mut command = self.command(&["run", "--until-caught-up"]);
+        command.args(["--set", "source.instance=a"]).stdout(Stdio::null()).stderr(log);
+        let mut child = command.spawn().unwrap();
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            if started.elapsed() > PATIENCE {
+                child.kill().unwrap();
+                panic!("not caught up after {PATIENCE:?}:\n{}", tail(&self.log("finish")));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        assert!(status.success(), "{status}:\n{}", tail(&self.log("finish")));
+    }
+
+    /// Waits until the group has committed so many records.
+    fn wait_committed(&self, records: i64) {
+        let started = Instant::now();
+        while self.broker.committed(&self.output, &self.input).values().sum::<i64>() < records {
+            assert!(started.elapsed() < PATIENCE, "{records} records were not committed; seed {}", seed());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn verify(&self) -> (Output, Value) {
+        let output = self.command(&["verify", "--json"]).output().unwrap();
+        let found = serde_json::from_slice(&output.stdout);
+        let found = found.unwrap_or_else(|_| panic!("verify: {}", String::from_utf8_lossy(&output.stderr)));
+        (output, found)
+    }
+
+    fn must_be_complete(&self, events: u64) {
+        let (output, found) = self.verify();
+        println!("{}: {found}", self.name);
+        assert!(output.status.success(), "seed {}: {found}\n{}", seed(), self.tails());
+        for kind in ["missing", "repeated", "unknown", "out_of_order", "split_keys", "ahead", "unplaced"] {
+            assert_eq!(found[kind]["count"], 0, "seed {}: {found}", seed());
+        }
+        assert_eq!((&found["records"], &found["behind"]), (&Value::from(events), &Value::from(0)), "{found}");
+        assert_eq!(found["forecasts"].as_u64().unwrap() + found["dead_letters"].as_u64().unwrap(), events);
+        assert_eq!(found["all_keys"], true, "{found}");
+    }
+
+    fn tails(&self) -> String {
+        let logs = fs::read_dir(self.logs.path()).unwrap().map(|entry| entry.unwrap().path());
+        logs.map(|log| format!("== {}\n{}", log.display(), tail(&log))).collect()
+    }
+
+    /// Hash of the value bytes of each forecast by input position. A repeat must have the same; returns how many repeats there were.
+    fn forecasts(&self) -> (BTreeMap<(i32, i64), u64>, u64) {
+        let (mut all, mut repeats) = (BTreeMap::new(), 0);
+        let client = self.broker.client();
+        let spans = audit::spans(&client, &self.output).unwrap();
+        audit::read(&client, &self.output, &self.output, &spans, &mut |found| {
+            let audit::Origin::At(partition, offset) = found.origin else { panic!("no position at {:?}", found.at) };
+            let mut hasher = DefaultHasher::new();
+            (found.key, found.payload).hash(&mut hasher);
+            let hash = hasher.finish();
+            if let Some(before) = all.insert((partition.0, offset.0), hash) {
+                assert_eq!(before, hash, "the repeat of {partition}:{offset} has other bytes; seed {}", seed());
+                repeats += 1;
+            }
+            Ok(())
+        })
+        .unwrap();
+        (all, repeats)
+    }
+
+    /// The forecasts must be those of a run that nothing disturbs.
+    fn must_equal_an_undisturbed_run(&self) -> u64 {
+        let reference = self.undisturbed();
+        reference.finish();
+        let ((expected, _), (found, repeats)) = (reference.forecasts(), self.forecasts());
+        assert_eq!(found.len(), expected.len(), "seed {}", seed());
+        let differ: Vec<_> = expected.iter().filter(|(position, hash)| found.get(position) != Some(hash)).map(|(at, _)| at).collect();
+        assert!(differ.is_empty(), "seed {}: {} forecasts differ, first {:?}", seed(), differ.len(), &differ[..differ.len().min(5)]);
+        repeats
+    }
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(25)..].join("\n")
+}
+
+/// A running instance; killed when it goes out of scope.
+struct Instance {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Instance {
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success(), "kill {signal}");
+    }
+
+    /// The status, if it ends by itself within the limit.
+    fn ended(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let started = Instant::now();
+        loop {
+            match self.child.try_wait().unwrap() {
+                None if started.elapsed() < limit => std::thread::sleep(Duration::from_millis(20)),
+                status => return status,
+            }
+        }
+    }
+
+    /// SIGTERM must end it with 0.
+    fn stop(mut self) {
+        self.signal("-TERM");
+        let status = self.ended(Duration::from_secs(60));
+        assert!(status.is_some_and(|status| status.success()), "SIGTERM: {status:?}\n{}", tail(&self.log));
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Fills the input up to a mark that the test moves on.
+struct Filling {
+    upto: AtomicU64,
+    last: u64,
+}
+
+impl Filling {
+    fn run(&self, broker: &Broker, topic: &str) {
+        let mut config = broker.config();
+        config.set("partitioner", "murmur2_random").set("linger.ms", "5").set("enable.idempotence", "true");
+        let producer: ThreadedProducer<DefaultProducerContext> = config.create().unwrap();
+        for i in 0..self.last {
+            while i >= self.upto.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            let (key, payload) = event(i);
+            let mut record = BaseRecord::to(topic).key(&key).payload(&payload);
+            while let Err((error, refused)) = producer.send(record) {
+                assert_eq!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::QueueFull), "{error}");
+                std::thread::sleep(Duration::from_millis(1));
+                record = refused;
+            }
+            if i % 200 == 199 {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        producer.flush(Duration::from_secs(120)).unwrap();
+    }
+}
+
+/// Runs `test` while a producer fills the input: `upto(share)` lets it go on to that share of all events. Ends when all are written.
+fn while_filling(trial: &Trial<'_>, events: u64, test: impl FnOnce(&dyn Fn(u64, u64))) {
+    let producer = Filling { upto: AtomicU64::new(0), last: events };
+    std::thread::scope(|scope| {
+        scope.spawn(|| producer.run(trial.broker, &trial.input));
+        // Also if the test panics the producer must come to its end.
+        let all = AtEnd(&producer);
+        test(&|step, of| producer.upto.store(events * step / of, Ordering::Release));
+        drop(all);
+    });
+}
+
+struct AtEnd<'a>(&'a Filling);
+
+impl Drop for AtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.upto.store(u64::MAX, Ordering::Release);
+    }
+}
+
+/// Kills instances at random moments while the input fills.
+fn kill_at_random(trial: &Trial<'_>, instances: usize, kills: u64, events: u64) {
+    let mut random = ChaCha8Rng::seed_from_u64(seed());
+    let names = &["a", "b"][..instances];
+    let mut early = Vec::new();
+    while_filling(trial, events, |upto| {
+        let mut running: Vec<Instance> = names.iter().map(|name| trial.start(name)).collect();
+        for kill in 0..kills {
+            upto(kill + 1, kills);
+            std::thread::sleep(Duration::from_millis(random.random_range(100..4000)));
+            let victim = random.random_range(0..instances);
+            // One that has ended by itself was not killed: it must not have failed.
+            if let Some(status) = running[victim].ended(Duration::ZERO) {
+                early.push(format!("{} before kill {kill}: {status}", names[victim]));
+            }
+            running[victim].kill();
+            std::thread::sleep(Duration::from_millis(random.random_range(0..500)));
+            running[victim] = trial.start(names[victim]);
+        }
+        upto(1, 1);
+        running.into_iter().for_each(drop);
+    });
+    assert!(early.is_empty(), "seed {}: ended by themselves: {early:?}\n{}", seed(), trial.tails());
+    trial.finish();
+}
+
+#[test]
+fn kill_9_of_one_instance_at_random_moments_loses_nothing_and_repeats_nothing() {
+    let Some(broker) = broker() else { return };
+    let trial = Trial::new(broker, "kill1", "exactly_once");
+    kill_at_random(&trial, 1, kills(), events());
+    trial.must_be_complete(events());
+    assert_eq!(trial.must_equal_an_undisturbed_run(), 0);
+}
+
+#[test]
+fn kill_9_of_two_instances_at_random_moments_loses_nothing_and_repeats_nothing() {
+    let Some(broker) = broker() else { return };
+    let trial = Trial::new(broker, "kill2", "exactly_once");
+    kill_at_random(&trial, 2, kills(), events());
+    trial.must_be_complete(events());
+    assert_eq!(trial.must_equal_an_undisturbed_run(), 0);
+}
+
+#[test]
+fn at_least_once_never_loses_and_its_repeats_carry_the_same_bytes() {
+    let Some(broker) = broker() else { return };
+    let trial = Trial::new(broker, "least", "at_least_once");
+    kill_at_random(&trial, 2, kills(), events());
+    let (_, found) = trial.verify();
+    println!("{}: {found}", trial.name);
+    for kind in ["missing", "unknown", "out_of_order", "split_keys", "ahead", "unplaced"] {
+        assert_eq!(found[kind]["count"], 0, "seed {}: {found}", seed());
+    }
+    assert_eq!((&found["records"], &found["behind"]), (&Value::from(events()), &Value::from(0)), "{found}");
+    let repeats = trial.must_equal_an_undisturbed_run();
+    assert!(found["repeated"]["count"].as_u64().unwrap() >= repeats, "dead letters may come again too: {found}");
+    assert_eq!(found["complete"], repeats == 0 && found["repeated"]["count"] == 0, "{found}");
+}
+
+#[test]
+fn a_zombie_that_wakes_after_another_has_taken_over_does_no_harm() {
+    let Some(broker) = broker() else { return };
+    let (trial, events) = (Trial::new(broker, "zombie", "exactly_once"), events());
+    while_filling(&trial, events, |upto| {
+        upto(1, 4);
+        let zombie = trial.start("a");
+        trial.wait_committed(1);
+        // The other one takes half of the partitions, the zombie sleeps in the middle of its work.
+        let other = trial.start("b");
+        upto(2, 4);
+        std::thread::sleep(Duration::from_millis(1500));
+        zombie.signal("-STOP");
+        upto(3, 4);
+        trial.wait_committed((events * 3 / 4) as i64);
+        zombie.signal("-CONT");
+        upto(4, 4);
+        trial.wait_committed(events as i64);
+        // It has either stopped by itself or joined again, then it stops when told.
+        let mut zombie = zombie;
+        match zombie.ended(Duration::from_secs(3)) {
+            None => zombie.stop(),
+            Some(status) => assert!(matches!(status.code(), Some(75 | 69)), "{status}\n{}", tail(&zombie.log)),
+        }
+        other.stop();
+    });
+    trial.finish();
+    trial.must_be_complete(events);
+    assert_eq!(trial.must_equal_an_undisturbed_run(), 0);
+}
+
+#[test]
+fn kill_9_of_the_broker_in_the_middle_loses_nothing_and_repeats_nothing() {
+    let Some(_) = broker() else { return };
+    if std::env::var_os("MEANTIME_KAFKA").is_some() {
+        return; // Somebody else's broker is not ours to kill.
+    }
+    let own = Broker::start().unwrap();
+    let (trial, events, kills) = (Trial::new(&own, "broker", "exactly_once"), events(), setting("MEANTIME_BROKER_KILLS", 1));
+    let mut random = ChaCha8Rng::seed_from_u64(seed());
+    while_filling(&trial, events, |upto| {
+        let mut running = [trial.start("a"), trial.start("b")];
+        upto(1, kills + 1);
+        trial.wait_committed(1);
+        for kill in 0..kills {
+            upto(kill + 2, kills + 1);
+            std::thread::sleep(Duration::from_millis(random.random_range(200..3000)));
+            own.kill();
+            std::thread::sleep(Duration::from_millis(random.random_range(0..2000)));
+            own.restart();
+        }
+        upto(1, 1);
+        trial.wait_committed(events as i64);
+        for instance in &mut running {
+            let status = instance.ended(Duration::ZERO);
+            assert!(status.is_none(), "ended by itself: {status:?}\n{}", tail(&instance.log));
+        }
+        running.into_iter().for_each(Instance::stop);
+    });
+    trial.finish();
+    trial.must_be_complete(events);
+    assert_eq!(trial.must_equal_an_undisturbed_run(), 0);
+}
+
+#[test]
+fn sigterm_in_the_middle_hands_over_cleanly() {
+    let Some(broker) = broker() else { return };
+    let (trial, events) = (Trial::new(broker, "term", "exactly_once"), events());
+    while_filling(&trial, events, |upto| {
+        upto(1, 3);
+        let first = trial.start("a");
+        trial.wait_committed((events / 8) as i64);
+        let second = trial.start("b");
+        upto(2, 3);
+        std::thread::sleep(Duration::from_millis(1500));
+        first.stop();
+        upto(3, 3);
+        trial.wait_committed(events as i64);
+        second.stop();
+    });
+    // Everything is done: nothing is left for a third one.
+    trial.must_be_complete(events);
+    assert_eq!(trial.must_equal_an_undisturbed_run(), 0);
+}
+
+/// Copies the committed forecasts of a trial into a new topic: `change` says how often a row is written.
+fn copied(trial: &Trial<'_>, change: impl Fn(&audit::Found<'_>) -> usize, header: bool) -> String {
+    let (client, topic) = (trial.broker.client(), trial.broker.topic("copy", 4));
+    let producer: ThreadedProducer<DefaultProducerContext> = trial.broker.config().create().unwrap();
+    let spans = audit::spans(&client, &trial.output).unwrap();
+    audit::read(&client, &trial.output, &trial.output, &spans, &mut |found| {
+        let audit::Origin::At(partition, offset) = found.origin else { panic!("no position at {:?}", found.at) };
+        let position = format!("{partition}:{offset}");
+        for _ in 0..change(found) {
+            let mut record = BaseRecord::to(&topic).key(found.key.unwrap()).payload(found.payload.unwrap()).partition(found.at.0.0);
+            if header {
+                let value = Some(position.as_bytes());
+                let header = rdkafka::message::Header { key: "meantime-position", value };
+                record = record.headers(rdkafka::message::OwnedHeaders::new().insert(header));
+            }
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        Ok(())
+    })
+    .unwrap();
+    producer.flush(Duration::from_secs(30)).unwrap();
+    topic
+}
+
+#[test]
+fn verify_names_what_is_lost_and_what_comes_twice_and_reads_positions_from_header_or_fields() {
+    let Some(broker) = broker() else { return };
+    let mut trial = Trial::new(broker, "verify", "exactly_once");
+    let count = 4000;
+    // Records of an aborted transaction, and the marks of transactions, are no records.
+    broker.transaction(&trial.input, (0..50).map(|i| (0, event(i).1)), false);
+    broker.produce(&trial.input, (0..count).map(event));
+    broker.transaction(&trial.input, (0..50).map(|i| (1, event(i * 2).1)), true);
+    trial.finish();
+    trial.must_be_complete(count + 50);
+    let group = trial.output.clone();
+    let verify = |trial: &Trial<'_>, more: &[&str]| {
+        let set = format!("source.group={group}");
+        // The group was already set to the name of the output; the last one counts.
+        let mut command = trial.command(&["verify", "--json"]);
+        command.args(["--set", &set]).args(more).output().unwrap()
+    };
+    let json = |output: &Output| -> Value {
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+    };
+    let (original, at) = (trial.output.clone(), |found: &audit::Found<'_>, p, o| match found.origin {
+        audit::Origin::At(partition, offset) => (partition.0, offset.0) == (p, o),
+        _ => false,
+    });
+
+    // Without the header the fields say the same.
+    let fields = copied(&trial, |_| 1, false);
+    let header_only = copied(&trial, |found| usize::from(!at(found, 1, 100)) + usize::from(at(found, 2, 40)), true);
+    trial.output = fields;
+    let output = verify(&trial, &[]);
+    assert!(output.status.success(), "{}", json(&output));
+    trial.output = header_only;
+    let output = verify(&trial, &[]);
+    let found = json(&output);
+    assert_eq!(output.status.code(), Some(1), "{found}");
+    assert_eq!((&found["missing"]["count"], &found["missing"]["first"][0]), (&Value::from(1), &Value::from("1:100")), "{found}");
+    assert_eq!(found["repeated"]["count"], 1, "{found}");
+    assert!(found["repeated"]["first"][0].as_str().unwrap().starts_with("2:40 (forecast "), "{found}");
+    assert_eq!(found["out_of_order"]["count"], 0, "{found}");
+
+    // Neither header nor fields: it says how to get them.
+    trial.output = broker.topic("bare", 1);
+    broker.produce(&trial.output, [("k".to_owned(), "{}".to_owned())]);
+    let output = verify(&trial, &[]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("position_header"), "{}", String::from_utf8_lossy(&output.stderr));
+
+    // A group that never ran.
+    trial.output = original;
+    assert_eq!(verify(&trial, &["--set", "source.group=nobody"]).status.code(), Some(78));
+}
+
+#[test]
+fn dead_letters_in_files_count_as_outputs() {
+    let Some(broker) = broker() else { return };
+    let trial = Trial::new(broker, "letters", "exactly_once");
+    broker.produce(&trial.input, (0..3000).map(event));
+    let folder = tempfile::tempdir().unwrap();
+    for (turn, kind) in ["ndjson", "parquet"].into_iter().enumerate() {
+        let place = folder.path().join(format!("dead.{kind}"));
+        let pipeline = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/cards/pipeline.toml")).unwrap();
+        let before = pipeline.split("[dead_letter]").next().unwrap();
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/cards/model");
+        let before = before.replace("package = \"model\"", &format!("package = \"{}\"", model.display()));
+        let output = broker.topic("letters-out", 4);
+        let text = format!("{before}\n[dead_letter]\nkind = \"{kind}\"\npath = \"{}\"\nmax_bad_ratio = 0.01\n", place.display());
+        let file = folder.path().join(format!("{turn}.toml"));
+        fs::write(&file, text).unwrap();
+        let run = |arguments: &[&str]| {
+            let mut command = Command::new(program());
+            command.arg(arguments[0]).arg(&file).args(&arguments[1..]);
+            for set in [
+                format!("source.brokers={}", broker.address),
+                format!("source.topic={}", trial.input),
+                format!("source.group={output}"),
+                format!("sink.topic={output}"),
+            ] {
+                command.args(["--set", &set]);
+            }
+            command.output().unwrap()
+        };
+        let ran = run(&["run", "--until-caught-up"]);
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let found: Value = serde_json::from_slice(&run(&["verify", "--json"]).stdout).unwrap();
+        assert_eq!((&found["complete"], &found["dead_letters"]), (&Value::from(true), &Value::from(3)), "{kind}: {found}");
+        // Without them three records have no output.
+        if place.is_dir() { fs::remove_dir_all(&place) } else { fs::remove_file(&place) }.unwrap();
+        let found: Value = serde_json::from_slice(&run(&["verify", "--json"]).stdout).unwrap();
+        assert_eq!(found["missing"]["count"], 3, "{kind}: {found}");
+    }
+}
