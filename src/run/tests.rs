@@ -359,3 +359,29 @@ proptest! {
         prop_assert_eq!(run(&stage, &chunks, 0), whole);
     }
 }
+
+#[test]
+fn the_board_follows_a_partition_from_its_replay_to_its_last_commit() {
+    let stage = stage(&[]);
+    let all = records(300, 20, 1);
+    let steps = vec![
+        Step::Assign(Partition(0), Offset(120)),
+        Step::Assign(Partition(1), Offset(0)),
+        Step::Records(all),
+        Step::Revoke(Partition(1)),
+        Step::End,
+    ];
+    let (ended, _, _, counts) = drive(&stage, steps);
+    ended.unwrap();
+    let board = counts.partitions.standings();
+    assert_eq!(board.keys().collect::<Vec<_>>(), [&Partition(0)], "partition 1 was let go");
+    let standing = &board[&Partition(0)];
+    assert!(standing.is_live() && standing.last_event_time.is_some());
+    assert_eq!((standing.start, standing.live_from), (Some(Offset(0)), Offset(120)));
+    assert_eq!((standing.next, standing.committed, standing.uncommitted()), (Some(Offset(300)), Some(Offset(300)), None));
+    assert_eq!(counts.partitions.restores.read().count, 1, "partition 1 had nothing to restore");
+    assert_eq!(counts.replayed.load(std::sync::atomic::Ordering::Relaxed), 120);
+    assert_eq!(counts.rounds.read().sum, 300.0, "every event is stepped once, replayed ones too");
+    assert!(counts.steps.read().count > 0 && counts.commits.read().count > 0);
+    assert_eq!(counts.pulses.longest_silence(), None, "the lane has ended");
+}
