@@ -1,9 +1,7 @@
 //! The trained network as a step graph: inputs `x` [B, F] and `h` [B, H], outputs the head's parameters and `h_next` [B, H].
 //!
-//! Of the forms a GRU can be written in, this one (one product for `x`, one for `h`, gates split off) is the fastest in tract, which pushes
-//! the splits into the products. Nanoseconds per event on one busy core, F = 32, H = 64, batch 256 / 1024, least of 250 runs: this one 2633 /
-//! 2548; r and z from one product of [x, h] 2643 / 2605; each of them from its own 2775 / 2714; one product for all with zero blocks
-//! 3424 / 3345; a product per gate and input 3490 / 3415.
+//! One product for `x`, one for `h`, gates split off: tract pushes the splits into the products, which then take two thirds of a step
+//! (`docs/performance.md`).
 
 use super::cell::{Sizes, Weights};
 use crate::base::number::i64_of_count;

@@ -3,8 +3,13 @@
 use std::time::Instant;
 
 use meantime::base::offset::{Offset, Partition};
+use meantime::base::time::TimeUnit;
+use meantime::data::events::Events;
 use meantime::data::input::Input;
 use meantime::data::outputs::Outputs;
+use meantime::data::rejected::Rejected;
+use meantime::data::schema::{EventSchema, Field, FieldKind, TimeFormat};
+use meantime::decode::Decoder;
 use meantime::model::Memory;
 use meantime::sink::json::RowEncoder;
 use tract_onnx::prelude::*;
@@ -58,6 +63,33 @@ pub fn lane() {
         }
         println!("  {name:<52} {best:>9.0} events/s   {:.2} x the goal of {goal}", best / goal);
     }
+}
+
+/// JSON to columns alone, the bench's payments: least time per record.
+pub fn decode() {
+    println!("\ndecode alone: JSON to columns, 1 thread, least of 200 runs");
+    let field = |name: &str, kind| Field { name: name.to_owned(), kind };
+    let schema = EventSchema {
+        key: "card".to_owned(),
+        time: "ts".to_owned(),
+        time_format: TimeFormat::Unit(TimeUnit::Millisecond),
+        id: Some("id".to_owned()),
+        fields: vec![field("amount", FieldKind::Number), field("mcc", FieldKind::Text), field("channel", FieldKind::Text)],
+        mark: None,
+        label: None,
+    };
+    let input = inputs(BATCH, 100_000).remove(0);
+    let (mut decoder, mut events, mut rejected) = (Decoder::new(&schema), Events::new(&schema), Rejected::default());
+    let mut best = f64::INFINITY;
+    for _ in 0..200 {
+        events.clear();
+        let start = Instant::now();
+        decoder.decode(&input, &mut events, &mut rejected);
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    assert!(events.len() as u64 == BATCH && rejected.is_empty());
+    let bytes = input.records.payloads.byte_len() as f64;
+    println!("  {:>6.0} ns per record of {:.0} bytes   {:.0} MB/s", best * 1e9 / BATCH as f64, bytes / BATCH as f64, bytes / best / 1e6);
 }
 
 struct Flat(Vec<f32>);

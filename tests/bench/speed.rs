@@ -1,4 +1,4 @@
-//! Speed, as ratios within one run: `cargo bench --bench speed [-- lane | step | memory | snapshots | kafka]`.
+//! Speed, as ratios within one run: `cargo bench --bench speed [-- step | decode | lane | memory | snapshot | kafka]`.
 //!
 //! The machine's absolute numbers mean little; what is printed beside each is what the same machine does bare in the same run.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::cast_possible_truncation)]
@@ -26,6 +26,9 @@ fn main() {
     let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
     if runs("step") {
         lane::step();
+    }
+    if runs("decode") {
+        lane::decode();
     }
     if runs("lane") {
         lane::lane();
