@@ -16,13 +16,13 @@
 //! | [`features`] | 2 | the recipe and the rows it makes |
 //! | [`model`] | 2 | the package: graph, signature, rounds, step; tract lives only here |
 //! | [`head`] | 2 | outputs to the law of the next time and mark, and surprise |
-//! | [`state`] | 2 | key table and arena |
+//! | [`state`] | 2 | key table and arena; snapshots of them |
 //! | [`sink`] | 2 | forecasts and dead letters out: kafka, parquet, ndjson, memory |
 //! | [`pipeline`] | 3 | the file as written to the plan that runs; all faults at once |
 //! | [`run`] | 4 | the only place that knows the order of the stages; start with `run/lane.rs` |
 //! | `fit` | 4 | history to model package (feature `fit`) |
 //! | [`cli`] | 5 | one file per command |
-//! | [`data`], [`link`] | 1 | what crosses a stage border; client settings that edges share |
+//! | [`data`], [`link`] | 1 | what crosses a stage border; client settings that edges share, and files in folders or buckets |
 //! | [`base`] | 0 | time, offset, error, clock, limits, numbers |
 //!
 //! Invariants, each with a test named as the sentence or close to it:

@@ -23,19 +23,27 @@ fn change(states: &mut KeyStates, keys: impl Iterator<Item = u32>, value: f32) {
     }
 }
 
+/// How long this thread has been running on a processor; on a busy machine less than what the clock says. Linux only, otherwise the clock.
+fn busy(start: Instant) -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split_whitespace().next().and_then(|ns| ns.parse().ok()).map_or(start.elapsed(), Duration::from_nanos)
+}
+
 /// Takes one snapshot; prints the longest pause and the cost of copying, and what the writer took.
 fn take(name: &str, offset: i64, states: &mut KeyStates, cutter: &mut Cutter, writer: &Writer) {
     let boundary = Boundary { offset: Offset(offset), note: String::new(), held: Held::default() };
     let start = Instant::now();
     assert!(cutter.begin(states, boundary));
     let begun = start.elapsed();
-    let (mut longest, mut copying, mut steps) = (Duration::ZERO, Duration::ZERO, 0);
+    let (mut longest, mut copying, mut steps) = ([Duration::ZERO; 2], Duration::ZERO, 0);
     loop {
-        let step = Instant::now();
+        let (step, before) = (Instant::now(), busy(start));
         match cutter.step(states, ROWS, writer) {
             Progress::Done(written) => {
                 println!(
-                    "  {name:<22} begin {begun:>8.1?}   {steps} steps of {ROWS} rows: longest {longest:>8.1?}, together {copying:>8.1?}   writer {:>8.1?} for {} MB",
+                    "  {name:<22} begin {begun:>8.1?}   {steps} steps of {ROWS} rows: longest {:>8.1?} ({:.1?} of it running), together {copying:>8.1?} running   writer {:>8.1?} for {} MB",
+                    longest[0],
+                    longest[1],
                     written.took,
                     written.bytes / 1_000_000
                 );
@@ -43,8 +51,9 @@ fn take(name: &str, offset: i64, states: &mut KeyStates, cutter: &mut Cutter, wr
             }
             Progress::Writing => std::thread::sleep(Duration::from_millis(1)),
             Progress::Copying => {
-                longest = longest.max(step.elapsed());
-                copying += step.elapsed();
+                let running = busy(start) - before;
+                longest = longest.max([step.elapsed(), running]);
+                copying += running;
                 steps += 1;
             }
             other => panic!("{other:?}"),
@@ -61,10 +70,11 @@ pub fn snapshots() {
     let writer = Writer::start(Arc::clone(&store)).unwrap();
     let (mut states, mut cutter) = (KeyStates::new(&[0.0; HIDDEN], 0), Cutter::new(Partition(0), None));
     change(&mut states, 0..KEYS, 0.0);
+    let begin = Instant::now();
     let copied = vec![1f32; KEYS as usize * HIDDEN];
-    let start = Instant::now();
+    let before = busy(begin);
     let copy = std::hint::black_box(copied.clone());
-    println!("  {:<22} {:?} to copy the floats alone, at once", "bare memory", start.elapsed());
+    println!("  {:<22} {:.1?} running to copy the floats alone, at once", "bare memory", busy(begin) - before);
     drop((copied, copy));
 
     take("full", 1, &mut states, &mut cutter, &writer);
@@ -76,14 +86,18 @@ pub fn snapshots() {
 
     for (name, at_most) in [("full", 1), ("full and two deltas", 3)] {
         for _ in 0..3 {
-            let start = Instant::now();
+            let (start, before) = (Instant::now(), busy(begin));
             let found = store.newest(Partition(0), Offset(at_most)).unwrap().unwrap();
-            let (read, megabytes) = (start.elapsed(), found.bytes / 1_000_000);
+            let (read, reading, megabytes) = (start.elapsed(), busy(begin) - before, found.bytes / 1_000_000);
             let mut loaded = KeyStates::new(&[0.0; HIDDEN], 0);
-            let start = Instant::now();
+            let (start, before) = (Instant::now(), busy(begin));
             found.load(&mut loaded).unwrap();
             assert_eq!(loaded.len(), KEYS as usize);
-            println!("  load {name:<22} read and check {megabytes} MB {read:>8.1?}   rebuild {:>8.1?}   1 thread", start.elapsed());
+            println!(
+                "  load {name:<22} read and check {megabytes} MB {read:>8.1?} ({reading:.1?} running)   rebuild {:>8.1?} ({:.1?} running)   1 thread",
+                start.elapsed(),
+                busy(begin) - before
+            );
         }
     }
 }
