@@ -110,7 +110,8 @@ pub fn committed(client: &Client, topic: &str, group: &str) -> Result<BTreeMap<P
     loop {
         match probe.committed(topic, width) {
             Ok(found) => return Ok(found.into_iter().map(|(p, next, _)| (Partition(p), Offset(next))).collect()),
-            Err(error) if error.kind == Kind::Unavailable && clock::tick() < deadline => {}
+            // Such as a coordinator that has just moved.
+            Err(error) if error.kind == Kind::Unavailable && clock::tick() < deadline => std::thread::sleep(Duration::from_millis(200)),
             Err(error) => return Err(error),
         }
     }
