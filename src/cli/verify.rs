@@ -1,8 +1,9 @@
-//! `meantime verify`: audits what a pipeline has written against what it has read.
+//! `meantime verify`: audits what a pipeline has written. The kind of sink decides how: topics against the input, files from their footers.
 
 #[cfg(feature = "kafka")]
 mod kafka;
 mod ledger;
+mod parquet;
 
 use super::PipelineArgs;
 use crate::base::error::{Error, Result};
@@ -24,12 +25,21 @@ pub struct Args {
 /// # Errors
 /// Outputs are missing, come twice or stand out of order (exit code 1); something cannot be read.
 pub fn run(args: &Args) -> Result<()> {
-    let plan = pipeline::load(&args.pipeline.pipeline, &args.pipeline.sets, Purpose::Run)?;
+    let (path, sets) = (&args.pipeline.pipeline, &args.pipeline.sets);
+    // To look at files neither the model nor the source's files are needed.
+    let plan = pipeline::load(path, sets, Purpose::Generate)?;
     match &plan.sink {
+        sink::Settings::Parquet { path, .. } => {
+            let dead_letters = match &plan.dead_letter {
+                sink::Settings::Parquet { path, .. } => Some(path.as_path()),
+                _ => None,
+            };
+            parquet::verify(path, dead_letters, args.json)
+        }
         #[cfg(feature = "kafka")]
-        sink::Settings::Kafka { client, topic } => kafka::verify(&plan, client, topic, args.json),
+        sink::Settings::Kafka { client, topic } => kafka::verify(&pipeline::load(path, sets, Purpose::Run)?, client, topic, args.json),
         other => Err(Error::config("verify", format!("a sink of kind {} cannot be verified", kind(other)))
-            .help("verify needs outputs in a Kafka topic that were made of a Kafka topic")),
+            .help("verify needs outputs in a Kafka topic that were made of a Kafka topic, or a folder of Parquet files")),
     }
 }
 

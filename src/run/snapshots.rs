@@ -36,7 +36,9 @@ impl Shelf {
     }
 
     /// A shelf whose snapshots are written by the lane itself: for simulations, where nothing may depend on threads.
+    #[cfg(test)]
     #[must_use]
+    #[allow(dead_code)]
     pub fn inline(snapshots: Arc<Snapshots>, every: Duration) -> Self {
         let writer = Writer::inline(Arc::clone(&snapshots));
         Shelf { snapshots, writer, every }

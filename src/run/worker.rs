@@ -46,10 +46,12 @@ struct Worker<'a> {
     committed: Commits,
     snapshots: Cutters<'a>,
     size: (usize, usize),
+    /// Records have been taken in whose outputs the sinks do not have, because something failed between the two: no epoch may end here.
+    torn: bool,
 }
 
-/// Runs a lane until its feed ends, a stop is requested, or something fails. Whatever the outcome, what is done is flushed and
-/// committed before it returns, so that an error in one record costs nothing that was computed before it.
+/// Runs a lane until its feed ends, a stop is requested, or something fails. What is done is flushed and committed before it returns,
+/// also after an error of the source; after one in a lane or a sink what has been taken in since the last commit is done again by the next run.
 pub fn run(plan: &Plan, feed: Box<dyn Feed>, lane: Lane, sinks: Sinks, snapshots: Cutters<'_>, stop: &Stop, counts: &Counts) -> Result<()> {
     let bad = BadRatio::new(plan.max_bad_ratio);
     let mut worker = Worker {
@@ -63,9 +65,10 @@ pub fn run(plan: &Plan, feed: Box<dyn Feed>, lane: Lane, sinks: Sinks, snapshots
         committed: Commits::new(),
         snapshots,
         size: (0, 0),
+        torn: false,
     };
     let outcome = worker.work(plan, stop);
-    let committed = worker.commit_now();
+    let committed = if worker.torn { worker.commit_durable() } else { worker.commit_now() };
     if committed.is_ok() && outcome.is_ok() {
         worker.snapshots.settle(&mut worker.lane, &worker.committed, None, LAST_SNAPSHOT.min(plan.stop_timeout / 2));
     }
@@ -85,6 +88,7 @@ impl Worker<'_> {
                 Polled::Records => {
                     let records = input.len();
                     let began = clock::tick();
+                    self.torn = true;
                     self.lane.advance(&input)?;
                     self.counts.steps.observe_time(began.elapsed());
                     self.deliver(records)?;
@@ -95,6 +99,7 @@ impl Worker<'_> {
                 Polled::Assigned(assignment) => self.take_over(&assignment)?,
                 Polled::Revoked(partition) => self.let_go(partition)?,
                 Polled::Ended => {
+                    self.torn = true;
                     self.lane.finish()?;
                     self.deliver(0)?;
                     return self.bad.check(true);
@@ -124,6 +129,7 @@ impl Worker<'_> {
         if !rejected.is_empty() {
             self.sinks.dead_letters.write(rejected)?;
         }
+        self.torn = false;
         for reason in &rejected.reasons {
             if let Some((_, count)) = Reason::ALL.iter().zip(&self.counts.dead).find(|(r, _)| *r == reason) {
                 count.fetch_add(1, Ordering::Relaxed);

@@ -15,7 +15,7 @@ use super::memory::Store;
 use super::{DeadLetterSink, ForecastSink, Settings, open_dead_letters, open_forecasts};
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
-use crate::data::commit::Commits;
+use crate::data::commit::{Commit, Commits};
 use crate::data::flags::Flags;
 use crate::data::forecasts::{Forecasts, Identity, MarkChance};
 use crate::data::layout::Layout;
@@ -112,29 +112,54 @@ fn from_parquet(folder: &Path) -> Rows {
     rows
 }
 
-/// Runs the suite over one sink; `read` gives what others can see.
-fn check(sink: &mut dyn ForecastSink, read: impl Fn() -> Rows) {
-    let mut forecasts = sample(1000, 4);
+/// Every partition below `partitions` done up to `next`.
+pub fn commits(partitions: i32, next: i64) -> Commits {
+    (0..partitions).map(|partition| (Partition(partition), Commit::at(Offset(next)))).collect()
+}
+
+/// Runs the suite over one sink; `read` gives what others can see. `once`: what was written after the last epoch comes again, and is thrown away.
+fn check(sink: &mut dyn ForecastSink, once: bool, read: impl Fn() -> Rows) {
+    let forecasts = sample(1000, 4);
     let mut all = expected(&forecasts);
-    assert!(sink.end_epoch(&Commits::new(), true).unwrap(), "nothing is durable as long as nothing was written");
+    for partition in (0..4).map(Partition) {
+        assert_eq!(sink.recover(partition).unwrap(), None, "nothing has been written yet");
+        sink.begin(partition, Offset(0)).unwrap();
+    }
+    assert!(sink.end_epoch(&commits(4, 0), true).unwrap(), "nothing is durable as long as nothing was written");
     assert_eq!((sink.written(), sink.durable().unwrap()), (0, 0));
     sink.write(&forecasts).unwrap();
     assert_eq!(sink.written(), 1000);
     assert!(sink.durable().unwrap() <= 1000);
-    let whole = sink.end_epoch(&Commits::new(), false).unwrap();
-    assert_eq!(whole, sink.durable().unwrap() == 1000, "flush says whether everything is durable");
-    assert!(sink.end_epoch(&Commits::new(), true).unwrap(), "a forced flush makes everything durable");
+    let whole = sink.end_epoch(&commits(4, 1000), false).unwrap();
+    assert_eq!(whole, sink.durable().unwrap() == 1000, "an epoch's end says whether everything is durable");
+    assert!(sink.end_epoch(&commits(4, 1000), true).unwrap(), "a forced epoch makes everything durable");
     assert_eq!(sink.durable().unwrap(), 1000);
     assert_eq!(read(), all);
+    if once {
+        for partition in (0..4).map(Partition) {
+            assert_eq!(sink.recover(partition).unwrap(), Some(Commit::at(Offset(1000))), "rows and offset become visible together");
+        }
+    }
+    // One partition goes, another lane's; the others go on.
+    sink.release(Partition(3)).unwrap();
+    let mut forecasts = sample(1000, 3);
     for start in [1000, 2000] {
         forecasts.offsets.iter_mut().for_each(|offset| offset.0 = start + offset.0 % 1000);
         all.extend(expected(&forecasts));
         sink.write(&forecasts).unwrap();
     }
     sink.write(&Forecasts::new(forecasts.identity.clone())).unwrap();
-    sink.close().unwrap();
+    assert!(sink.end_epoch(&commits(3, 3000), true).unwrap());
     assert_eq!((sink.written(), sink.durable().unwrap()), (3000, 3000));
-    assert_eq!(read(), all, "close flushes");
+    assert_eq!(read(), all);
+    forecasts.offsets.iter_mut().for_each(|offset| offset.0 += 1000);
+    sink.write(&forecasts).unwrap();
+    if !once {
+        all.extend(expected(&forecasts));
+    }
+    sink.close().unwrap();
+    assert_eq!(read(), all, "close throws away what comes again, and flushes what does not");
+    assert!(sink.durable().unwrap() <= sink.written());
     sink.close().unwrap();
     assert_eq!(read(), all, "a second close does nothing");
     assert!(sink.write(&forecasts).is_err(), "nothing is written after close");
@@ -149,12 +174,17 @@ fn rejected(n: i64) -> Rejected {
 }
 
 fn check_dead_letters(sink: &mut dyn DeadLetterSink, count: impl Fn() -> usize) {
+    for partition in (0..2).map(Partition) {
+        assert_eq!(sink.recover(partition).unwrap(), None);
+        sink.begin(partition, Offset(0)).unwrap();
+    }
     sink.write(&rejected(10)).unwrap();
-    assert!(sink.end_epoch(&Commits::new(), true).unwrap());
+    assert!(sink.end_epoch(&commits(2, 10), true).unwrap());
     assert_eq!((count(), sink.written(), sink.durable().unwrap()), (10, 10, 10));
     let mut more = rejected(20);
     more.offsets.iter_mut().for_each(|offset| offset.0 += 10);
     sink.write(&more).unwrap();
+    assert!(sink.end_epoch(&commits(2, 30), true).unwrap());
     sink.close().unwrap();
     sink.close().unwrap();
     assert_eq!((count(), sink.durable().unwrap()), (30, 30));
@@ -169,7 +199,7 @@ fn full() -> Layout {
 fn memory_holds_to_the_contract() {
     let store = Store::new();
     let mut sink = store.forecasts(&full(), &identity());
-    check(&mut sink, || from_json(store.collected().forecasts.written.iter().map(|kept| kept.json.as_str())));
+    check(&mut sink, false, || from_json(store.collected().forecasts.written.iter().map(|kept| kept.json.as_str())));
     assert_eq!(store.collected().forecasts.closed, 1);
     check_dead_letters(&mut store.dead_letters("t"), || store.collected().dead_letters.written.len());
 }
@@ -179,7 +209,7 @@ fn ndjson_files_hold_to_the_contract() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out/forecasts.ndjson");
     let mut sink = open_forecasts(&Settings::Ndjson { path: path.clone() }, &full(), &identity(), 0).unwrap();
-    check(&mut *sink, || from_json(std::fs::read_to_string(&path).unwrap().lines()));
+    check(&mut *sink, false, || from_json(std::fs::read_to_string(&path).unwrap().lines()));
     let path = folder.path().join("dead.ndjson");
     let mut sink = open_dead_letters(&Settings::Ndjson { path: path.clone() }, "t", 0).unwrap();
     check_dead_letters(&mut *sink, || std::fs::read_to_string(&path).unwrap().lines().count());
@@ -191,7 +221,7 @@ fn parquet_folders_hold_to_the_contract() {
         let folder = tempfile::tempdir().unwrap();
         let settings = |name: &str| Settings::Parquet { path: folder.path().join(name), roll_bytes, roll_every };
         let mut sink = open_forecasts(&settings("forecasts"), &full(), &identity(), 0).unwrap();
-        check(&mut *sink, || from_parquet(&folder.path().join("forecasts")));
+        check(&mut *sink, true, || from_parquet(&folder.path().join("forecasts")));
         let mut sink = open_dead_letters(&settings("dead"), "t", 0).unwrap();
         check_dead_letters(&mut *sink, || {
             let paths = glob::glob(&format!("{}/dead/partition-*/*.parquet", folder.path().display())).unwrap();

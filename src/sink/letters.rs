@@ -29,8 +29,8 @@ struct Letter {
 ///
 /// # Errors
 /// The text is no dead letter.
-pub fn position(text: &[u8], topic: &str) -> std::result::Result<Option<(Partition, Offset)>, sonic_rs::Error> {
-    let letter: Letter = sonic_rs::from_slice(text)?;
+pub fn position(text: &[u8], topic: &str) -> std::result::Result<Option<(Partition, Offset)>, serde_json::Error> {
+    let letter: Letter = serde_json::from_slice(text)?;
     let ours = letter.topic.as_deref().is_none_or(|from| from == topic);
     Ok(ours.then_some((Partition(letter.partition), Offset(letter.offset))))
 }

@@ -85,7 +85,8 @@ pub trait Sink: Send {
     fn written(&self) -> u64;
     /// Of the rows handed in, in their order, how many from the first on are known to be durable. Never goes back, never above `written`.
     fn durable(&mut self) -> Result<u64>;
-    /// Whether the next `end_epoch` makes everything durable by itself: what must be durable before has to be so then.
+    /// Whether the next `end_epoch` makes everything durable by itself: what must be durable before has to be so then. Changes only by the
+    /// calls that change the sink, never by the time that passes between this one and the next.
     fn due(&self) -> bool {
         false
     }

@@ -1,17 +1,33 @@
-//! Forecasts and dead letters to Parquet: `<path>/partition-P/from=<first offset, 20 digits>.parquet`.
+//! Forecasts and dead letters to Parquet, exactly once: `<path>/partition-P/from=<20 digits>.parquet`.
 //!
-//! The folder is not called `partition=P`: readers that take `name=value` folders for columns would find `partition` twice.
+//! # The protocol
+//! A file is about the records of one partition in [from, to): it holds the rows that taking these records in has brought about (with held events: not
+//! only rows of these offsets). The files of a partition tile its offsets. Closing the files at an epoch's end is the commit:
 //!
-//! One file a partition is being written at a time, under a hidden name that ends in `.tmp-<pid>-<lane>`; when files are rolled they are closed, synced and
-//! renamed, so under a final name there is never half a file. **All files of a sink are rolled together**, as soon as one of them is large
-//! or old enough and the lane flushes: only then is everything that was written durable, and only then can positions be committed.
+//! 1. the rows go to a hidden temporary file in the partition's folder;
+//! 2. its footer gets `meantime.from`, `meantime.to` (the committed offset), `meantime.note` (fingerprint, last record, ticks) and
+//!    `meantime.format`; it is synced;
+//! 3. it gets its name **only if the name is free**, in one step, and the folder is synced.
 //!
-//! `from` is the smallest offset in the file; the footer notes it as `meantime.from`, the largest plus one as `meantime.to`, and the fingerprint. A
-//! file of the same name is replaced: it can only come from a run that stopped before it committed, and then everything from that
-//! offset on is written again.
+//! So rows and offset become visible together. A restart reads the newest file's footer and goes on at its `to`; what a dead process left has no name
+//! and is removed. The name is the fence: it follows from the newest file alone, so two writers of a partition want the same one. The second stops.
+//!
+//! **All files of a sink are closed together**, as soon as one is large or old enough and an epoch ends. A partition whose records brought
+//! about no rows gets a file without rows then, or it would not be committed.
+//!
+//! # Dead letters
+//! They have their own folder and their own chain of files, only where there are some, each about the records since the one before. They are
+//! published before the forecasts' files. After a crash between the two the records are taken in again, and the same dead letters come again, byte for byte,
+//! because everything is deterministic. So `begin` reads the offsets in the files that end at or above the committed offset, and drops what is
+//! there (a record becomes a dead letter at most once). Offsets below the file's `to` alone would not do: a held event may turn
+//! out to be late long after its record was taken in.
 
+pub mod audit;
 mod columns;
+mod footer;
+mod name;
 mod rolling;
+mod target;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,17 +36,19 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 
 use self::columns::Columns;
-use self::rolling::Rolling;
+use self::name::Name;
+use self::rolling::{Pace, Rolling, Tiling};
+use self::target::Local;
 use super::{DeadLetterSink, ForecastSink, Sink};
 use crate::base::error::Result;
 use crate::base::offset::{Offset, Partition};
-use crate::data::commit::Commits;
+use crate::data::commit::{Commit, Commits};
 use crate::data::forecasts::{Forecasts, Identity};
 use crate::data::layout::Layout;
 use crate::data::rejected::Rejected;
 
-/// Version of the file layout: names, footer entries and columns.
-pub const FORMAT: u32 = 1;
+/// Version of the file layout: names, footer entries and columns. Format 1 noted no commit; nothing can go on from it.
+pub const FORMAT: u32 = 2;
 
 /// Where files go and when they are rolled.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +61,13 @@ pub struct Place<'a> {
     pub roll_every: Duration,
     /// Lane that writes; several may write to one folder, each its own partitions.
     pub lane: usize,
+}
+
+impl Place<'_> {
+    fn rolling(&self, tiling: Tiling, schema: SchemaRef) -> Result<Rolling> {
+        let pace = Pace { roll_bytes: self.roll_bytes, roll_every: self.roll_every, lane: self.lane };
+        Ok(Rolling::new(Box::new(Local::open(self.path)?), pace, tiling, schema))
+    }
 }
 
 /// Rows of each partition, reused from batch to batch.
@@ -58,12 +83,9 @@ impl Groups {
         self.0.retain(|_, rows| !rows.is_empty());
     }
 
-    /// Each partition with its rows, and the smallest and largest of their offsets.
-    fn iter<'a>(&'a self, offsets: &'a [Offset]) -> impl Iterator<Item = (Partition, &'a [usize], (Offset, Offset))> {
-        self.0.iter().filter_map(move |(partition, rows)| {
-            let of_rows = || rows.iter().filter_map(|row| offsets.get(*row).copied());
-            Some((*partition, rows.as_slice(), (of_rows().min()?, of_rows().max()?)))
-        })
+    /// Each partition with its rows.
+    fn iter(&self) -> impl Iterator<Item = (Partition, &[usize])> {
+        self.0.iter().map(|(partition, rows)| (*partition, rows.as_slice()))
     }
 }
 
@@ -72,6 +94,7 @@ pub struct ParquetForecasts {
     rolling: Rolling,
     columns: Columns,
     groups: Groups,
+    fingerprint: String,
 }
 
 impl ParquetForecasts {
@@ -81,8 +104,8 @@ impl ParquetForecasts {
     /// The folder cannot be made.
     pub fn open(place: Place<'_>, layout: &Layout, identity: &Identity) -> Result<Self> {
         let columns = Columns::new(layout, identity);
-        let rolling = Rolling::open(place, columns.schema(), &identity.fingerprint)?;
-        Ok(ParquetForecasts { rolling, columns, groups: Groups::default() })
+        let rolling = place.rolling(Tiling::Whole, columns.schema())?;
+        Ok(ParquetForecasts { rolling, columns, groups: Groups::default(), fingerprint: identity.fingerprint.clone() })
     }
 
     /// The columns of the files.
@@ -95,9 +118,9 @@ impl ParquetForecasts {
 impl ForecastSink for ParquetForecasts {
     fn write(&mut self, forecasts: &Forecasts) -> Result<()> {
         self.groups.fill(&forecasts.partitions);
-        for (partition, rows, offsets) in self.groups.iter(&forecasts.offsets) {
+        for (partition, rows) in self.groups.iter() {
             let batch = self.columns.batch(forecasts, rows)?;
-            self.rolling.write(partition, offsets, &batch)?;
+            self.rolling.write(partition, &batch)?;
         }
         self.rolling.bound_memory()
     }
@@ -108,6 +131,25 @@ impl Sink for ParquetForecasts {
         false
     }
 
+    fn recover(&mut self, partition: Partition) -> Result<Option<Commit>> {
+        let found = self.rolling.recover(partition)?;
+        if let Some(commit) = found.as_ref().filter(|commit| commit.note.fingerprint != self.fingerprint) {
+            // The log rebuilds the states; each forecast names the fingerprint that it was made with.
+            let (before, now) = (&commit.note.fingerprint, &self.fingerprint);
+            tracing::warn!(%partition, before, now, "the model or the pipeline has changed since the newest file; states are rebuilt with the new one");
+        }
+        Ok(found)
+    }
+
+    fn begin(&mut self, partition: Partition, from: Offset) -> Result<()> {
+        self.rolling.begin(partition, from)
+    }
+
+    fn release(&mut self, partition: Partition) -> Result<()> {
+        self.rolling.release(partition);
+        Ok(())
+    }
+
     fn written(&self) -> u64 {
         self.rolling.written()
     }
@@ -116,12 +158,17 @@ impl Sink for ParquetForecasts {
         Ok(self.rolling.durable())
     }
 
-    fn end_epoch(&mut self, _commits: &Commits, force: bool) -> Result<bool> {
-        self.rolling.flush(force)
+    fn due(&self) -> bool {
+        self.rolling.due()
+    }
+
+    fn end_epoch(&mut self, commits: &Commits, force: bool) -> Result<bool> {
+        self.rolling.end_epoch(commits, force)
     }
 
     fn close(&mut self) -> Result<()> {
-        self.rolling.close()
+        self.rolling.close();
+        Ok(())
     }
 }
 
@@ -140,7 +187,7 @@ impl ParquetDeadLetters {
     /// The folder cannot be made.
     pub fn open(place: Place<'_>, origin: &str) -> Result<Self> {
         let schema = columns::dead_letter_schema();
-        let rolling = Rolling::open(place, schema.clone(), "")?;
+        let rolling = place.rolling(Tiling::WithRows, schema.clone())?;
         Ok(ParquetDeadLetters { rolling, schema, origin: origin.to_owned(), groups: Groups::default() })
     }
 }
@@ -148,15 +195,31 @@ impl ParquetDeadLetters {
 impl DeadLetterSink for ParquetDeadLetters {
     fn write(&mut self, rejected: &Rejected) -> Result<()> {
         self.groups.fill(&rejected.partitions);
-        for (partition, rows, offsets) in self.groups.iter(&rejected.offsets) {
-            let batch = columns::dead_letters(&self.schema, rejected, rows, &self.origin)?;
-            self.rolling.write(partition, offsets, &batch)?;
+        for (partition, rows) in self.groups.iter() {
+            let rows = self.rolling.fresh(partition, rows, &rejected.offsets);
+            if !rows.is_empty() {
+                let batch = columns::dead_letters(&self.schema, rejected, &rows, &self.origin)?;
+                self.rolling.write(partition, &batch)?;
+            }
         }
         self.rolling.bound_memory()
     }
 }
 
 impl Sink for ParquetDeadLetters {
+    fn recover(&mut self, partition: Partition) -> Result<Option<Commit>> {
+        self.rolling.recover(partition)
+    }
+
+    fn begin(&mut self, partition: Partition, from: Offset) -> Result<()> {
+        self.rolling.begin(partition, from)
+    }
+
+    fn release(&mut self, partition: Partition) -> Result<()> {
+        self.rolling.release(partition);
+        Ok(())
+    }
+
     fn written(&self) -> u64 {
         self.rolling.written()
     }
@@ -165,12 +228,17 @@ impl Sink for ParquetDeadLetters {
         Ok(self.rolling.durable())
     }
 
-    fn end_epoch(&mut self, _commits: &Commits, force: bool) -> Result<bool> {
-        self.rolling.flush(force)
+    fn due(&self) -> bool {
+        self.rolling.due()
+    }
+
+    fn end_epoch(&mut self, commits: &Commits, force: bool) -> Result<bool> {
+        self.rolling.end_epoch(commits, force)
     }
 
     fn close(&mut self) -> Result<()> {
-        self.rolling.close()
+        self.rolling.close();
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use self::lines::Lines;
 use self::rows::Rows;
+use super::start::ended;
 use super::{Assignment, Feed, FileSettings, Handed, Opening, Polled};
 use crate::base::error::{Error, Result};
 use crate::base::limits::MAX_BATCH_BYTES;
@@ -64,6 +65,8 @@ pub struct FileFeed {
     line: Vec<u8>,
     /// The first file's name, for errors.
     place: String,
+    /// First record whose forecasts are emitted: the sink has all below.
+    live_from: Offset,
 }
 
 impl FileFeed {
@@ -88,7 +91,17 @@ impl FileFeed {
         }
         let fields = opening.fields.clone();
         let place = settings.paths.first().map(|path| path.display().to_string()).unwrap_or_default();
-        Ok(FileFeed { files, fields, reading: None, announced: false, next: Offset(0), backlog, line: Vec::new(), place })
+        Ok(FileFeed {
+            files,
+            fields,
+            reading: None,
+            announced: false,
+            next: Offset(0),
+            backlog,
+            line: Vec::new(),
+            place,
+            live_from: Offset(0),
+        })
     }
 
     /// Hands on one slice of rows; false at the end of the file.
@@ -133,7 +146,10 @@ impl Feed for FileFeed {
                 Some(Reading::Rows(_)) => self.take_rows(max, input)?,
                 Some(Reading::Lines(_)) => self.take_lines(max, input)?,
                 None => match self.files.pop_front() {
-                    None => return Ok(Polled::Ended),
+                    None => {
+                        ended("the files end", self.next, self.live_from, &self.place)?;
+                        return Ok(Polled::Ended);
+                    }
                     Some((path, kind)) => {
                         self.reading = Some(match kind {
                             Kind::Parquet => Reading::Rows(Rows::open(&path, &self.fields)?),
@@ -151,7 +167,8 @@ impl Feed for FileFeed {
     }
 
     /// Reads on from the beginning: a file's rows are cheap to pass over, and the lane leaves out what it has.
-    fn start(&mut self, _partition: Partition, _read_from: Offset, _live_from: Offset) -> Result<()> {
+    fn start(&mut self, _partition: Partition, _read_from: Offset, live_from: Offset) -> Result<()> {
+        self.live_from = live_from;
         Ok(())
     }
 

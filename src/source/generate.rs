@@ -11,6 +11,7 @@ mod write;
 
 use std::time::Duration;
 
+use super::start::ended;
 use super::{Assignment, Feed, GenerateSettings, Handed, Polled, Stream};
 use crate::base::error::{Error, Result};
 use crate::base::limits::MAX_BATCH_BYTES;
@@ -23,6 +24,8 @@ use crate::data::input::Input;
 pub const START: EventTime = EventTime(1_736_121_600_000_000);
 /// Most keys: each takes some hundred bytes of memory while the stream runs.
 pub const MAX_KEYS: u32 = 20_000_000;
+/// What errors call a generated stream.
+const PLACE: &str = "generated stream";
 
 impl Stream {
     /// All streams.
@@ -149,6 +152,8 @@ pub struct GenerateFeed {
     generator: Generator,
     announced: bool,
     next: Offset,
+    /// First record whose forecasts are emitted: the sink has all below.
+    live_from: Offset,
     payload: Vec<u8>,
     key: Vec<u8>,
 }
@@ -164,7 +169,7 @@ impl GenerateFeed {
                 .help("set `keys` under [source] or --keys"));
         }
         let generator = stream(settings);
-        Ok(GenerateFeed { generator, announced: false, next: Offset(0), payload: Vec::new(), key: Vec::new() })
+        Ok(GenerateFeed { generator, announced: false, next: Offset(0), live_from: Offset(0), payload: Vec::new(), key: Vec::new() })
     }
 }
 
@@ -172,7 +177,7 @@ impl Feed for GenerateFeed {
     fn poll(&mut self, max: usize, _wait: Duration, input: &mut Input) -> Result<Polled> {
         if !self.announced {
             self.announced = true;
-            return Ok(Polled::Assigned(Box::new(Assignment::whole(Partition(0), "generated stream"))));
+            return Ok(Polled::Assigned(Box::new(Assignment::whole(Partition(0), PLACE))));
         }
         while input.records.len() < max && input.records.payloads.byte_len() < MAX_BATCH_BYTES {
             if self.generator.next_into(&mut self.payload, &mut self.key).is_none() {
@@ -181,11 +186,16 @@ impl Feed for GenerateFeed {
             input.records.push(Partition(0), self.next, None, Some(&self.key), Some(&self.payload));
             self.next = self.next.next();
         }
-        Ok(if input.records.is_empty() && max > 0 { Polled::Ended } else { Polled::Records })
+        if input.records.is_empty() && max > 0 {
+            ended("the generated stream ends", self.next, self.live_from, PLACE)?;
+            return Ok(Polled::Ended);
+        }
+        Ok(Polled::Records)
     }
 
     /// Generates from the beginning: the lane leaves out what it has.
-    fn start(&mut self, _partition: Partition, _read_from: Offset, _live_from: Offset) -> Result<()> {
+    fn start(&mut self, _partition: Partition, _read_from: Offset, live_from: Offset) -> Result<()> {
+        self.live_from = live_from;
         Ok(())
     }
 

@@ -96,6 +96,17 @@ impl Assignment {
     }
 }
 
+/// Refuses an input that ends at `end`, below what the sink already has: it is not the one that the sink's rows were made of.
+pub(super) fn ended(what: &str, end: Offset, live_from: Offset, place: &str) -> Result<()> {
+    if end >= live_from {
+        return Ok(());
+    }
+    let text = format!("{what} at record {end}, but the sink has what came of all records below {live_from}: the input is another one now");
+    Err(Error::config(STAGE, text)
+        .at(place.to_owned())
+        .help("give the sink an empty folder to start over, or give back the input it was made of"))
+}
+
 /// The error for an offset that the log does not have any more while the stage runs.
 pub(super) fn overtaken(topic: &str, partition: i32, next: i64) -> Error {
     Error::new(

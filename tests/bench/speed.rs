@@ -1,4 +1,4 @@
-//! Speed, as ratios within one run: `cargo bench --bench speed [-- step | decode | lane | memory | snapshot | kafka]`.
+//! Speed, as ratios within one run: `cargo bench --bench speed [-- step | decode | lane | memory | snapshots | kafka]`.
 //!
 //! The machine's absolute numbers mean little; what is printed beside each is what the same machine does bare in the same run.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::cast_possible_truncation)]

@@ -162,6 +162,21 @@ fn snapshots_have_a_place_and_an_interval() {
 }
 
 #[test]
+fn a_kind_of_sink_promises_what_it_can_keep_and_refuses_the_rest_with_a_reason() {
+    let with = |kind: &str, delivery: &str| format!("sink={{ kind = \"{kind}\", path = \"out\", delivery = \"{delivery}\" }}");
+    let good = "dead_letter={ kind = \"ndjson\" }";
+    for (kind, right, wrong, reason) in [
+        ("parquet", "exactly_once", "at_least_once", "names of the files make it exactly once"),
+        ("ndjson", "at_least_once", "exactly_once", "cannot be told from those after it"),
+    ] {
+        assert!(check_with("good.toml", &[&with(kind, right), good]).is_ok());
+        assert_eq!(told("good.toml", &[&with(kind, "exactly_twice"), good]), ["--set:1 bad_value"]);
+        let faults = check_with("good.toml", &[&with(kind, wrong), good]).unwrap_err();
+        assert!(faults.list().len() == 1 && faults.report(false).contains(reason), "{}", faults.report(false));
+    }
+}
+
+#[test]
 fn what_is_asked_of_the_law_must_fit_together() {
     let lines = ["12 unsorted", "13 duplicate", "14 no_marks", "19 unknown_field", "19 unknown_field", "19 unknown_field", "23 duplicate"];
     assert_eq!(told("08_forecast.toml", &[]), lines);

@@ -4,6 +4,8 @@
 
 mod check;
 mod commands;
+#[cfg(unix)]
+mod kills;
 mod layers;
 #[cfg(unix)]
 mod operations;

@@ -166,7 +166,7 @@ fn sigterm_ends_with_0_and_every_line_that_was_written_is_whole() {
         assert!(log.contains("stopping: draining and committing"), "{log}");
         let offsets = offsets_of_lines(&out);
         assert_eq!(offsets.len(), written(&log));
-        assert!(offsets.iter().copied().eq(0..offsets.len() as i64), "no hole and no repeat");
+        assert!(offsets.iter().copied().eq(0..i64::try_from(offsets.len()).unwrap()), "no hole and no repeat");
     }
 }
 
@@ -207,7 +207,7 @@ fn sigterm_closes_parquet_files_that_hold_every_row_once() {
         }
     }
     assert_eq!((rows, offsets.len()), (written(&log), rows));
-    assert_eq!((offsets.first().copied(), offsets.last().copied()), (Some(0), Some(rows as i64 - 1)));
+    assert_eq!((offsets.first().copied(), offsets.last().copied()), (Some(0), Some(i64::try_from(rows).unwrap() - 1)));
 }
 
 /// A stage that hangs in its sink: nobody reads the pipe.

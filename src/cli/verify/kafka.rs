@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use serde::Serialize;
-use sonic_rs::JsonValueTrait;
 
 use super::ledger::{Faults, Findings, Keyed, Ledger, Position, Rank};
 use crate::base::error::{Error, Kind, Result};
@@ -260,7 +259,7 @@ impl Audit {
 
 /// A whole number of a JSON object.
 fn field(payload: &[u8], name: &str) -> Option<i64> {
-    sonic_rs::get(payload, [name]).ok()?.as_i64()
+    serde_json::from_slice::<serde_json::Value>(payload).ok()?.get(name)?.as_i64()
 }
 
 impl Report {

@@ -1,50 +1,86 @@
-//! Files that appear whole or not at all.
+//! The open files of a sink: rows in, files out that appear whole, once, and one after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 
-use super::{FORMAT, Place};
+use super::footer::{Footer, foreign};
+use super::name::Name;
+use super::target::{Target, Temporary, unavailable, writer};
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::offset::{Offset, Partition};
+use crate::data::commit::{Commit, Commits};
 
 /// Rows of one row group: what a reader must hold at once.
 const GROUP_ROWS: usize = 131_072;
 /// Bytes that all files of a sink together may hold in memory before their row groups are written out.
 const MEMORY: usize = 256 << 20;
 
+/// When files are rolled, and who writes them.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Files are rolled when one has about this many bytes.
+    pub roll_bytes: u64,
+    /// Files are rolled when one is due for this long.
+    pub roll_every: Duration,
+    /// Lane that writes.
+    pub lane: usize,
+}
+
+/// Which files a partition gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tiling {
+    /// Also one without rows, where records have been done that brought about none: the newest file is the committed offset.
+    Whole,
+    /// Only files with rows; each begins where the one before ended.
+    WithRows,
+}
+
 /// The open files of a sink.
 pub struct Rolling {
-    path: PathBuf,
-    roll_bytes: u64,
-    roll_every: Duration,
-    lane: usize,
+    target: Box<dyn Target>,
+    pace: Pace,
+    /// Number of this sink in the process, for names of temporary files.
+    writer: usize,
+    tiling: Tiling,
     schema: SchemaRef,
     properties: WriterProperties,
-    fingerprint: String,
-    open: BTreeMap<Partition, Open>,
+    parts: BTreeMap<Partition, Part>,
     written: u64,
     durable: u64,
+    /// Whether the next epoch closes the files. Found out after each change and not when asked, so that it cannot become true between the moment
+    /// when others act on it (dead letters come first) and the end of the epoch.
+    due: bool,
     closed: bool,
+    /// Something went wrong: what is open is not whole, and nothing of it may get a name.
+    failed: bool,
+}
+
+/// A partition that the lane owns.
+struct Part {
+    /// Name that the next file will get, and first record that it is about.
+    next: Name,
+    /// First record whose rows come; above `next.from` if retention had deleted the ones between.
+    begin: Offset,
+    /// Since when there is something to be closed.
+    since: Option<Instant>,
+    open: Option<Open>,
+    /// Rows that finished files have, though their records come again.
+    already: HashSet<Offset>,
 }
 
 /// A file that is being written. When dropped before it is finished, it is removed.
 struct Open {
     writer: Option<ArrowWriter<File>>,
     temporary: PathBuf,
-    from: Offset,
-    to: Offset,
-    since: Instant,
 }
 
 impl Drop for Open {
@@ -53,13 +89,6 @@ impl Drop for Open {
             let _ = fs::remove_file(&self.temporary);
         }
     }
-}
-
-fn unavailable(path: &Path, source: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(Kind::Unavailable, "sink", format!("cannot be written: {source}"))
-        .at(path.display().to_string())
-        .help("see that the folder is there and the disk has room; what was not committed will be written again")
-        .caused_by(source)
 }
 
 fn properties() -> WriterProperties {
@@ -71,107 +100,229 @@ fn properties() -> WriterProperties {
 }
 
 impl Rolling {
-    /// Makes the folder.
-    pub fn open(place: Place<'_>, schema: SchemaRef, fingerprint: &str) -> Result<Self> {
-        fs::create_dir_all(place.path).map_err(|e| Error::io("sink", place.path, e))?;
-        Ok(Rolling {
-            path: place.path.to_owned(),
-            roll_bytes: place.roll_bytes,
-            roll_every: place.roll_every,
-            lane: place.lane,
+    /// A sink without partitions.
+    pub fn new(target: Box<dyn Target>, pace: Pace, tiling: Tiling, schema: SchemaRef) -> Self {
+        Rolling {
+            target,
+            pace,
+            writer: writer(),
+            tiling,
             schema,
             properties: properties(),
-            fingerprint: fingerprint.to_owned(),
-            open: BTreeMap::new(),
+            parts: BTreeMap::new(),
             written: 0,
             durable: 0,
+            due: false,
             closed: false,
-        })
+            failed: false,
+        }
     }
 
-    /// Adds rows of a partition, whose smallest and largest offsets are given.
-    pub fn write(&mut self, partition: Partition, offsets: (Offset, Offset), batch: &RecordBatch) -> Result<()> {
-        if self.closed {
-            return Err(Error::internal("sink", "used after close").at(self.path.display().to_string()));
+    /// The name under which a file is written.
+    #[cfg(test)]
+    pub fn temporary(&self, name: Name) -> String {
+        Temporary::of(name, self.pace.lane, self.writer).to_string()
+    }
+
+    /// How far the partition's files have come: what the newest one's footer says. `None` if there is no file yet.
+    pub fn recover(&mut self, partition: Partition) -> Result<Option<Commit>> {
+        self.usable()?;
+        self.target.sweep(partition)?;
+        Ok(self.newest(partition)?.map(|(_, footer)| footer.commit))
+    }
+
+    fn newest(&self, partition: Partition) -> Result<Option<(Name, Footer)>> {
+        let Some(name) = self.target.list(partition)?.pop() else { return Ok(None) };
+        Ok(Some((name, self.footer(partition, name)?)))
+    }
+
+    fn footer(&self, partition: Partition, name: Name) -> Result<Footer> {
+        let read = self.target.footer(partition, name)?.and_then(|metadata| Footer::read(name, &metadata));
+        read.map_err(|why| foreign(self.target.place(partition, Some(name)), &why))
+    }
+
+    /// The partition's rows come from now on, for records from `from` on. The next file goes on where the newest one ended, whoever wrote it: so two
+    /// writers that started from the same file want the same name for their next one, and only one of them gets it.
+    pub fn begin(&mut self, partition: Partition, from: Offset) -> Result<()> {
+        self.usable()?;
+        let newest = self.newest(partition)?;
+        let (next, end) = newest.map_or((Name::first(from), from), |(name, footer)| (name.after(footer.commit.next), footer.commit.next));
+        let mut already = HashSet::new();
+        if self.tiling == Tiling::WithRows {
+            already = self.already(partition, from)?;
+        } else if from < end {
+            let text = format!("partition {partition} begins at {from}, but its files have come to {end}: rows would come twice");
+            return Err(Error::internal("sink", text).at(self.target.place(partition, None)));
         }
-        if !self.open.contains_key(&partition) {
-            let fresh = self.start(partition, offsets.0)?;
-            self.open.insert(partition, fresh);
-        }
-        let Some(open) = self.open.get_mut(&partition) else { return Ok(()) };
-        open.from = open.from.min(offsets.0);
-        open.to = open.to.max(offsets.1.next());
-        let result = open.writer.as_mut().map_or(Ok(()), |writer| writer.write(batch));
-        result.map_err(|e| unavailable(&open.temporary, e))?;
-        self.written += u64::try_from(batch.num_rows()).unwrap_or(0);
+        // What retention deleted is lost for forecasts; between two files of dead letters there were none.
+        let begin = if self.tiling == Tiling::Whole { from.max(next.from) } else { next.from };
+        self.parts.insert(partition, Part { next, begin, since: None, open: None, already });
         Ok(())
     }
 
-    fn folder(&self, partition: Partition) -> PathBuf {
-        self.path.join(format!("partition-{partition}"))
+    /// Offsets of the rows in files that end at or above `from`. An attempt that died between the closing of these files and the commit of `from` has
+    /// written them; the same rows come again, byte for byte, and are dropped then. Files that end below `from` hold none of them: their rows
+    /// came of records that are committed.
+    fn already(&self, partition: Partition, from: Offset) -> Result<HashSet<Offset>> {
+        let mut already = HashSet::new();
+        for name in self.target.list(partition)?.into_iter().rev() {
+            if self.footer(partition, name)?.commit.next < from {
+                break;
+            }
+            already.extend(self.target.offsets(partition, name)?);
+        }
+        Ok(already)
     }
 
-    fn start(&self, partition: Partition, first: Offset) -> Result<Open> {
-        let folder = self.folder(partition);
-        fs::create_dir_all(&folder).map_err(|e| unavailable(&folder, e))?;
-        let temporary = folder.join(format!(".{}.tmp-{}-{}", name(first), std::process::id(), self.lane));
-        let file = File::create(&temporary).map_err(|e| unavailable(&temporary, e))?;
-        // From here on the file is removed again if something goes wrong.
-        let mut open = Open { writer: None, temporary, from: first, to: first, since: clock::tick() };
-        match ArrowWriter::try_new(file, self.schema.clone(), Some(self.properties.clone())) {
-            Ok(writer) => open.writer = Some(writer),
-            Err(e) => {
-                let _ = fs::remove_file(&open.temporary);
-                return Err(unavailable(&open.temporary, e));
-            }
+    /// The rows that are not in a finished file already; those that are count as written.
+    pub fn fresh(&mut self, partition: Partition, rows: &[usize], offsets: &[Offset]) -> Vec<usize> {
+        let Some(part) = self.parts.get_mut(&partition).filter(|part| !part.already.is_empty()) else { return rows.to_vec() };
+        let fresh: Vec<usize> =
+            rows.iter().filter(|row| offsets.get(**row).is_none_or(|offset| !part.already.remove(offset))).copied().collect();
+        self.count(rows.len() - fresh.len());
+        fresh
+    }
+
+    /// Adds rows of a partition.
+    pub fn write(&mut self, partition: Partition, batch: &RecordBatch) -> Result<()> {
+        self.usable()?;
+        let result = self.append(partition, batch);
+        self.failed |= result.is_err();
+        result?;
+        self.count(batch.num_rows());
+        self.due |= self.is_due();
+        Ok(())
+    }
+
+    fn count(&mut self, rows: usize) {
+        self.written += u64::try_from(rows).unwrap_or(0);
+        if self.parts.values().all(|part| part.open.is_none()) {
+            self.durable = self.written;
         }
-        Ok(open)
+    }
+
+    fn append(&mut self, partition: Partition, batch: &RecordBatch) -> Result<()> {
+        let Some(part) = self.parts.get_mut(&partition) else {
+            return Err(Error::internal("sink", format!("a row of partition {partition} came before `begin`")));
+        };
+        let open = match &mut part.open {
+            Some(open) => open,
+            empty => {
+                let temporary = self.target.scratch(partition)?.join(Temporary::of(part.next, self.pace.lane, self.writer).to_string());
+                part.since.get_or_insert_with(clock::tick);
+                empty.insert(Open::create(temporary, &self.schema, &self.properties)?)
+            }
+        };
+        let Open { writer, temporary } = open;
+        writer.as_mut().map_or(Ok(()), |writer| writer.write(batch)).map_err(|e| unavailable(temporary, e))
     }
 
     /// Writes row groups out where the files together hold too much in memory.
     pub fn bound_memory(&mut self) -> Result<()> {
-        let held: usize = self.open.values().filter_map(|open| open.writer.as_ref()).map(ArrowWriter::memory_size).sum();
+        let open = || self.parts.values().filter_map(|part| part.open.as_ref());
+        let held: usize = open().filter_map(|open| open.writer.as_ref()).map(ArrowWriter::memory_size).sum();
         if held > MEMORY {
-            for open in self.open.values_mut() {
-                if let Some(writer) = &mut open.writer {
-                    writer.flush().map_err(|e| unavailable(&open.temporary, e))?;
+            for open in self.parts.values_mut().filter_map(|part| part.open.as_mut()) {
+                if let Some(writer) = &mut open.writer
+                    && let Err(e) = writer.flush()
+                {
+                    self.failed = true;
+                    return Err(unavailable(&open.temporary, e));
                 }
             }
         }
         Ok(())
     }
 
-    fn due(&self) -> bool {
-        self.open.values().any(|open| {
-            let bytes = open.writer.as_ref().map_or(0, |writer| writer.bytes_written() + writer.in_progress_size());
-            open.since.elapsed() >= self.roll_every || u64::try_from(bytes).unwrap_or(u64::MAX) >= self.roll_bytes
+    /// Whether a file is large or old enough: then the next epoch closes all of them.
+    pub fn due(&self) -> bool {
+        self.due
+    }
+
+    fn is_due(&self) -> bool {
+        self.parts.values().any(|part| {
+            let writer = part.open.as_ref().and_then(|open| open.writer.as_ref());
+            let bytes = writer.map_or(0, |writer| writer.bytes_written() + writer.in_progress_size());
+            part.since.is_some_and(|since| since.elapsed() >= self.pace.roll_every)
+                || u64::try_from(bytes).unwrap_or(u64::MAX) >= self.pace.roll_bytes
         })
     }
 
-    /// Finishes all files if one is due, or if forced. True if then everything is in finished files.
-    pub fn flush(&mut self, force: bool) -> Result<bool> {
-        if self.closed {
-            return Err(Error::internal("sink", "used after close").at(self.path.display().to_string()));
-        }
-        if force || self.due() {
-            while let Some((partition, open)) = self.open.pop_first() {
-                let folder = self.folder(partition);
-                open.finish(&folder, &self.fingerprint)?;
+    /// All rows so far belong to records below `commits`. Closes all files if one is due, or if forced: then everything is in finished files, and
+    /// true is returned.
+    pub fn end_epoch(&mut self, commits: &Commits, force: bool) -> Result<bool> {
+        self.usable()?;
+        if self.tiling == Tiling::Whole {
+            for (partition, commit) in commits.iter() {
+                if let Some(part) = self.parts.get_mut(&partition).filter(|part| commit.next > part.next.from) {
+                    part.since.get_or_insert_with(clock::tick);
+                }
             }
         }
-        if self.open.is_empty() {
+        if force || self.due {
+            let result = self.close_files(commits);
+            self.failed |= result.is_err();
+            result?;
+        }
+        let whole = self.parts.values().all(|part| part.open.is_none());
+        if whole {
             self.durable = self.written;
         }
-        Ok(self.open.is_empty())
+        self.due = self.is_due();
+        Ok(whole)
     }
 
-    /// Finishes all files; nothing may be written after it.
-    pub fn close(&mut self) -> Result<()> {
-        if !self.closed {
-            self.flush(true)?;
-            self.closed = true;
+    fn close_files(&mut self, commits: &Commits) -> Result<()> {
+        for (partition, part) in &mut self.parts {
+            let Some(commit) = commits.get(*partition) else {
+                if part.open.is_some() {
+                    return Err(Error::internal("sink", format!("rows of partition {partition} without a commit")));
+                }
+                continue;
+            };
+            let open = match part.open.take() {
+                Some(open) => open,
+                // Without it the records below the commit would be done again at every start, and the files would not say how far the run has come.
+                None if self.tiling == Tiling::Whole && commit.next > part.next.from => {
+                    let temporary =
+                        self.target.scratch(*partition)?.join(Temporary::of(part.next, self.pace.lane, self.writer).to_string());
+                    Open::create(temporary, &self.schema, &self.properties)?
+                }
+                None => continue,
+            };
+            let mut commit = commit.clone();
+            if self.tiling == Tiling::WithRows {
+                // Where the pipeline was changed after a crash there may be new dead letters among records that a file is about already.
+                commit.next = commit.next.max(part.next.from);
+            } else if commit.next < part.begin {
+                let text = format!("partition {partition} was begun at {} and is committed at {}", part.begin, commit.next);
+                return Err(Error::internal("sink", text));
+            }
+            open.finish(&*self.target, *partition, part.next, part.begin, &commit)?;
+            part.next = part.next.after(commit.next);
+            part.begin = part.next.from;
+            part.since = None;
         }
         Ok(())
+    }
+
+    /// The lane does not own the partition any more: rows after its last epoch are thrown away.
+    pub fn release(&mut self, partition: Partition) {
+        self.parts.remove(&partition);
+    }
+
+    /// Throws away what came after the last epoch: nothing says to which records it belongs, and it comes again.
+    pub fn close(&mut self) {
+        self.parts.clear();
+        self.closed = true;
+    }
+
+    fn usable(&self) -> Result<()> {
+        match (self.closed, self.failed) {
+            (true, _) => Err(Error::internal("sink", "used after close")),
+            (_, true) => Err(Error::internal("sink", "used after an error; see the one before")),
+            _ => Ok(()),
+        }
     }
 
     /// Rows handed in.
@@ -185,49 +336,48 @@ impl Rolling {
     }
 }
 
-fn name(from: Offset) -> String {
-    format!("from={:020}.parquet", from.0)
-}
-
 impl Open {
-    /// Writes the footer, syncs, and gives the file its name.
-    fn finish(mut self, folder: &Path, fingerprint: &str) -> Result<()> {
-        let Some(writer) = self.writer.take() else { return Ok(()) };
-        let result = self.finished(writer, folder, fingerprint);
-        if result.is_err() {
-            let _ = fs::remove_file(&self.temporary);
+    fn create(temporary: PathBuf, schema: &SchemaRef, properties: &WriterProperties) -> Result<Open> {
+        let file = File::create(&temporary).map_err(|e| unavailable(&temporary, e))?;
+        match ArrowWriter::try_new(file, schema.clone(), Some(properties.clone())) {
+            Ok(writer) => Ok(Open { writer: Some(writer), temporary }),
+            Err(e) => {
+                let _ = fs::remove_file(&temporary);
+                Err(unavailable(&temporary, e))
+            }
         }
+    }
+
+    /// Writes the footer, syncs, and gives the file its name.
+    fn finish(mut self, target: &dyn Target, partition: Partition, name: Name, begin: Offset, commit: &Commit) -> Result<()> {
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        let result = self.finished(writer, target, partition, name, begin, commit);
+        // Gone already if it has its name.
+        let _ = fs::remove_file(&self.temporary);
         result
     }
 
-    fn finished(&self, mut writer: ArrowWriter<File>, folder: &Path, fingerprint: &str) -> Result<()> {
-        let mut note = |key: &str, value: String| writer.append_key_value_metadata(KeyValue::new(format!("meantime.{key}"), value));
-        note("format", FORMAT.to_string());
-        note("from", self.from.0.to_string());
-        note("to", self.to.0.to_string());
-        if !fingerprint.is_empty() {
-            note("fingerprint", fingerprint.to_owned());
+    fn finished(
+        &self,
+        mut writer: ArrowWriter<File>,
+        target: &dyn Target,
+        partition: Partition,
+        name: Name,
+        begin: Offset,
+        commit: &Commit,
+    ) -> Result<()> {
+        for note in Footer::notes(name.from, begin, commit) {
+            writer.append_key_value_metadata(note);
         }
-        let file = writer.into_inner().map_err(|e: ParquetError| unavailable(&self.temporary, e))?;
+        let file = writer.into_inner().map_err(|e| unavailable(&self.temporary, e))?;
         file.sync_all().map_err(|e| unavailable(&self.temporary, e))?;
         drop(file);
-        let target = folder.join(name(self.from));
-        fs::rename(&self.temporary, &target).map_err(|e| unavailable(&target, e))?;
-        sync_folder(folder).map_err(|e| unavailable(folder, e))
+        if target.put_new(&self.temporary, partition, name)? {
+            return Ok(());
+        }
+        let text = format!("another instance writes partition {partition} too and has come first: this file is there already");
+        Err(Error::new(Kind::Retry, "sink", text).at(target.place(partition, Some(name))).help(
+            "this one stops; nothing is lost: started again it goes on where the files have come to. Let one instance at a time write",
+        ))
     }
-}
-
-/// A new name is durable when its folder is; only Unix lets a program ask for that.
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
-}
-
-/// The note `meantime.<key>` in a finished file.
-#[cfg(test)]
-pub fn noted(path: &Path, key: &str) -> Option<String> {
-    use parquet::file::reader::{FileReader, SerializedFileReader};
-    let reader = SerializedFileReader::new(File::open(path).unwrap()).unwrap();
-    let notes = reader.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
-    let key = format!("meantime.{key}");
-    notes.into_iter().find(|note| note.key == key).and_then(|note| note.value)
 }

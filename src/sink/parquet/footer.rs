@@ -1,0 +1,74 @@
+//! What a finished file says of itself, in its footer.
+
+use parquet::file::metadata::{KeyValue, ParquetMetaData};
+
+use super::{FORMAT, Name};
+use crate::base::error::Error;
+use crate::base::offset::Offset;
+use crate::data::commit::{Commit, Note};
+
+/// Which records a file is about, and the commit that it makes visible.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Footer {
+    /// First record that it is about.
+    pub from: Offset,
+    /// All records below `commit.next` are done once the file has its name.
+    pub commit: Commit,
+    /// First record that was there to be read, if retention had deleted some from `from` on: those were lost before they were read.
+    pub begin: Option<Offset>,
+    /// Rows in the file.
+    pub rows: u64,
+}
+
+impl Footer {
+    /// The notes that a file of these bounds gets.
+    pub fn notes(from: Offset, begin: Offset, commit: &Commit) -> Vec<KeyValue> {
+        let note = |key: &str, value: String| KeyValue::new(format!("meantime.{key}"), value);
+        let mut notes = vec![
+            note("format", FORMAT.to_string()),
+            note("from", from.to_string()),
+            note("to", commit.next.to_string()),
+            note("note", commit.note.to_string()),
+        ];
+        if begin > from {
+            notes.push(note("begin", begin.to_string()));
+        }
+        notes
+    }
+
+    /// Reads the footer of the file called `name`; the error says why it is none of ours, in half a sentence.
+    pub fn read(name: Name, metadata: &ParquetMetaData) -> Result<Footer, String> {
+        let file = metadata.file_metadata();
+        let noted = |key: &str| {
+            let notes = file.key_value_metadata().map(Vec::as_slice).unwrap_or_default();
+            notes.iter().find(|note| note.key.strip_prefix("meantime.") == Some(key)).and_then(|note| note.value.as_deref())
+        };
+        match noted("format") {
+            None => return Err("it has no meantime.format in its footer: another program wrote it".to_owned()),
+            Some("1") => {
+                return Err("it has format 1 of an earlier meantime, which does not note how far its run had come".to_owned());
+            }
+            Some(format) if format != FORMAT.to_string() => {
+                return Err(format!("it has format {format}, this meantime reads and writes format {FORMAT}: a newer one wrote it"));
+            }
+            Some(_) => {}
+        }
+        let offset = |key: &str| noted(key).and_then(|text| text.parse().ok()).filter(|offset| *offset >= 0).map(Offset);
+        let missing = |key: &str| format!("its footer has no usable meantime.{key}");
+        let from = offset("from").ok_or_else(|| missing("from"))?;
+        let next = offset("to").filter(|to| *to >= from).ok_or_else(|| missing("to"))?;
+        let note = noted("note").and_then(Note::read).ok_or_else(|| missing("note"))?;
+        if from != name.from {
+            return Err(format!("its name says from={}, its footer {from}: it was renamed", name.from));
+        }
+        let rows = u64::try_from(file.num_rows()).map_err(|_| "its footer has a negative number of rows".to_owned())?;
+        Ok(Footer { from, commit: Commit { next, note }, begin: offset("begin"), rows })
+    }
+}
+
+/// The error for a file that a run cannot go on from.
+pub fn foreign(place: String, why: &str) -> Error {
+    Error::config("sink", format!("the run cannot go on from this file: {why}"))
+        .at(place)
+        .help("to start over name an empty folder as the sink's path (what is there stays), or move the old files away")
+}
