@@ -154,6 +154,10 @@ impl Lane {
     /// # Errors
     /// The model fails to run, or a bound of the plan is reached.
     pub fn advance(&mut self, input: &Input) -> Result<()> {
+        self.undoing(|lane| lane.try_advance(input))
+    }
+
+    fn try_advance(&mut self, input: &Input) -> Result<()> {
         self.begin();
         let picked = if self.partitions.iter().any(PartitionState::is_picky) { self.pick(input)? } else { None };
         let input = picked.as_ref().unwrap_or(input);
@@ -169,15 +173,31 @@ impl Lane {
     /// # Errors
     /// As `advance`.
     pub fn finish(&mut self) -> Result<()> {
+        self.undoing(Self::try_finish)
+    }
+
+    /// After an error the partitions stand where they stood before: what brought about no outputs must not be committed. Their states may
+    /// be anywhere, so the lane has come to its end.
+    fn undoing(&mut self, run: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let before: Vec<_> = self.partitions.iter().map(PartitionState::place).collect();
+        run(self).inspect_err(|_| {
+            for (state, place) in self.partitions.iter_mut().zip(before) {
+                state.put_back(place);
+            }
+        })
+    }
+
+    fn try_finish(&mut self) -> Result<()> {
         self.begin();
         for state in &mut self.partitions {
-            let Some(at) = state.commit("").map(|commit| commit.next) else { continue };
+            let Some(at) = state.end() else { continue };
             // An earlier run may have come to the same end.
             state.ticks_before(at).iter().for_each(|tick| state.order.tick(tick.time, &mut self.ready));
             self.emit.resize(self.ready.len(), false);
             if state.order.held() > 0 {
                 state.order.finish(&mut self.ready);
                 state.note_tick(Tick { at, time: EventTime::MAX });
+                state.advance(at, None);
             }
             self.emit.resize(self.ready.len(), true);
         }
@@ -407,6 +427,9 @@ impl Lane {
     fn drop_late(&mut self, dropped: &[usize], input: &Input) {
         let mut kept = Events::new(&self.plan.schema);
         let mut emit = Vec::new();
+        // Where events may be held back, whether the record is still at hand depends on the batches, and the dead letter must not.
+        let gone = Input::default();
+        let input = if self.plan.order.lateness == Gap::ZERO { input } else { &gone };
         for row in 0..self.ready.len() {
             if dropped.binary_search(&row).is_err() {
                 kept.push_from(&self.ready, row);

@@ -24,4 +24,6 @@ pub use stage::{Sinks, Stage, Stop};
 pub use tally::{Calibration, Tally};
 
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;

@@ -53,6 +53,14 @@ pub struct PartitionState {
     ahead: Vec<Tick>,
 }
 
+/// How far a partition has come, as a commit would say it.
+pub struct Place {
+    next: Option<Offset>,
+    last: Option<LastRecord>,
+    ticks: Vec<Tick>,
+    ahead: Vec<Tick>,
+}
+
 impl PartitionState {
     pub fn new(recovered: Recovered, empty: (Order, KeyStates)) -> Self {
         let Recovered { partition, from, live_from, note, included, states } = recovered;
@@ -113,6 +121,23 @@ impl PartitionState {
         if last.is_some() {
             self.last = last;
         }
+    }
+
+    /// The log has ended: where it stands then, which is not below what was committed (there may be no record between, only marks of
+    /// transactions; or the snapshot has them all). `None` where the last committed record was not found, or nothing is there to be released.
+    pub fn end(&self) -> Option<Offset> {
+        let at = self.next.unwrap_or(self.from).max(self.live_from);
+        (self.expected.is_none() && (self.next.is_some() || self.order.held() > 0 || !self.ahead.is_empty())).then_some(at)
+    }
+
+    /// How far it has come.
+    pub fn place(&self) -> Place {
+        Place { next: self.next, last: self.last, ticks: self.ticks.clone(), ahead: self.ahead.clone() }
+    }
+
+    /// What was taken in since `place` does not count: it brought about no outputs.
+    pub fn put_back(&mut self, place: Place) {
+        (self.next, self.last, self.ticks, self.ahead) = (place.next, place.last, place.ticks, place.ahead);
     }
 
     /// Recorded ticks that come before the record at `offset`, oldest first.

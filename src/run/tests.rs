@@ -214,6 +214,18 @@ fn more_keys_than_the_plan_allows_are_an_error_that_says_so() {
     assert!(error.to_string().contains("max_keys"), "{error}");
 }
 
+#[test]
+fn what_was_taken_in_when_a_lane_failed_is_not_committed() {
+    let stage = stage(&["state.max_keys=15"]);
+    let all = records(200, 20, 1);
+    let steps =
+        vec![Step::Assign(Partition(0), Offset(0)), Step::Records(all[..10].to_vec()), Step::Records(all[10..].to_vec()), Step::End];
+    let (ended, store, handle, _) = drive(&stage, steps);
+    assert!(ended.unwrap_err().to_string().contains("max_keys"));
+    assert_eq!(handle.committed(Partition(0)), Some(Offset(10)));
+    assert_eq!(store.collected().forecasts.durable, 10);
+}
+
 fn drive(stage: &Stage, steps: Vec<Step>) -> (crate::base::error::Result<()>, Store, crate::source::scripted::Handle, Counts) {
     let (feed, handle) = Scripted::new(steps);
     let store = Store::new();

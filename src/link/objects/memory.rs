@@ -103,6 +103,12 @@ impl MemoryDisk {
         (state.crashed, state.fuse, state.failures) = (false, None, 0);
     }
 
+    /// Works again with everything that was done: only the process that was writing has died.
+    pub fn mend(&self) {
+        let mut state = self.state();
+        (state.crashed, state.fuse, state.failures) = (false, None, 0);
+    }
+
     /// Flips one bit of an object on the disk. Says whether there was such a bit.
     pub fn flip_bit(&self, name: &str, bit: usize) -> bool {
         self.damage(name, |content| match content.get_mut(bit / 8) {

@@ -1,0 +1,299 @@
+//! The crash kit without machines: seeded runs of the real lane and worker over a simulated log, sinks and disk, with crashes, partitions
+//! that move, processes that sleep while another takes over, sinks that fail and snapshots that are damaged. However it went, in the end
+//! outputs, states and offsets are those of a run without faults, bit for bit.
+//!
+//! Nothing here depends on a clock or on threads, so a seed that fails is printed and `MEANTIME_SIM_SEED=N cargo test --lib run::sim` plays it
+//! again. `MEANTIME_SIM_SEEDS=K` sets how many are tried.
+
+mod feed;
+mod log;
+mod sinks;
+mod world;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::counts::Counts;
+use super::recover::recover;
+use super::snapshots::{Cutters, Shelf};
+use super::stage::{Stage, Stop};
+use super::{lane::Lane, worker};
+use crate::base::error::Result;
+use crate::base::offset::{Offset, Partition};
+use crate::data::events::Column;
+use crate::data::input::Input;
+use crate::link::objects::Objects;
+use crate::pipeline::{self, Purpose};
+use crate::sink::json::RowEncoder;
+use crate::source::Assignment;
+use crate::source::scripted::Record;
+use crate::state::Slot;
+use crate::state::snapshot::Snapshots;
+use feed::SimFeed;
+use log::Log;
+use world::{Disk, Flavour, Outputs, Process, World};
+
+/// Seeds by default: under a minute in a development build.
+const SEEDS: u64 = 300;
+/// Most processes with faults of a seed.
+const FAULTY: usize = 10;
+
+/// Loading is the slow part, so it is done once.
+static STAGES: LazyLock<Vec<Stage>> = LazyLock::new(|| {
+    let stage = |sets: &[&str]| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/cards");
+        // Epochs end when the sink says so: nothing depends on a clock.
+        let always = ["sink.commit_every=1h", "dead_letter.max_bad_ratio=1"];
+        let sets: Vec<String> = sets.iter().chain(&always).map(|s| (*s).to_owned()).collect();
+        Stage::load(pipeline::load(&folder, &sets, Purpose::Run).unwrap()).unwrap()
+    };
+    vec![
+        stage(&[]),
+        stage(&["order.lateness=30m"]),
+        stage(&["order.lateness=1h", "order.late=dead_letter", "state.expiry=1d"]),
+        stage(&["order.late=dead_letter", "state.expiry=1d"]),
+    ]
+});
+
+/// A partition's states as text: keys with every bit of their state, and what event-time order remembers.
+type Picture = BTreeMap<Partition, (Vec<String>, String)>;
+
+fn picture(lane: &Lane) -> Picture {
+    let of = |state: &super::partition::PartitionState| {
+        let keys = &state.keys;
+        let row = |slot: u32| {
+            let (slot, meta) = (Slot(slot), keys.metas.row(Slot(slot))[0]);
+            let hidden: Vec<u32> = keys.hidden.row(slot).iter().map(|value| value.to_bits()).collect();
+            let aggregates: Vec<u64> = keys.aggregates.row(slot).iter().map(|value| value.to_bits()).collect();
+            format!("{:?} {:?} {} {hidden:?} {aggregates:?}", keys.keys.key(slot), meta.last, meta.events)
+        };
+        let mut rows: Vec<String> = (0..keys.len() as u32).map(row).collect();
+        rows.sort();
+        let held = state.order.export();
+        let numbers: Vec<Vec<u64>> = held
+            .events
+            .columns
+            .iter()
+            .filter_map(Column::numbers)
+            .map(|column| column.iter().map(|value| value.to_bits()).collect())
+            .collect();
+        (rows, format!("{held:?} {numbers:?}"))
+    };
+    lane.partitions().iter().map(|state| (state.partition, of(state))).collect()
+}
+
+fn take_in(lane: &mut Lane, records: &[Record]) {
+    let mut input = Input::default();
+    for r in records {
+        input.records.push(r.partition, r.offset, r.recorded, r.key.as_deref(), r.payload.as_deref());
+    }
+    lane.advance(&input).unwrap();
+}
+
+/// What comes out without faults.
+fn reference(stage: &Stage, log: &Log) -> (Outputs, Picture) {
+    let mut lane = stage.lane().unwrap();
+    let mut outputs = Outputs::default();
+    let mut encoder = RowEncoder::new(&stage.layout, &stage.identity);
+    let mut collect = |lane: &Lane| {
+        for row in 0..lane.forecasts.len() {
+            let mut json = Vec::new();
+            encoder.row(&lane.forecasts, row, &mut json);
+            let at = (lane.forecasts.partitions[row], lane.forecasts.offsets[row]);
+            outputs[0].entry(at).or_default().push(String::from_utf8(json).unwrap());
+        }
+        for (kind, partition, offset, json) in sinks::letters(&lane.rejected) {
+            outputs[kind].entry((partition, offset)).or_default().push(json);
+        }
+    };
+    log.all().into_iter().for_each(|partition| lane.assign(partition, Offset(0)));
+    for records in &log.partitions {
+        take_in(&mut lane, records);
+        collect(&lane);
+    }
+    lane.finish().unwrap();
+    collect(&lane);
+    (outputs, picture(&lane))
+}
+
+/// How the processes of a seed are set up.
+#[derive(Clone, Copy)]
+struct Setup {
+    stage: &'static Stage,
+    /// Whether a snapshot is begun at every epoch, or only when a partition is let go; without, there are none.
+    snapshots: Option<bool>,
+}
+
+impl Setup {
+    fn shelf(self, process: &Arc<Process>) -> Option<Shelf> {
+        let every = if self.snapshots? { Duration::ZERO } else { Duration::from_secs(86_400) };
+        let disk: Arc<dyn Objects> = Arc::new(Disk { process: Arc::clone(process), folder: false });
+        let columns = self.stage.plan.state_columns().unwrap()?;
+        Some(Shelf::inline(Arc::new(Snapshots::new(disk, columns, &self.stage.identity.fingerprint)), every))
+    }
+
+    /// Runs a process from its start to its end or its death. One that may sleep is overtaken by others meanwhile.
+    fn process(self, world: &Arc<World>, waiting: Vec<Partition>, faulty: bool, may_sleep: bool) -> Result<()> {
+        let fuse = if faulty && world.chance(0.7) { world.below(250) as i64 } else { -1 };
+        let process = Arc::new(Process::new(world, fuse, faulty));
+        if faulty && may_sleep && world.chance(0.3) {
+            let world = Arc::clone(world);
+            let step = world.below(150) as i64;
+            let taken: Vec<Partition> = waiting.iter().copied().filter(|_| world.chance(0.7)).collect();
+            let other = move || {
+                for _ in 0..=world.below(2) {
+                    let faulty = world.chance(0.7);
+                    // How it ends is its own affair.
+                    let _ = self.process(&world, taken.clone(), faulty, false);
+                }
+            };
+            process.sleep_at(step, Box::new(other));
+        }
+        let polls = if faulty && world.chance(0.7) { world.below(30) as u32 } else { u32::MAX };
+        let (stop, counts) = (Stop::default(), Counts::default());
+        let shelf = self.shelf(&process);
+        let feed = SimFeed::new(Arc::clone(&process), stop.clone(), waiting, polls);
+        let sinks = sinks::open(&process, self.stage);
+        let lane = self.stage.lane()?;
+        let ended = worker::run(&self.stage.plan, Box::new(feed), lane, sinks, Cutters::new(shelf.as_ref()), &stop, &counts);
+        if process.is_dead() && world.chance(0.7) {
+            // The machine goes down with it; where a write was cut off in the middle that is what has happened.
+            let seed = world.below(usize::MAX) as u64;
+            world.snapshots.restart(seed);
+            world.folder.restart(seed);
+        } else {
+            world.snapshots.mend();
+            world.folder.mend();
+        }
+        ended
+    }
+
+    /// The states that a process would find, at the end of everything.
+    fn recovered(self, world: &Arc<World>) -> Picture {
+        let process = Arc::new(Process::new(world, -1, false));
+        let shelf = self.shelf(&process);
+        let cutters = Cutters::new(shelf.as_ref());
+        let mut lane = self.stage.lane().unwrap();
+        for partition in world.log.all() {
+            let committed = committed(world, partition).unwrap();
+            let found = cutters.find(partition, Some(committed.next)).unwrap();
+            let assignment = Assignment { committed: Some(committed.clone()), ..Assignment::whole(partition, "simulation") };
+            let (recovered, read_from, _) = recover(&assignment, Some(&committed), found, &lane).unwrap();
+            lane.take_over(recovered);
+            let records = world.log.records(partition);
+            take_in(&mut lane, &records[records.partition_point(|record| record.offset < read_from)..]);
+        }
+        lane.finish().unwrap();
+        assert!(lane.forecasts.is_empty() && lane.rejected.is_empty(), "everything was emitted before");
+        picture(&lane)
+    }
+}
+
+fn committed(world: &World, partition: Partition) -> Option<crate::data::commit::Commit> {
+    match world.flavour {
+        Flavour::Folder => sinks::look(&world.folder, partition).unwrap().1,
+        _ => world.state().group.get(&partition).cloned(),
+    }
+}
+
+/// Damages some file of a snapshot: a bit, or the rest of it.
+fn damage(world: &World) {
+    let all = world.snapshots.list("").unwrap();
+    let Some(entry) = all.get(world.below(all.len())).filter(|entry| entry.bytes > 0) else { return };
+    let bytes = entry.bytes as usize;
+    if world.chance(0.7) {
+        world.snapshots.flip_bit(&entry.name, world.below(bytes * 8));
+    } else {
+        world.snapshots.tear(&entry.name, world.below(bytes));
+    }
+}
+
+fn check(seed: u64) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let stage = &STAGES[rng.random_range(0..STAGES.len())];
+    let flavour = [Flavour::Transactions, Flavour::Folder, Flavour::AtLeastOnce][rng.random_range(0..3)];
+    let snapshots = [Some(true), Some(true), Some(false), None][rng.random_range(0..4)];
+    let setup = Setup { stage, snapshots };
+    let log = Log::generate(&mut rng);
+    let (expected, states) = reference(stage, &log);
+    let world = Arc::new(World::new(log, flavour, mutation() != Some("fencing"), rng.random()));
+    world.folder.skip_sync(mutation() == Some("sync"));
+    for _ in 0..=world.below(FAULTY) {
+        // How it ends is its own affair.
+        let _ = setup.process(&world, world.log.all(), true, true);
+        if world.chance(0.1) {
+            damage(&world);
+        }
+    }
+    // One that is left alone comes to the end, and a start at the end brings nothing.
+    for _ in 0..2 {
+        setup.process(&world, world.log.all(), false, false).unwrap();
+    }
+    let violations = std::mem::take(&mut world.state().violations);
+    assert!(violations.is_empty(), "{violations:#?}");
+    let mut outputs = std::mem::take(&mut world.state().outputs);
+    for partition in world.log.all() {
+        assert_eq!(
+            committed(&world, partition).map(|commit| commit.next),
+            Some(world.log.end(partition)),
+            "committed offset of {partition}"
+        );
+        if flavour == Flavour::Folder {
+            for (kind, partition, offset, json) in sinks::look(&world.folder, partition).unwrap().0 {
+                outputs[kind].entry((partition, offset)).or_default().push(json);
+            }
+        }
+    }
+    for (kind, (mut found, expected)) in outputs.into_iter().zip(expected).enumerate() {
+        let repeats = flavour == Flavour::AtLeastOnce || (flavour == Flavour::Folder && kind == 1);
+        if repeats {
+            found.values_mut().for_each(|rows| rows.dedup());
+        }
+        for at in found.keys().chain(expected.keys()) {
+            assert_eq!(found.get(at), expected.get(at), "{} at {at:?}", ["forecast", "dead letter"][kind]);
+        }
+    }
+    assert_eq!(setup.recovered(&world), states, "states");
+}
+
+/// What is turned off to see that the kit notices: `fencing`, or the `sync` of a file before it gets its name.
+fn mutation() -> Option<&'static str> {
+    static M: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("MEANTIME_SIM_MUTATION").ok());
+    M.as_deref()
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+#[test]
+fn whatever_fails_outputs_states_and_offsets_are_those_of_a_run_without_faults() {
+    if let Some(seed) = number("MEANTIME_SIM_SEED") {
+        return check(seed);
+    }
+    let seeds = number("MEANTIME_SIM_SEEDS").unwrap_or(SEEDS);
+    let next = AtomicU64::new(0);
+    let worker = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                return;
+            }
+            if std::panic::catch_unwind(|| check(seed)).is_err() {
+                next.store(seeds, Ordering::Relaxed);
+                panic!("seed {seed} fails: MEANTIME_SIM_SEED={seed} cargo test --lib run::sim");
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(4);
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(&worker)).collect();
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+    });
+}
