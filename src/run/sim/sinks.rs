@@ -29,6 +29,9 @@ trait Store: Send {
     /// Rows that have become durable since the last call, and the offsets with them.
     fn progress(&mut self) -> Result<(usize, Option<Commits>)>;
     fn release(&mut self, _partition: Partition) {}
+    fn due(&self) -> bool {
+        false
+    }
 }
 
 struct SimSink {
@@ -50,7 +53,9 @@ pub fn open(process: &Arc<Process>, stage: &Stage) -> Sinks {
         let process = Arc::clone(process);
         match (process.world.flavour, kind) {
             (Flavour::Transactions, _) => Box::new(Transactions { process, buffer: Arc::clone(&buffer), leads: kind == 0 }),
-            (Flavour::Folder, 0) => Box::new(Folder { disk: Disk { process, folder: true }, parts: BTreeMap::new(), done: (0, None) }),
+            (Flavour::Folder, 0) => {
+                Box::new(Folder { disk: Disk { process, folder: true }, parts: BTreeMap::new(), due: false, done: (0, None) })
+            }
             _ => Box::new(Loose { process, flying: VecDeque::new(), done: 0 }),
         }
     };
@@ -133,6 +138,10 @@ impl Sink for SimSink {
 
     fn is_prompt(&self) -> bool {
         self.process.world.flavour != Flavour::Folder
+    }
+
+    fn due(&self) -> bool {
+        self.store.due()
     }
 
     fn is_full(&self) -> bool {
@@ -268,6 +277,8 @@ impl Store for Transactions {
 struct Folder {
     disk: Disk,
     parts: BTreeMap<Partition, Part>,
+    /// Whether the next epoch's end closes the files: dead letters must be durable before.
+    due: bool,
     done: (usize, Option<Commits>),
 }
 
@@ -320,7 +331,9 @@ impl Store for Folder {
 
     fn end(&mut self, commits: &Commits, force: bool) -> Result<()> {
         let process = Arc::clone(&self.disk.process);
-        if !force && !process.world.chance(0.4) {
+        let now = force || self.due;
+        self.due = process.world.chance(0.4);
+        if !now {
             return Ok(());
         }
         for (partition, part) in &mut self.parts {
@@ -345,6 +358,10 @@ impl Store for Folder {
 
     fn progress(&mut self) -> Result<(usize, Option<Commits>)> {
         Ok(std::mem::take(&mut self.done))
+    }
+
+    fn due(&self) -> bool {
+        self.due
     }
 
     fn release(&mut self, partition: Partition) {
