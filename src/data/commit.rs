@@ -25,8 +25,8 @@ pub struct Note {
     pub fingerprint: String,
     /// The last record below the offset.
     pub last: Option<LastRecord>,
-    /// Recorded moments at which processing time moved the watermark of the idle partition, oldest first. Only those since the newest snapshot need to
-    /// be kept.
+    /// Recorded moments at which processing time moved the watermark of the idle partition, oldest first. None is ever left out: any snapshot
+    /// may turn out to be damaged, and the replay from the one before needs them.
     pub ticks: Vec<Tick>,
 }
 

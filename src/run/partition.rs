@@ -156,16 +156,6 @@ impl PartitionState {
         self.ticks.push(tick);
     }
 
-    /// Forgets ticks that a durable snapshot at `offset` holds.
-    pub fn forget_ticks(&mut self, offset: Offset) {
-        self.ticks.retain(|tick| tick.at > offset);
-    }
-
-    /// Number of ticks that would have to be replayed.
-    pub fn ticks(&self) -> usize {
-        self.ticks.len()
-    }
-
     /// How far it has come, for a commit. `None` before the first record, and while what was committed before is replayed.
     pub fn commit(&self, fingerprint: &str) -> Option<Commit> {
         let next = self.next.filter(|next| *next >= self.live_from)?;

@@ -14,8 +14,6 @@ use crate::state::snapshot::{Boundary, Cutter, Found, Progress, Snapshots, Write
 
 /// Rows copied between two batches: a few milliseconds at most.
 const ROWS: usize = 8192;
-/// Ticks that a commit may carry before a snapshot is due: the metadata of an offset is small.
-const MANY_TICKS: usize = 32;
 
 /// Where the snapshots of all lanes are, and who writes them.
 pub struct Shelf {
@@ -54,8 +52,6 @@ pub struct Cutters<'a> {
 struct Cut {
     cutter: Cutter,
     began: Instant,
-    /// Offset of the snapshot before the newest one: ticks below it are in both.
-    before: Offset,
 }
 
 impl<'a> Cutters<'a> {
@@ -79,7 +75,7 @@ impl<'a> Cutters<'a> {
     /// The lane has taken the partition over, with the states of the snapshot at `base`.
     pub fn watch(&mut self, partition: Partition, base: Option<Offset>) {
         if self.shelf.is_some() {
-            let cut = Cut { cutter: Cutter::new(partition, base), began: clock::tick(), before: base.unwrap_or_default() };
+            let cut = Cut { cutter: Cutter::new(partition, base), began: clock::tick() };
             self.partitions.insert(partition, cut);
         }
     }
@@ -91,7 +87,7 @@ impl<'a> Cutters<'a> {
         let fingerprint = lane.forecasts.identity.fingerprint.clone();
         for state in lane.partitions_mut() {
             let Some(cut) = self.partitions.get_mut(&state.partition) else { continue };
-            let due = cut.began.elapsed() >= shelf.every || state.ticks() >= MANY_TICKS;
+            let due = cut.began.elapsed() >= shelf.every;
             let Some(commit) = state.commit(&fingerprint).filter(|_| due && cut.cutter.is_idle()) else { continue };
             // Marks of transactions may have raised the committed offset over the last record.
             if prompt || committed.next(state.partition).is_some_and(|committed| committed >= commit.next) {
@@ -107,11 +103,8 @@ impl<'a> Cutters<'a> {
         let Some(shelf) = self.shelf else { return };
         for state in lane.partitions_mut() {
             let Some(cut) = self.partitions.get_mut(&state.partition).filter(|cut| !cut.cutter.is_idle()) else { continue };
-            let base = cut.cutter.base();
             match cut.cutter.step(&mut state.keys, ROWS, &shelf.writer) {
                 Progress::Done(written) => {
-                    state.forget_ticks(cut.before);
-                    cut.before = base.unwrap_or_default();
                     counts.note_snapshot(written.took, written.bytes);
                     tracing::debug!(partition = %written.partition, offset = %written.offset, bytes = written.bytes, "snapshot stored");
                 }
