@@ -159,7 +159,7 @@ fn texts(values: &TextColumn, order: &[usize]) -> ArrayRef {
 }
 
 /// The columns of a page; without state its rows say nothing but what is held.
-fn arrays(columns: &Columns, schema: &Schema, page: Page, has_state: bool, held: &mut Groups<'_>) -> Result<Vec<ArrayRef>> {
+fn arrays(columns: &Columns, schema: &Schema, mut page: Page, has_state: bool, held: &mut Groups<'_>) -> Result<Vec<ArrayRef>> {
     let rows = page.len();
     let nulls = (!has_state).then(|| NullBuffer::new_null(rows));
     let offsets = OffsetBuffer::new(ScalarBuffer::from_iter(std::iter::once(0).chain(page.ends.iter().copied())));
@@ -176,7 +176,7 @@ fn arrays(columns: &Columns, schema: &Schema, page: Page, has_state: bool, held:
     for (_, width) in columns.stored() {
         let values = if width == hidden && has_state {
             // The only tensor: its column is the page as it is.
-            page.hidden.clone()
+            std::mem::take(&mut page.hidden)
         } else {
             page.hidden.chunks_exact(hidden).flat_map(|row| row.get(at..at + width).unwrap_or_default()).copied().collect()
         };

@@ -17,6 +17,9 @@
 //!    time is up. Whatever it says, the partition may be let go.
 //! 6. At the end: [`Writer::close`].
 //!
+//! A topic that was deleted and made anew can find snapshots of its predecessor here, at offsets that it has as well. Only the caller can
+//! tell: the note should name the last record below the offset (its check sum), and `run` compare it with the record that is there.
+//!
 //! Between `begin` and the end of copying, whatever changes a slot must have gone through `KeyStates::intern` or `touch` before.
 //!
 //! Files, below the place that the plan names (`P` is the partition, offsets have 20 digits so that names sort by them):

@@ -1,7 +1,9 @@
 //! Which snapshots are removed once newer ones are durable.
 //!
-//! Kept are the newest `CHAINS` full snapshots of this fingerprint with everything that builds on them, and as many of all other
-//! fingerprints together: a pipeline that is taken back to its last version finds its states again, and the store stays bounded.
+//! Kept are the full snapshots of this fingerprint that were written last, `CHAINS` of them, with everything that builds on them; and as
+//! many of all other fingerprints together: a pipeline that is taken back to its last version finds its states again, and the store
+//! stays bounded. Written last, not of the highest offset: after a topic was made anew or read again from an earlier offset, the highest
+//! are the ones that are of no use.
 
 use std::collections::BTreeSet;
 
@@ -38,15 +40,12 @@ pub(super) fn apply(snapshots: &Snapshots, partition: Partition, catalogue: &mut
     Ok(())
 }
 
-/// Offset and kind of the snapshots that are kept. `catalogue` is newest first.
+/// Offset and kind of the snapshots that are kept.
 fn kept(catalogue: &[Manifest], fingerprint: &str) -> BTreeSet<(i64, Kind)> {
     let mut kept = BTreeSet::new();
     for own in [true, false] {
         let mut group: Vec<&Manifest> = catalogue.iter().filter(|manifest| (manifest.header.fingerprint == fingerprint) == own).collect();
-        if !own {
-            // Offsets of different fingerprints say nothing of which is in use; the time of writing does.
-            group.sort_by_key(|manifest| std::cmp::Reverse(manifest.header.written));
-        }
+        group.sort_by_key(|manifest| std::cmp::Reverse(manifest.header.written));
         let fulls = group.iter().filter(|manifest| manifest.header.kind == Kind::Full).take(CHAINS);
         let mut bases: Vec<_> = fulls.map(|manifest| manifest.as_base()).collect();
         // What builds on a kept one is kept, from the oldest on.

@@ -362,6 +362,25 @@ fn snapshots_of_another_fingerprint_are_not_used_and_the_newest_of_them_are_kept
 }
 
 #[test]
+fn after_a_rewind_new_snapshots_take_the_place_of_old_ones_at_higher_offsets() {
+    let disk = Arc::new(MemoryDisk::new());
+    let snapshots = store(&disk);
+    let mut old = Lane { offset: 100_000, ..Lane::new(&snapshots) };
+    for round in 0..30 {
+        (0..20).for_each(|i| old.change(round + i));
+        old.snapshot();
+    }
+    let mut lane = Lane::new(&snapshots);
+    for round in 0..30 {
+        (0..20).for_each(|i| lane.change(round + i));
+        lane.snapshot();
+        assert_eq!(lane.check(&snapshots, Offset(lane.offset)), Some(lane.offset));
+    }
+    assert_eq!(lane.failed, 0);
+    assert_eq!(lane.check(&snapshots, LAST), Some(lane.offset), "those of before the rewind are gone by now");
+}
+
+#[test]
 fn a_threaded_writer_stores_behind_the_lane_and_settles_on_demand() {
     let folder = tempfile::tempdir().unwrap();
     let objects: Arc<dyn Objects> = Arc::new(Folder::open(folder.path()).unwrap());

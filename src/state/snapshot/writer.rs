@@ -78,10 +78,13 @@ impl Writer {
         let mut work = Work::new(snapshots);
         let run = move || {
             for Order { job, reply } in orders {
-                let partition = job.partition;
+                let written = work.write(*job);
+                let tidy = written.as_ref().ok().map(|(_, manifest)| manifest.clone());
                 // A lane that has let the partition go no longer listens.
-                let _ = reply.send(work.write(*job));
-                work.tidy(partition);
+                let _ = reply.send(written.map(|(written, _)| written));
+                if let Some(manifest) = tidy {
+                    work.tidy(&manifest);
+                }
             }
         };
         let thread = std::thread::Builder::new().name("snapshots".to_owned()).spawn(run);
@@ -118,13 +121,11 @@ impl Writer {
             },
             Mode::Inline(work) => {
                 let mut work = work.lock().unwrap_or_else(PoisonError::into_inner);
-                let partition = job.partition;
                 let written = work.write(*job);
-                let stored = written.is_ok();
-                let _ = reply.send(written);
-                if stored {
-                    work.tidy(partition);
+                if let Ok((_, manifest)) = &written {
+                    work.tidy(manifest);
                 }
+                let _ = reply.send(written.map(|(written, _)| written));
                 Ok(outcome)
             }
         }
@@ -150,7 +151,7 @@ impl Work {
         Work { snapshots, catalogues: HashMap::new() }
     }
 
-    fn write(&mut self, job: Job) -> Result<Written> {
+    fn write(&mut self, job: Job) -> Result<(Written, Manifest)> {
         let (start, partition) = (clock::tick(), job.partition);
         let written = self.try_write(job);
         if written.is_err() {
@@ -158,8 +159,9 @@ impl Work {
             self.catalogues.remove(&partition);
         }
         let manifest = written?;
-        let Manifest { header, rows, bytes, .. } = manifest;
-        Ok(Written { partition, offset: Offset(header.offset), kind: header.kind, rows, bytes, took: start.elapsed() })
+        let Manifest { header, rows, bytes, .. } = &manifest;
+        let (offset, took) = (Offset(header.offset), start.elapsed());
+        Ok((Written { partition, offset, kind: header.kind, rows: *rows, bytes: *bytes, took }, manifest))
     }
 
     fn try_write(&mut self, job: Job) -> Result<Manifest> {
@@ -222,8 +224,9 @@ impl Work {
 
     /// Merges a chain that has become long, and removes what is no longer needed. What goes wrong here is logged and tried again after
     /// the next snapshot: every snapshot that there was is still there.
-    fn tidy(&mut self, partition: Partition) {
-        let tidied = self.merge_if_long(partition).and_then(|()| {
+    fn tidy(&mut self, newest: &Manifest) {
+        let partition = Partition(newest.header.partition);
+        let tidied = self.merge_if_long(partition, newest).and_then(|()| {
             let snapshots = Arc::clone(&self.snapshots);
             retention::apply(&snapshots, partition, self.catalogue(partition)?)
         });
@@ -233,11 +236,10 @@ impl Work {
         }
     }
 
-    fn merge_if_long(&mut self, partition: Partition) -> Result<()> {
+    fn merge_if_long(&mut self, partition: Partition, newest: &Manifest) -> Result<()> {
         let snapshots = Arc::clone(&self.snapshots);
         let catalogue = self.catalogue(partition)?;
-        let own = catalogue.iter().find(|manifest| manifest.header.fingerprint == snapshots.fingerprint);
-        let Some(Ok(chain)) = own.map(|newest| snapshots.chain(catalogue, newest)) else { return Ok(()) };
+        let Ok(chain) = snapshots.chain(catalogue, newest) else { return Ok(()) };
         let full = chain.last().map_or(0, |manifest| manifest.bytes);
         let deltas: u64 = chain.iter().rev().skip(1).map(|manifest| manifest.bytes).sum();
         if chain.len() <= MAX_DELTAS + 1 && deltas <= full {
