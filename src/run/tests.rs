@@ -284,6 +284,19 @@ fn an_error_of_the_source_keeps_what_was_done_before() {
 }
 
 #[test]
+fn an_error_in_the_lane_commits_no_record_whose_forecast_was_not_written() {
+    let stage = stage(&["state.max_keys=12"]);
+    let all = records(200, 20, 1);
+    let (few, many) = all.split_at(10);
+    let steps = vec![Step::Assign(Partition(0), Offset(0)), Step::Records(few.to_vec()), Step::Records(many.to_vec()), Step::End];
+    let (ended, store, handle, _) = drive(&stage, steps);
+    assert!(ended.unwrap_err().to_string().contains("max_keys"));
+    let committed = handle.committed(Partition(0)).map_or(0, |next| next.0);
+    let durable = store.collected().forecasts.durable;
+    assert!(committed <= durable as i64, "committed {committed}, but only {durable} forecasts are there");
+}
+
+#[test]
 fn too_many_bad_records_stop_the_stage_but_all_of_them_are_dead_letters() {
     let stage = stage(&["dead_letter.max_bad_ratio=0.01"]);
     let mut all = records(2_000, 20, 1);
