@@ -152,12 +152,8 @@ impl Lane {
     /// Takes records in. `forecasts` and `rejected` hold what is to be emitted for them, until the next call.
     ///
     /// # Errors
-    /// The model fails to run, or a bound of the plan is reached.
+    /// The model fails to run, or a bound of the plan is reached. The lane has come to its end then: its states may be anywhere.
     pub fn advance(&mut self, input: &Input) -> Result<()> {
-        self.undoing(|lane| lane.try_advance(input))
-    }
-
-    fn try_advance(&mut self, input: &Input) -> Result<()> {
         self.begin();
         let picked = if self.partitions.iter().any(PartitionState::is_picky) { self.pick(input)? } else { None };
         let input = picked.as_ref().unwrap_or(input);
@@ -173,21 +169,6 @@ impl Lane {
     /// # Errors
     /// As `advance`.
     pub fn finish(&mut self) -> Result<()> {
-        self.undoing(Self::try_finish)
-    }
-
-    /// After an error the partitions stand where they stood before: what brought about no outputs must not be committed. Their states may
-    /// be anywhere, so the lane has come to its end.
-    fn undoing(&mut self, run: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        let before: Vec<_> = self.partitions.iter().map(PartitionState::place).collect();
-        run(self).inspect_err(|_| {
-            for (state, place) in self.partitions.iter_mut().zip(before) {
-                state.put_back(place);
-            }
-        })
-    }
-
-    fn try_finish(&mut self) -> Result<()> {
         self.begin();
         for state in &mut self.partitions {
             let Some(at) = state.end() else { continue };

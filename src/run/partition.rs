@@ -53,19 +53,12 @@ pub struct PartitionState {
     ahead: Vec<Tick>,
 }
 
-/// How far a partition has come, as a commit would say it.
-pub struct Place {
-    next: Option<Offset>,
-    last: Option<LastRecord>,
-    ticks: Vec<Tick>,
-    ahead: Vec<Tick>,
-}
-
 impl PartitionState {
     pub fn new(recovered: Recovered, empty: (Order, KeyStates)) -> Self {
         let Recovered { partition, from, live_from, note, included, states } = recovered;
         let (order, keys) = states.unwrap_or(empty);
-        let ahead: Vec<Tick> = note.ticks.into_iter().filter(|tick| tick.at >= from && !included.contains(tick)).collect();
+        // Not only those at or above `from`: a commit, and with it a snapshot, may stand above a hole in the log where a later tick is noted below it.
+        let ahead: Vec<Tick> = note.ticks.into_iter().filter(|tick| !included.contains(tick)).collect();
         let expected = note.last.filter(|_| live_from > Offset(0));
         PartitionState {
             partition,
@@ -130,16 +123,6 @@ impl PartitionState {
         (self.expected.is_none() && (self.next.is_some() || self.order.held() > 0 || !self.ahead.is_empty())).then_some(at)
     }
 
-    /// How far it has come.
-    pub fn place(&self) -> Place {
-        Place { next: self.next, last: self.last, ticks: self.ticks.clone(), ahead: self.ahead.clone() }
-    }
-
-    /// What was taken in since `place` does not count: it brought about no outputs.
-    pub fn put_back(&mut self, place: Place) {
-        (self.next, self.last, self.ticks, self.ahead) = (place.next, place.last, place.ticks, place.ahead);
-    }
-
     /// Recorded ticks that come before the record at `offset`, oldest first.
     pub fn ticks_before(&mut self, offset: Offset) -> Vec<Tick> {
         if self.ahead.first().is_none_or(|tick| tick.at > offset) {
@@ -158,9 +141,16 @@ impl PartitionState {
 
     /// How far it has come, for a commit. `None` before the first record, and while what was committed before is replayed.
     pub fn commit(&self, fingerprint: &str) -> Option<Commit> {
+        let mut commit = self.boundary(fingerprint)?;
+        // What was committed stays committed, also where the replay stands at the end of the log, before the tick.
+        commit.note.ticks.extend_from_slice(&self.ahead);
+        Some(commit)
+    }
+
+    /// What the states hold, for a snapshot: as `commit`, but only with the ticks that were applied.
+    pub fn boundary(&self, fingerprint: &str) -> Option<Commit> {
         let next = self.next.filter(|next| *next >= self.live_from)?;
-        let ticks = self.ticks.iter().chain(&self.ahead).copied().collect();
-        Some(Commit { next, note: Note { fingerprint: fingerprint.to_owned(), last: self.last, ticks } })
+        Some(Commit { next, note: Note { fingerprint: fingerprint.to_owned(), last: self.last, ticks: self.ticks.clone() } })
     }
 
     /// Records still to be replayed, and whether there are any.

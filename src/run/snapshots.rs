@@ -88,7 +88,7 @@ impl<'a> Cutters<'a> {
         for state in lane.partitions_mut() {
             let Some(cut) = self.partitions.get_mut(&state.partition) else { continue };
             let due = cut.began.elapsed() >= shelf.every;
-            let Some(commit) = state.commit(&fingerprint).filter(|_| due && cut.cutter.is_idle()) else { continue };
+            let Some(commit) = state.boundary(&fingerprint).filter(|_| due && cut.cutter.is_idle()) else { continue };
             // Marks of transactions may have raised the committed offset over the last record.
             if prompt || committed.next(state.partition).is_some_and(|committed| committed >= commit.next) {
                 cut.began = clock::tick();
@@ -128,7 +128,7 @@ impl<'a> Cutters<'a> {
             let Some(mut cut) = self.partitions.remove(&state.partition) else { continue };
             let left = || deadline.saturating_duration_since(clock::tick());
             cut.cutter.settle(&mut state.keys, &shelf.writer, left());
-            let commit = state.commit(&fingerprint);
+            let commit = state.boundary(&fingerprint);
             let Some(commit) = commit.filter(|commit| committed.next(state.partition).is_some_and(|committed| committed >= commit.next))
             else {
                 continue;

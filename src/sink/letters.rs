@@ -132,6 +132,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::commit::Commit;
     use crate::data::rejected::{Reason, Rejected};
     use crate::sink::{Settings, Sink, open_dead_letters};
     use std::time::Duration;
@@ -147,7 +148,12 @@ mod tests {
     fn written(settings: &Settings) {
         for origin in ["cards", "other"] {
             let mut sink = open_dead_letters(settings, origin, 0).unwrap();
+            for partition in [Partition(0), Partition(2)] {
+                sink.begin(partition, Offset(0)).unwrap();
+            }
             sink.write(&rejected()).unwrap();
+            let ends = [(0, 4), (2, 10)].map(|(partition, next)| (Partition(partition), Commit::at(Offset(next))));
+            sink.end_epoch(&ends.into_iter().collect(), true).unwrap();
             Sink::close(&mut *sink).unwrap();
             if matches!(settings, Settings::Parquet { .. }) {
                 return;

@@ -207,14 +207,15 @@ fn of_two_writers_of_a_partition_the_second_to_publish_stops_and_leaves_nothing(
     heir.end_epoch(&commits(1, 2), true).unwrap();
     heir.write(&rows([2, 3])).unwrap();
     heir.end_epoch(&commits(1, 4), true).unwrap();
-    let before = files(folder.path());
+    let mut published = files(folder.path());
+    published.retain(|name| !name.contains("/."));
     let error = zombie.end_epoch(&commits(1, 3), true).unwrap_err();
     assert_eq!(error.kind, Kind::Retry);
     assert!(error.to_string().contains("another instance") && error.to_string().contains(&first(0)), "{error}");
     assert_eq!(zombie.durable().unwrap(), 0);
     assert!(zombie.end_epoch(&commits(1, 3), true).is_err(), "after an error nothing of it gets a name, not even an empty file");
     zombie.close().unwrap();
-    assert_eq!(files(folder.path()), before);
+    assert_eq!(files(folder.path()), published);
     assert_eq!(offsets(folder.path().join(first(0))), [0, 1]);
     // Once started again it goes on where the other has come to.
     assert_eq!(take_over(&mut open(folder.path(), 1, HOUR, &sample(1, 1)), 1), [Some(Commit::at(Offset(4)))]);
