@@ -2,6 +2,7 @@
 
 #[cfg(feature = "kafka")]
 mod kafka;
+#[cfg(feature = "kafka")]
 mod ledger;
 mod parquet;
 

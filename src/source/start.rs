@@ -108,6 +108,7 @@ pub(super) fn ended(what: &str, end: Offset, live_from: Offset, place: &str) -> 
 }
 
 /// The error for an offset that the log does not have any more while the stage runs.
+#[cfg(feature = "kafka")]
 pub(super) fn overtaken(topic: &str, partition: i32, next: i64) -> Error {
     Error::new(
         Kind::Retry,
