@@ -1,7 +1,7 @@
 //! Where a partition starts: the one decision between the committed offset, snapshots, what the log still has, and `on_missing`.
 
 use super::OnMissing;
-use crate::base::error::{Error, Kind, Result};
+use crate::base::error::{Error, Result};
 use crate::base::offset::{Offset, Partition};
 use crate::data::commit::Commit;
 
@@ -111,7 +111,7 @@ pub(super) fn ended(what: &str, end: Offset, live_from: Offset, place: &str) -> 
 #[cfg(feature = "kafka")]
 pub(super) fn overtaken(topic: &str, partition: i32, next: i64) -> Error {
     Error::new(
-        Kind::Retry,
+        crate::base::error::Kind::Retry,
         STAGE,
         format!("the log does not have offset {next}: retention overtook the stage, or the topic was made anew or cut"),
     )
