@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod error;
+pub mod fail_point;
 pub mod limits;
 pub mod metrics;
 pub mod number;

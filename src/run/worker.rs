@@ -12,6 +12,7 @@ use super::snapshots::Cutters;
 use super::stage::{Sinks, Stop};
 use crate::base::clock;
 use crate::base::error::Result;
+use crate::base::fail_point::fail_point;
 use crate::base::offset::{Offset, Partition};
 use crate::data::commit::Commits;
 use crate::data::input::Input;
@@ -187,11 +188,14 @@ impl Worker<'_> {
         // A sink that keeps offsets with its rows knows better than the source.
         let committed = self.sinks.forecasts.recover(partition)?.or_else(|| assignment.committed.clone());
         self.sinks.dead_letters.recover(partition)?;
+        fail_point("recover.committed_known");
         let found = self.snapshots.find(partition, committed.as_ref().map(|committed| committed.next))?;
         let (recovered, read_from, base) = recover(assignment, committed.as_ref(), found, &self.lane)?;
+        fail_point("recover.states_loaded");
         self.snapshots.watch(partition, base);
         self.sinks.dead_letters.begin(partition, recovered.live_from)?;
         self.sinks.forecasts.begin(partition, recovered.live_from)?;
+        fail_point("recover.sinks_begun");
         let live_from = recovered.live_from;
         tracing::info!(%partition, %read_from, %live_from, "partition assigned");
         self.counts.partitions.note_start(partition, recovered.from, live_from);
@@ -200,19 +204,24 @@ impl Worker<'_> {
             self.committed.insert(partition, committed.clone());
             self.queued.insert(partition, committed);
         }
-        self.feed.start(partition, read_from, live_from)
+        self.feed.start(partition, read_from, live_from)?;
+        fail_point("recover.reading");
+        Ok(())
     }
 
     /// Commits a partition for the last time and forgets it.
     fn let_go(&mut self, partition: Partition) -> Result<()> {
         self.commit_now()?;
+        fail_point("release.committed");
         self.snapshots.settle(&mut self.lane, &self.committed, Some(partition), LAST_SNAPSHOT);
+        fail_point("release.snapshot_taken");
         self.lane.release(partition);
         self.committed.remove(partition);
         self.queued.remove(partition);
         self.sinks.forecasts.release(partition)?;
         self.sinks.dead_letters.release(partition)?;
         self.feed.released(partition);
+        fail_point("release.forgotten");
         self.counts.partitions.note_released(partition);
         tracing::info!(%partition, "partition released");
         Ok(())

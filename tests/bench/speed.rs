@@ -1,4 +1,4 @@
-//! Speed, as ratios within one run: `cargo bench --bench speed [-- step | decode | lane | memory | snapshots | kafka]`.
+//! Speed, as ratios within one run: `cargo bench --bench speed [-- step | decode | lane | memory | snapshots | kafka | latency]`.
 //!
 //! The machine's absolute numbers mean little; what is printed beside each is what the same machine does bare in the same run.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::cast_possible_truncation)]
@@ -9,6 +9,7 @@ mod bare_copy;
 mod harness;
 mod kafka;
 mod lane;
+mod latency;
 mod package;
 mod snapshots;
 
@@ -22,6 +23,11 @@ fn main() {
             "  (the copy itself: {:.0} messages/s from the first message to the last acknowledgement)",
             messages as f64 / seconds
         );
+    }
+    if let [transact, brokers, from, to, every] = &wanted[..]
+        && transact == "transact"
+    {
+        latency::transact(brokers, from, to, every.parse().unwrap());
     }
     let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
     if runs("step") {
@@ -41,5 +47,8 @@ fn main() {
     }
     if runs("kafka") {
         kafka::kafka();
+    }
+    if runs("latency") {
+        latency::latency();
     }
 }

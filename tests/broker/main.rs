@@ -10,11 +10,13 @@
     clippy::cast_precision_loss
 )]
 
+mod fail_points;
 mod harness;
 mod kills;
 mod pipelines;
 mod sinks;
 mod sources;
+mod trial;
 
 /// The shared broker, or `None` where there is none and tests are skipped. `RUST_LOG` shows what edges and librdkafka log.
 fn broker() -> Option<&'static harness::Broker> {
@@ -22,5 +24,11 @@ fn broker() -> Option<&'static harness::Broker> {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
     }
-    harness::broker(&[include_str!("sources.rs"), include_str!("sinks.rs"), include_str!("pipelines.rs"), include_str!("kills.rs")])
+    harness::broker(&[
+        include_str!("sources.rs"),
+        include_str!("sinks.rs"),
+        include_str!("pipelines.rs"),
+        include_str!("kills.rs"),
+        include_str!("fail_points.rs"),
+    ])
 }

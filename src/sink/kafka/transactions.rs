@@ -16,7 +16,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{Offset as KafkaOffset, Statistics, TopicPartitionList};
 
 use super::POSITION;
@@ -24,6 +24,7 @@ use super::epoch::{Epoch, Sending};
 use super::outbox::producer_config;
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::fail_point::fail_point;
 use crate::base::offset::Partition;
 use crate::data::commit::Commits;
 use crate::link::kafka::{Bridge, Client, Instance, Membership, Probe, Verdict, explain, verdict};
@@ -117,7 +118,7 @@ impl Transactions {
             .set("delivery.report.only.error", "true")
             .set("queue.buffering.max.messages", "100000");
         let topic = topics.first().cloned().unwrap_or_default();
-        let producer = BaseProducer::from_config_and_context(&config, Hearing::default())
+        let producer = ThreadedProducer::from_config_and_context(&config, Hearing::default())
             .map_err(|error| explain(STAGE, client, &topic, "open the transactional producer", &error))?;
         let mut publisher =
             Publisher { client: client.clone(), topics, membership, header, producer, id, deadline: clock::tick() + PATIENCE };
@@ -278,7 +279,8 @@ struct Publisher {
     topics: Vec<String>,
     membership: Membership,
     header: bool,
-    producer: BaseProducer<Hearing>,
+    /// With a thread that serves delivery reports: an abort waits for those of the rows that it drops, and does not serve them itself.
+    producer: ThreadedProducer<Hearing>,
     id: String,
     deadline: Instant,
 }
@@ -370,9 +372,11 @@ impl Publisher {
             return Ok(commits);
         }
         self.call("begin a transaction", Producer::begin_transaction)?;
+        fail_point("commit.begun");
         for row in epoch.iter().filter(|row| commits.get(row.at.0).is_some()) {
             self.send(&row)?;
         }
+        fail_point("commit.rows_sent");
         let mut list = TopicPartitionList::new();
         for (partition, commit) in commits.iter() {
             let added = list.add_partition_offset(self.membership.topic(), partition.0, KafkaOffset::Offset(commit.next.0));
@@ -384,7 +388,9 @@ impl Publisher {
             }
         }
         self.call("send offsets to the transaction", |producer| producer.send_offsets_to_transaction(&list, &metadata, CALL))?;
+        fail_point("commit.offsets_sent");
         self.call("commit the transaction", |producer| producer.commit_transaction(CALL))?;
+        fail_point("commit.visible");
         Ok(commits)
     }
 
@@ -414,7 +420,7 @@ impl Publisher {
     }
 
     /// Makes a call of the transaction's protocol, again as long as librdkafka says that this helps.
-    fn call(&self, doing: &str, call: impl Fn(&BaseProducer<Hearing>) -> KafkaResult<()>) -> std::result::Result<(), Trouble> {
+    fn call(&self, doing: &str, call: impl Fn(&ThreadedProducer<Hearing>) -> KafkaResult<()>) -> std::result::Result<(), Trouble> {
         loop {
             match call(&self.producer) {
                 Ok(()) => return Ok(()),
@@ -428,7 +434,7 @@ impl Publisher {
     }
 
     /// As `call`, where there is nothing to abort.
-    fn again(&mut self, doing: &str, call: impl Fn(&BaseProducer<Hearing>) -> KafkaResult<()>) -> Result<()> {
+    fn again(&mut self, doing: &str, call: impl Fn(&ThreadedProducer<Hearing>) -> KafkaResult<()>) -> Result<()> {
         self.call(doing, call).map_err(|trouble| match trouble {
             Trouble::Abort(error) => self.explain(doing, &error),
             Trouble::End(error) => error,

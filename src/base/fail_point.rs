@@ -1,0 +1,30 @@
+//! Named places between the steps of commit, snapshot, recovery and release at which a test lets the program die, as a power cut would.
+//! Only builds with debug assertions have them.
+
+/// All names, in the order of the protocols.
+pub const ALL: [&str; 14] = [
+    "commit.begun",
+    "commit.rows_sent",
+    "commit.offsets_sent",
+    "commit.visible",
+    "snapshot.copied",
+    "snapshot.file_stored",
+    "snapshot.manifest_stored",
+    "recover.committed_known",
+    "recover.states_loaded",
+    "recover.sinks_begun",
+    "recover.reading",
+    "release.committed",
+    "release.snapshot_taken",
+    "release.forgotten",
+];
+
+/// Dies here if `MEANTIME_FAIL_POINT` is this name.
+pub fn fail_point(name: &str) {
+    if cfg!(debug_assertions) {
+        debug_assert!(ALL.contains(&name), "{name} is no fail point");
+        if std::env::var_os("MEANTIME_FAIL_POINT").is_some_and(|asked| asked == name) {
+            std::process::abort();
+        }
+    }
+}
