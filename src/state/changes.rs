@@ -158,8 +158,8 @@ impl KeyStates {
         let dirty = std::mem::take(&mut self.dirty);
         let pending = if all { SlotSet::first(self.len()) } else { dirty };
         let forgotten = self.since.replace(Since::default()).map(|since| since.forgotten).filter(|_| !all).unwrap_or_default();
-        let gone: Vec<_> = forgotten.iter().filter(|key| self.keys.find(key).is_none()).collect();
-        let page = |keys: &[&Box<[u8]>]| {
+        let gone: Vec<&[u8]> = forgotten.iter().map(AsRef::as_ref).filter(|key| self.keys.find(key).is_none()).collect();
+        let page = |keys: &[&[u8]]| {
             let mut page = Page { forgotten: true, last: vec![0; keys.len()], events: vec![0; keys.len()], ..Page::default() };
             keys.iter().for_each(|key| page.push_key(key));
             page

@@ -196,7 +196,7 @@ mod tests {
             let mut states = KeyStates::new(&[0.0], 0);
             let mut expected: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
             for (i, (number, step)) in events.into_iter().enumerate() {
-                let key = vec![b'k', number, number].repeat(1 + usize::from(number % 3));
+                let key = [b'k', number, number].repeat(1 + usize::from(number % 3));
                 // Also a new key may come late, and many come at one time.
                 let mut time = (i as i64 / 4) * 4 + step;
                 let known = expected.get(&key).copied();
