@@ -133,6 +133,14 @@ pub const RESTORE_SECONDS: Metric = metric(
 );
 /// Keys.
 pub const KEYS: Metric = metric("meantime_keys", Type::Gauge, "keys", &[], "Keys that have a state now, over all lanes");
+/// Keys forgotten.
+pub const KEYS_EVICTED: Metric = metric(
+    "meantime_keys_evicted_total",
+    Type::Counter,
+    "keys",
+    &[],
+    "Keys forgotten because their partition held max_keys keys, silent replay included",
+);
 /// Bytes of state.
 pub const STATE_BYTES: Metric =
     metric("meantime_state_bytes", Type::Gauge, "bytes", &[], "Bytes of key states held in memory, over all lanes");
@@ -141,7 +149,7 @@ pub const BUILD_INFO: Metric =
     metric("meantime_build_info", Type::Gauge, "1", &["version", "features"], "Always 1; version and Cargo features of this build");
 
 /// All metrics, in the order in which they are written.
-pub const ALL: [Metric; 17] = [
+pub const ALL: [Metric; 18] = [
     BUILD_INFO,
     EVENTS,
     FORECASTS,
@@ -158,6 +166,7 @@ pub const ALL: [Metric; 17] = [
     SNAPSHOT_BYTES,
     RESTORE_SECONDS,
     KEYS,
+    KEYS_EVICTED,
     STATE_BYTES,
 ];
 

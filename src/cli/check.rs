@@ -35,9 +35,16 @@ fn connections(plan: &Plan, text: &mut String) -> Result<()> {
     let mut faults: Vec<Error> = Vec::new();
     for (name, answer) in asked {
         match answer {
-            Ok(lines) => lines.iter().for_each(|line| {
-                let _ = writeln!(text, "  {name} reached: {line}");
-            }),
+            Ok(lines) => {
+                lines.iter().for_each(|line| {
+                    let _ = writeln!(text, "  {name} reached: {line}");
+                });
+                if name == "source" {
+                    source::cautions(&plan.source, plan.snapshot_every()).iter().for_each(|line| {
+                        let _ = writeln!(text, "  {name} warning: {line}");
+                    });
+                }
+            }
             Err(error) => faults.push(error),
         }
     }

@@ -53,6 +53,9 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let stage = Arc::new(Stage::load(plan)?);
     let lanes = stage.open(args.until_caught_up)?;
+    for line in crate::source::cautions(&stage.plan.source, stage.plan.snapshot_every()) {
+        tracing::warn!("{line}");
+    }
     tracing::info!(pipeline = stage.plan.name, fingerprint = stage.identity.fingerprint, lanes = stage.plan.lanes, "running");
     let outcome = execute(&stage, lanes, counts, &signals, None)?;
     drop(server);

@@ -9,7 +9,7 @@ impl Flags {
     pub const NONE: Flags = Flags(0);
     /// The event was earlier than its key's last one; it was taken at the last one's time, gap 0.
     pub const LATE_CLAMPED: Flags = Flags(1);
-    /// The key had no event before this one (or none within `state.expiry`).
+    /// The key had no event before this one (or none within `state.expiry`, or it was forgotten: `state.when_full`).
     pub const COLD_START: Flags = Flags(2);
     /// The mark is not one the model knows.
     pub const UNKNOWN_MARK: Flags = Flags(4);

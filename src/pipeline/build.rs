@@ -559,6 +559,10 @@ fn state_settings(written: Option<&written::State>) -> state::Settings {
     let state = written.unwrap_or(&default);
     state::Settings {
         max_keys: usize::try_from(state.max_keys).unwrap_or(usize::MAX),
+        when_full: match state.when_full {
+            written::WhenFull::Stop => state::WhenFull::Stop,
+            written::WhenFull::Evict => state::WhenFull::Evict,
+        },
         expiry: state.expiry.as_ref().map(|length| Gap::from(length.value)),
     }
 }

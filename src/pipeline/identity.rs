@@ -1,6 +1,6 @@
 //! What the rest of the code asks of a plan: fields to read, names for the rows, and the fingerprint of what the states depend on.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::plan::Plan;
@@ -10,6 +10,7 @@ use crate::data::law::HeadSpec;
 use crate::data::layout::{FieldId, Layout};
 use crate::data::schema::{FieldKind, TimeFormat};
 use crate::order::Late;
+use crate::state::WhenFull;
 
 /// Version of the fingerprint's recipe: a change of what goes into it must not match an old one by accident.
 const FINGERPRINT_FORMAT: u32 = 1;
@@ -66,7 +67,7 @@ impl Plan {
     }
 
     /// Hash of everything that key states depend on: the fields read and how, the order, the recipe, the package (by the digest
-    /// of its files) and the expiry. Not the sink, the lanes, the batch size or what is asked of the law: they never change a state.
+    /// of its files), the expiry, and where keys are evicted how many are kept. Not the sink, the lanes, the batch size or what is asked of the law: they never change a state.
     /// 16 hexadecimal digits of a SHA-256.
     ///
     /// # Errors
@@ -79,15 +80,19 @@ impl Plan {
         };
         let fields: Vec<_> = self.schema.fields.iter().map(|field| (field.name.as_str(), field.kind == FieldKind::Text)).collect();
         // Arrays only: their order is fixed, whatever features serde_json is built with.
-        let whole = json!([
-            FINGERPRINT_FORMAT,
-            [self.schema.key, self.schema.time, time, fields, self.schema.mark],
-            [self.order.lateness.0, self.order.max_future_skew.0, self.order.late == Late::Clamp],
-            recipe,
-            package_digest,
-            self.state.expiry.map(|expiry| expiry.0),
-        ]);
-        let digest = Sha256::digest(whole.to_string().as_bytes());
+        let mut whole = vec![
+            json!(FINGERPRINT_FORMAT),
+            json!([self.schema.key, self.schema.time, time, fields, self.schema.mark]),
+            json!([self.order.lateness.0, self.order.max_future_skew.0, self.order.late == Late::Clamp]),
+            json!(recipe),
+            json!(package_digest),
+            json!(self.state.expiry.map(|expiry| expiry.0)),
+        ];
+        // A bound that stops the stage changes no state.
+        if self.state.when_full == WhenFull::Evict {
+            whole.push(json!(self.state.max_keys));
+        }
+        let digest = Sha256::digest(Value::from(whole).to_string().as_bytes());
         Ok(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
     }
 }

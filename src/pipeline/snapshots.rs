@@ -41,6 +41,12 @@ pub(super) fn settings(build: &mut Build<'_>, state: &State) -> Option<Settings>
 }
 
 impl Plan {
+    /// Time between two snapshots of a partition; `None` if there are none.
+    #[must_use]
+    pub fn snapshot_every(&self) -> Option<Duration> {
+        self.snapshots.as_ref().map(|settings| settings.every)
+    }
+
     /// What a key's state consists of: the package's state tensors, the law that is published for the next event (if the head has one),
     /// and the aggregates of the recipe. `None` for a plan that was made without a package.
     ///

@@ -22,7 +22,7 @@ use crate::features::recipe::Cycle;
 pub use contract::schema;
 use defaults::*;
 pub use outputs::{DeadLetter, Delivery, Sink};
-pub use state::{OnMissing, State};
+pub use state::{OnMissing, State, WhenFull};
 
 /// A meantime pipeline: tables in the order an event travels. Values may come from the environment as `${NAME}`; `$${` is a literal `${`.
 /// Relative paths start at the folder of this file.

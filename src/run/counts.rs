@@ -24,6 +24,8 @@ pub struct Counts {
     pub dead: [AtomicU64; Reason::ALL.len()],
     /// Keys of all lanes.
     pub keys: AtomicU64,
+    /// Keys forgotten to make room for others, in silent replay too.
+    pub evicted: AtomicU64,
     /// Bytes of their states.
     pub bytes: AtomicU64,
     /// Records known to be waiting.
@@ -53,6 +55,7 @@ impl Default for Counts {
             replayed: AtomicU64::default(),
             dead: Default::default(),
             keys: AtomicU64::default(),
+            evicted: AtomicU64::default(),
             bytes: AtomicU64::default(),
             backlog: AtomicU64::default(),
             steps: Histogram::new(&SHORT_TIMES),

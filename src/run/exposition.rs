@@ -70,6 +70,7 @@ impl Collector for Scrape {
         histogram(out, &metrics::SNAPSHOT_BYTES, &counts.snapshot_bytes)?;
         histogram(out, &metrics::RESTORE_SECONDS, &counts.partitions.restores)?;
         gauges(out, &metrics::KEYS, [([], load(&counts.keys))])?;
+        counters(out, &metrics::KEYS_EVICTED, [([], load(&counts.evicted))])?;
         gauges(out, &metrics::STATE_BYTES, [([], load(&counts.bytes))])
     }
 }

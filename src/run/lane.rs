@@ -21,7 +21,7 @@ use crate::head::{Arrivals, Head};
 use crate::model::{Memory, Model};
 use crate::order::{Late, Order};
 use crate::pipeline::plan::Plan;
-use crate::state::{KeyStates, Slot};
+use crate::state::{KeyStates, Slot, WhenFull};
 
 /// A lane: several partitions whose events are stepped together. All buffers are reused from batch to batch.
 pub struct Lane {
@@ -46,6 +46,8 @@ pub struct Lane {
     pub rejected: Rejected,
     /// Events of the last `advance` that were replayed silently.
     pub replayed: usize,
+    /// Keys that the last `advance` has forgotten to make room for others.
+    pub evicted: usize,
 }
 
 /// What interning found out about each ready event.
@@ -57,7 +59,8 @@ struct Seen {
     gaps: Vec<Option<Gap>>,
     counts: Vec<u64>,
     occurrences: Vec<u32>,
-    /// The key starts anew with this event: it was idle for longer than `expiry`.
+    /// The state starts anew with this event: the key was idle for longer than `expiry`, or takes the place of one that was forgotten. What
+    /// came before in the same batch, and has the same slot, is stepped in earlier rounds.
     anew: Vec<bool>,
     marks: Vec<Option<u32>>,
 }
@@ -104,6 +107,7 @@ impl Lane {
             forecasts: Forecasts::new(identity),
             rejected: Rejected::default(),
             replayed: 0,
+            evicted: 0,
             plan,
         })
     }
@@ -209,6 +213,7 @@ impl Lane {
         self.rejected.clear();
         self.forecasts.clear();
         self.replayed = 0;
+        self.evicted = 0;
     }
 
     /// Leaves out records that the states hold already, and recognises the last one that was committed. `None`: all are to be taken in.
@@ -338,6 +343,7 @@ impl Lane {
         self.seen.clear();
         let mut dropped: Vec<usize> = Vec::new();
         let mut cached: Option<(Partition, usize)> = None;
+        let most = if self.plan.state.when_full == WhenFull::Evict { self.plan.state.max_keys } else { usize::MAX };
         let mark_column = self.plan.schema.mark.and_then(|mark| self.ready.columns.get(mark)).and_then(|column| column.texts());
         for row in 0..self.ready.len() {
             let (Some(partition), Some(key)) = (self.ready.partitions.get(row).copied(), self.ready.keys.get(row)) else { continue };
@@ -347,7 +353,8 @@ impl Lane {
             };
             cached = Some((partition, home));
             let Some(state) = self.partitions.get_mut(home) else { continue };
-            let slot = state.keys.intern(key);
+            let Some(time) = self.ready.times.get(row).copied() else { continue };
+            let (slot, evicted) = state.keys.intern_within(key, time, most);
             let (Some(meta), Some(time), Some(flags)) =
                 (state.keys.metas.row_mut(slot).first_mut(), self.ready.times.get_mut(row), self.ready.flags.get_mut(row))
             else {
@@ -367,11 +374,12 @@ impl Lane {
                     }
                 }
             }
-            let anew = gap.zip(self.plan.state.expiry).is_some_and(|(gap, expiry)| gap > expiry);
-            if anew {
+            let expired = gap.zip(self.plan.state.expiry).is_some_and(|(gap, expiry)| gap > expiry);
+            if expired {
                 gap = None;
                 meta.events = 0;
             }
+            self.evicted += usize::from(evicted);
             if gap.is_none() {
                 *flags = flags.with(Flags::COLD_START);
             }
@@ -389,19 +397,19 @@ impl Lane {
             self.seen.gaps.push(gap);
             self.seen.counts.push(meta.events);
             self.seen.occurrences.push(meta.round);
-            self.seen.anew.push(anew);
+            self.seen.anew.push(expired || evicted);
             self.seen.marks.push(mark.flatten());
         }
         if !dropped.is_empty() {
             self.drop_late(&dropped, input);
         }
-        let keys: usize = self.partitions.iter().map(|state| state.keys.len()).sum();
-        if keys > self.plan.state.max_keys {
-            let text = format!("{keys} keys in one lane, more than max_keys = {}", self.plan.state.max_keys);
-            return Err(Error::new(Kind::Config, "state", text)
-                .help("raise [state] max_keys, or spread the partitions over more lanes or processes"));
+        let most = self.plan.state.max_keys;
+        match self.partitions.iter().find(|state| state.keys.len() > most) {
+            None => Ok(()),
+            Some(state) => Err(Error::new(Kind::Config, "state", format!("more keys than max_keys = {most}"))
+                .at(format!("partition {}", state.partition))
+                .help("raise [state] max_keys, give the topic more partitions, or let the key that was idle longest be forgotten: when_full = \"evict\"")),
         }
-        Ok(())
     }
 
     /// Late events under `late = "dead_letter"`: out of `ready`, into `rejected`.

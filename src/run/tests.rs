@@ -206,6 +206,58 @@ fn a_key_idle_beyond_its_expiry_starts_anew_also_within_one_batch() {
 }
 
 #[test]
+fn where_keys_are_evicted_the_one_idle_longest_starts_cold_when_it_comes_again_also_within_one_batch() {
+    let stage = stage(&["state.max_keys=2", "state.when_full=evict"]);
+    // `c` takes the place of `b`, whose last event is older than that of `a`; `b` that of `a`; and `a` that of `c`.
+    let all: Vec<Record> = ["b", "a", "a", "c", "a", "b", "b", "c", "a", "a"]
+        .iter()
+        .zip([0, 10, 20, 30, 25, 40, 50, 60, 70, 80])
+        .enumerate()
+        .map(|(i, (key, t))| card(i as i64, key, 1_700_000_000_000 + t * 1000, "web"))
+        .collect();
+    let together = run(&stage, &[&all], 0);
+    let counts: Vec<u64> = together.iter().map(|row| field(&row.2, "n_events").as_u64().unwrap()).collect();
+    assert_eq!(counts, [1, 1, 2, 1, 3, 1, 2, 2, 1, 2]);
+    for (row, count) in together.iter().zip(&counts) {
+        let cold = serde_json::json!(["cold_start"]);
+        assert_eq!(field(&row.2, "flags") == cold, *count == 1, "{}", row.2);
+    }
+    let chunks: Vec<&[Record]> = all.chunks(1).collect();
+    assert_eq!(run(&stage, &chunks, 0), together);
+    // One that starts anew has nothing of the key whose place it takes.
+    let alone = run(&self::stage(&[]), &[&[card(8, "a", 1_700_000_070_000, "web"), card(9, "a", 1_700_000_080_000, "web")]], 0);
+    let all_but_fingerprint = |row: &str| row.split(",\"fingerprint\"").next().unwrap().to_owned();
+    for (row, other) in together[8..].iter().zip(&alone) {
+        assert_eq!(all_but_fingerprint(&row.2), all_but_fingerprint(&other.2));
+    }
+}
+
+#[test]
+fn the_bound_on_keys_is_of_each_partition_by_itself() {
+    for sets in [&["state.max_keys=15"][..], &["state.max_keys=4", "state.when_full=evict"]] {
+        let stage = stage(sets);
+        let all = records(2_000, 30, 3);
+        let together = run(&stage, &[&all], 0);
+        let mut apart = Vec::new();
+        for partition in 0..3 {
+            let own: Vec<Record> = all.iter().filter(|r| r.partition.0 == partition).cloned().collect();
+            apart.extend(run(&stage, &[&own], 0));
+        }
+        apart.sort();
+        assert_eq!(apart, together);
+    }
+}
+
+#[test]
+fn evicted_keys_are_counted_and_no_more_are_kept_than_the_plan_allows() {
+    let stage = stage(&["state.max_keys=5", "state.when_full=evict"]);
+    let (ended, _, _, counts) = drive(&stage, vec![Step::Assign(Partition(0), Offset(0)), Step::Records(records(500, 20, 1)), Step::End]);
+    ended.unwrap();
+    let load = |count: &std::sync::atomic::AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(load(&counts.keys) == 5 && load(&counts.evicted) > 15, "{counts:?}");
+}
+
+#[test]
 fn more_keys_than_the_plan_allows_are_an_error_that_says_so() {
     let stage = stage(&["state.max_keys=5"]);
     let mut lane = stage.lane().unwrap();
@@ -314,14 +366,16 @@ fn too_many_bad_records_stop_the_stage_but_all_of_them_are_dead_letters() {
 
 #[test]
 fn a_restart_from_a_snapshot_goes_on_with_the_same_bytes() {
-    for lateness in ["0s", "30m"] {
+    for (lateness, most) in [("0s", 40), ("30m", 40), ("0s", 7), ("30m", 7)] {
         let folder = tempfile::tempdir().unwrap();
+        let most = format!("state.max_keys={most}");
         let lateness = format!("order.lateness={lateness}");
         let place = format!("state.snapshots={}", folder.path().display());
-        let stage = stage(&[&lateness, &place, "state.snapshot_every=1s"]);
+        let stage = stage(&[&lateness, &place, "state.snapshot_every=1s", &most, "state.when_full=evict"]);
         let all = records(3_000, 40, 1);
         let assign = |p| Step::Assign(Partition(0), Offset(p));
-        let (ended, whole, _, _) = drive(&self::stage(&[&lateness]), vec![assign(0), Step::Records(all.clone()), Step::End]);
+        let (ended, whole, _, _) =
+            drive(&self::stage(&[&lateness, &most, "state.when_full=evict"]), vec![assign(0), Step::Records(all.clone()), Step::End]);
         ended.unwrap();
         let whole = whole.collected().forecasts.written;
         let mut found: Vec<_> = Vec::new();
@@ -337,7 +391,7 @@ fn a_restart_from_a_snapshot_goes_on_with_the_same_bytes() {
             assert!(run == 0 || counts.replayed.load(std::sync::atomic::Ordering::Relaxed) < run as u64, "states came from a snapshot");
             found.extend(store.collected().forecasts.written);
         }
-        assert_eq!(found, whole, "{lateness}");
+        assert_eq!(found, whole, "{lateness} {most}");
     }
 }
 
@@ -370,8 +424,9 @@ fn a_log_that_was_made_anew_is_an_error_and_not_other_forecasts() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]
-    fn any_cut_into_polls_gives_the_same_bytes(cuts in prop::collection::vec(1usize..200, 1..30), seed in 0u64..5) {
-        let stage = stage(&["order.lateness=10m"]);
+    fn any_cut_into_polls_gives_the_same_bytes(cuts in prop::collection::vec(1usize..200, 1..30), seed in 0u64..5, evict: bool) {
+        let sets = ["order.lateness=10m", "state.max_keys=4", "state.when_full=evict"];
+        let stage = stage(if evict { &sets } else { &sets[..1] });
         let all = records(600 + seed, 15, 2);
         let whole = run(&stage, &[&all], 0);
         let (mut rest, mut chunks) = (&all[..], Vec::new());

@@ -138,6 +138,7 @@ impl Worker<'_> {
         }
         self.counts.records.fetch_add(u64_of(records), Ordering::Relaxed);
         self.counts.forecasts.fetch_add(u64_of(forecasts.len()), Ordering::Relaxed);
+        self.counts.evicted.fetch_add(u64_of(self.lane.evicted), Ordering::Relaxed);
         self.counts.replayed.fetch_add(u64_of(self.lane.replayed), Ordering::Relaxed);
         self.bad.add(u64_of(records), u64_of(rejected.len()), || example(&self.lane));
         self.counts.rounds.absorb(self.lane.round_sizes());

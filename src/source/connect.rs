@@ -1,5 +1,7 @@
 //! `check --connect`: whether a source can be read.
 
+use std::time::Duration;
+
 use super::Settings;
 use crate::base::error::{Error, Result};
 
@@ -23,6 +25,21 @@ pub fn check_connect(settings: &Settings) -> Result<Vec<String>> {
         Settings::Kafka(kafka) => super::kafka::check_connect(kafka),
         #[cfg(not(feature = "kafka"))]
         Settings::Kafka(kafka) => Err(without_kafka(&kafka.topic)),
+    }
+}
+
+/// What about the source endangers key states, for `check --connect` and the start of a run: a line each. `snapshot_every`: time between
+/// two snapshots, if there are any.
+#[must_use]
+pub fn cautions(settings: &Settings, snapshot_every: Option<Duration>) -> Vec<String> {
+    match settings {
+        #[cfg(feature = "kafka")]
+        Settings::Kafka(kafka) => super::kafka::cautions(kafka, snapshot_every),
+        _ => {
+            // Files do not go away by themselves.
+            let _ = snapshot_every;
+            Vec::new()
+        }
     }
 }
 

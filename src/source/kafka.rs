@@ -29,7 +29,7 @@ mod lane;
 mod member;
 mod watch;
 
-pub use check::check_connect;
+pub use check::{cautions, check_connect};
 
 use control::Control;
 use lane::Lane;

@@ -10,7 +10,7 @@ pub mod kafka;
 pub mod scripted;
 mod start;
 
-pub use connect::check_connect;
+pub use connect::{cautions, check_connect};
 pub use start::{Assignment, Start};
 
 use std::collections::BTreeMap;

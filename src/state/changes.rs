@@ -33,6 +33,11 @@ impl SlotSet {
         }
     }
 
+    fn contains(&self, slot: Slot) -> bool {
+        let (word, bit) = place(slot);
+        self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
+
     /// Takes a slot out; whether it was in.
     fn remove(&mut self, slot: Slot) -> bool {
         let (word, bit) = place(slot);
@@ -69,9 +74,31 @@ fn place(slot: Slot) -> (usize, u64) {
     (index(slot.0 / 64), 1 << (slot.0 % 64))
 }
 
+/// What has become of keys since the last cut began. A key that has come and gone in between is none of the next cut's business, so there
+/// are never more forgotten keys to remember than slots.
+#[derive(Debug, Default)]
+pub(super) struct Since {
+    /// Slots whose key the last cut does not have in them.
+    pub fresh: SlotSet,
+    /// Keys that the last cut has and that were forgotten since; one may have come back in another slot.
+    forgotten: Vec<Box<[u8]>>,
+}
+
+impl Since {
+    /// The key of a slot is forgotten, and another one takes its place.
+    pub fn note(&mut self, slot: Slot, key: &[u8]) {
+        if !self.fresh.contains(slot) {
+            self.fresh.insert(slot);
+            self.forgotten.push(key.into());
+        }
+    }
+}
+
 /// Copied rows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Page {
+    /// The rows are keys that were forgotten: nothing but key bytes.
+    pub forgotten: bool,
     /// Key bytes, one after the other, and where each ends.
     pub keys: Vec<u8>,
     /// End of each key.
@@ -92,8 +119,15 @@ impl Page {
         self.ends.len()
     }
 
+    /// Appends a key.
+    pub fn push_key(&mut self, key: &[u8]) {
+        self.keys.extend_from_slice(key);
+        self.ends.push(i32::try_from(self.keys.len()).expect("a page of keys of bounded length is far below 2 GiB"));
+    }
+
     fn with_room(rows: usize, hidden: usize, aggregates: usize) -> Self {
         Page {
+            forgotten: false,
             keys: Vec::with_capacity(rows * 16),
             ends: Vec::with_capacity(rows),
             last: Vec::with_capacity(rows),
@@ -113,6 +147,8 @@ pub(super) struct Copying {
     /// Words of `pending` below it are empty.
     word: usize,
     pages: Vec<Page>,
+    /// Keys that the last cut has and that were forgotten by the time this one began.
+    gone: Vec<Page>,
 }
 
 impl KeyStates {
@@ -121,7 +157,15 @@ impl KeyStates {
     pub(super) fn begin_copy(&mut self, all: bool) {
         let dirty = std::mem::take(&mut self.dirty);
         let pending = if all { SlotSet::first(self.len()) } else { dirty };
-        self.copying = Some(Box::new(Copying { left: pending.len(), pending, word: 0, pages: Vec::new() }));
+        let forgotten = self.since.replace(Since::default()).map(|since| since.forgotten).filter(|_| !all).unwrap_or_default();
+        let gone: Vec<&[u8]> = forgotten.iter().map(AsRef::as_ref).filter(|key| self.keys.find(key).is_none()).collect();
+        let page = |keys: &[&[u8]]| {
+            let mut page = Page { forgotten: true, last: vec![0; keys.len()], events: vec![0; keys.len()], ..Page::default() };
+            keys.iter().for_each(|key| page.push_key(key));
+            page
+        };
+        let gone = gone.chunks(PAGE_ROWS).map(page).collect();
+        self.copying = Some(Box::new(Copying { left: pending.len(), pending, word: 0, pages: Vec::new(), gone }));
     }
 
     /// Copies up to `rows` slots of the cut. Whether all of them are copied now.
@@ -138,7 +182,9 @@ impl KeyStates {
 
     /// What was copied; the cut has ended.
     pub(super) fn end_copy(&mut self) -> Vec<Page> {
-        self.copying.take().map(|copying| copying.pages).unwrap_or_default()
+        let Some(mut copying) = self.copying.take() else { return Vec::new() };
+        copying.pages.append(&mut copying.gone);
+        copying.pages
     }
 
     /// To be called before a slot changes: notes it for the next cut, and copies it if the present one still needs it as it is.
@@ -152,6 +198,7 @@ impl KeyStates {
     /// No slot counts as changed: the states are those of a snapshot.
     pub(super) fn mark_clean(&mut self) {
         self.dirty = SlotSet::default();
+        self.since = Some(Since::default());
     }
 
     #[cold]
@@ -171,8 +218,7 @@ impl KeyStates {
             copying.pages.push(Page::with_room(rows, self.hidden.width(), self.aggregates.width()));
         }
         let (Some(page), Some(meta)) = (copying.pages.last_mut(), self.metas.row(slot).first()) else { return };
-        page.keys.extend_from_slice(self.keys.key(slot).unwrap_or_default());
-        page.ends.push(i32::try_from(page.keys.len()).expect("a page of keys of bounded length is far below 2 GiB"));
+        page.push_key(self.keys.key(slot).unwrap_or_default());
         page.last.push(meta.last.0);
         page.events.push(meta.events);
         page.hidden.extend_from_slice(self.hidden.row(slot));

@@ -2,23 +2,37 @@
 
 mod arena;
 mod changes;
+mod idle;
 mod keys;
 pub mod snapshot;
 
 pub use arena::{Chunked, Widths};
 pub use keys::KeyTable;
 
-use changes::{Copying, SlotSet};
+use changes::{Copying, Since, SlotSet};
+use idle::Idle;
 
 use crate::base::time::{EventTime, Gap};
 
 /// The `[state]` table, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Most keys one lane may hold; one more stops the stage with an error that says so.
+    /// Most keys one partition may hold. Per partition, because only then is what happens a function of the partition's own records.
     pub max_keys: usize,
+    /// What happens when a key more comes.
+    pub when_full: WhenFull,
     /// A key that was idle for longer starts anew, as if it had never been seen.
     pub expiry: Option<Gap>,
+}
+
+/// What happens when a key comes to a partition that holds `max_keys` keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// The stage stops with an error that says so.
+    #[default]
+    Stop,
+    /// The key that was idle longest is forgotten.
+    Evict,
 }
 
 /// Where a key's state lies in its partition.
@@ -54,6 +68,10 @@ pub struct KeyStates {
     dirty: SlotSet,
     /// The cut that is being copied.
     copying: Option<Box<Copying>>,
+    /// Keys that were forgotten since the last cut began; not kept before the first.
+    since: Option<Since>,
+    /// Who was idle longest; empty until someone asks.
+    idle: Idle,
 }
 
 impl KeyStates {
@@ -68,6 +86,8 @@ impl KeyStates {
             init: init.to_vec(),
             dirty: SlotSet::default(),
             copying: None,
+            since: None,
+            idle: Idle::default(),
         }
     }
 
@@ -79,14 +99,42 @@ impl KeyStates {
             self.metas.push(&[KeyMeta::default()]);
             self.hidden.push(&self.init);
             self.aggregates.push_default();
+            if let Some(since) = &mut self.since {
+                since.fresh.insert(slot);
+            }
         }
         self.touch(slot);
         slot
     }
 
+    /// As `intern`, for an event at `time`, which a new key must be given as its last. Where there are `most` keys, a new one takes the
+    /// place of the one whose last event is the oldest, of several the one with the smallest key; who that is depends on nothing but
+    /// the events so far. The flag says that this happened: `hidden` and `aggregates` are still those of the key that was forgotten, as events of it may
+    /// yet have to be stepped, and are to be set anew when the new key's turn comes.
+    pub fn intern_within(&mut self, key: &[u8], time: EventTime, most: usize) -> (Slot, bool) {
+        if self.len() < most || self.keys.find(key).is_some() {
+            return (self.intern(key), false);
+        }
+        let mut idle = std::mem::take(&mut self.idle);
+        let Some(slot) = idle.longest(&self.keys, &self.metas) else { return (self.intern(key), false) };
+        self.touch(slot);
+        if let (Some(since), Some(old)) = (&mut self.since, self.keys.key(slot)) {
+            since.note(slot, old);
+        }
+        self.keys.replace(slot, key);
+        if let Some(meta) = self.metas.row_mut(slot).first_mut() {
+            // Which round comes next goes on: the new key is stepped after the old one.
+            *meta = KeyMeta { last: time, events: 0, ..*meta };
+        }
+        idle.replaced(time, &self.keys);
+        self.idle = idle;
+        (slot, true)
+    }
+
     /// Makes the key as if it had never been seen.
     pub fn reset(&mut self, slot: Slot) {
         self.touch(slot);
+        self.idle = Idle::default();
         if let Some(meta) = self.metas.row_mut(slot).first_mut() {
             *meta = KeyMeta { batch: meta.batch, round: meta.round, ..KeyMeta::default() };
         }
@@ -109,12 +157,16 @@ impl KeyStates {
     /// Bytes held, allocated slack included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.keys.bytes() + self.metas.bytes() + self.hidden.bytes() + self.aggregates.bytes() + self.dirty.bytes()
+        self.keys.bytes() + self.metas.bytes() + self.hidden.bytes() + self.aggregates.bytes() + self.dirty.bytes() + self.idle.bytes()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -133,5 +185,41 @@ mod tests {
         states.reset(Slot(7));
         assert_eq!(states.hidden.row(Slot(7)), [0.5, -1.0]);
         assert_eq!(states.len(), 10_000);
+    }
+
+    proptest! {
+        #[test]
+        fn who_is_forgotten_is_the_key_idle_longest_and_of_several_the_smallest(
+            most in 1usize..6,
+            events in prop::collection::vec((0u8..12, -3i64..10), 0..200),
+        ) {
+            let mut states = KeyStates::new(&[0.0], 0);
+            let mut expected: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
+            for (i, (number, step)) in events.into_iter().enumerate() {
+                let key = [b'k', number, number].repeat(1 + usize::from(number % 3));
+                // Also a new key may come late, and many come at one time.
+                let mut time = (i as i64 / 4) * 4 + step;
+                let known = expected.get(&key).copied();
+                let mut forgotten = None;
+                match known {
+                    Some(last) => time = time.max(last),
+                    None if expected.len() == most => {
+                        forgotten = expected.iter().min_by_key(|(key, last)| (**last, (*key).clone())).map(|(key, _)| key.clone());
+                        expected.remove(forgotten.as_ref().unwrap());
+                    }
+                    None => {}
+                }
+                expected.insert(key.clone(), time);
+                let (slot, evicted) = states.intern_within(&key, EventTime(time), most);
+                let meta = &mut states.metas.row_mut(slot)[0];
+                prop_assert_eq!(meta.events == 0, known.is_none());
+                (meta.last, meta.events) = (EventTime(time), meta.events + 1);
+                prop_assert_eq!(evicted, forgotten.is_some());
+                let found: BTreeMap<Vec<u8>, i64> = (0..states.len() as u32)
+                    .map(|slot| (states.keys.key(Slot(slot)).unwrap().to_vec(), states.metas.row(Slot(slot))[0].last.0))
+                    .collect();
+                prop_assert_eq!(&found, &expected);
+            }
+        }
     }
 }

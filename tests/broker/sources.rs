@@ -10,9 +10,9 @@ use meantime::base::offset::{Offset, Partition};
 use meantime::data::commit::{Commit, Commits};
 use meantime::data::input::Input;
 use meantime::link::kafka::Client;
-use meantime::source::kafka::{check_connect, open};
+use meantime::source::kafka::{cautions, check_connect, open};
 use meantime::source::{Assignment, Feed, KafkaSettings, OnMissing, Opening, Polled};
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
@@ -385,6 +385,26 @@ fn check_names_partitions_and_lag() {
     read(&settings, 1).unwrap();
     let after = check_connect(&settings).unwrap().join("\n");
     assert!(after.contains("committed on 2 of 2 partitions, lag 0"), "{after}");
+}
+
+#[test]
+fn cautions_name_what_a_topic_deletes_although_states_rest_on_it() {
+    let Some(broker) = broker() else { return };
+    let topic = |name: &str, configs: &[(&str, &str)]| {
+        let topic = format!("{name}-{}", std::process::id());
+        let new = NewTopic { config: configs.to_vec(), ..NewTopic::new(&topic, 1, TopicReplication::Fixed(1)) };
+        let admin: AdminClient<DefaultClientContext> = broker.config().create().unwrap();
+        meantime::link::kafka::block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap()[0].clone().unwrap();
+        settings(broker, &topic, &topic, OnMissing::Rebuild)
+    };
+    let kept = topic("kept", &[("retention.ms", "-1")]);
+    assert_eq!(cautions(&kept, None), [] as [String; 0]);
+    let compacted = topic("compacted", &[("cleanup.policy", "compact")]);
+    assert!(cautions(&compacted, None).join("\n").contains("cleanup.policy is compact"));
+    let hour = topic("hour", &[("retention.ms", "3600000")]);
+    assert!(cautions(&hour, None).join("\n").contains("set state.snapshots"));
+    assert_eq!(cautions(&hour, Some(Duration::from_secs(60))), [] as [String; 0]);
+    assert!(cautions(&hour, Some(Duration::from_secs(1200))).join("\n").contains("keeps 1h, less than 4 times"));
 }
 
 #[test]

@@ -301,6 +301,10 @@ fn the_fingerprint_changes_with_what_states_depend_on_and_with_nothing_else() {
     {
         assert_ne!(of(&[other], "d"), base, "{other}");
     }
+    // A bound on keys that only stops the stage changes no state; one at which keys are forgotten does.
+    assert_eq!(of(&["state.max_keys=5"], "d"), base);
+    let evicting = |most: &str| of(&["state.when_full=evict", most], "d");
+    assert!(evicting("state.max_keys=5") != base && evicting("state.max_keys=5") != evicting("state.max_keys=6"));
     assert_ne!(of(&[], "e"), base, "another package");
 }
 

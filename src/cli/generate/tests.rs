@@ -31,7 +31,7 @@ fn plan(name: &str, source: source::Settings) -> Plan {
         order: order::Settings { lateness: Gap::ZERO, max_future_skew: Gap::ZERO, late: order::Late::Clamp },
         package: PathBuf::new(),
         model: None,
-        state: state::Settings { max_keys: 1, expiry: None },
+        state: state::Settings { max_keys: 1, when_full: state::WhenFull::Stop, expiry: None },
         snapshots: None,
         asks: head::Asks::default(),
         horizon_names: vec![],

@@ -126,8 +126,16 @@ impl<'a> Probe<'a> {
     /// As `topic`; configuration if the group may not be read.
     pub fn committed(&self, topic: &str, partitions: usize) -> Result<Vec<(i32, i64, String)>> {
         let partitions = (0..).take(partitions).collect::<Vec<i32>>();
-        committed(&self.consumer, topic, &partitions, PATIENCE)
-            .map_err(|error| explain(self.stage, self.client, topic, "read the committed offsets", &error))
+        let deadline = clock::tick() + PATIENCE;
+        loop {
+            // A cluster that has never had a group makes room for the first one when it is asked about it, and refuses until it has.
+            match committed(&self.consumer, topic, &partitions, PATIENCE) {
+                Err(error) if verdict(&error) == Verdict::Passing && clock::tick() < deadline => {
+                    std::thread::sleep(Duration::from_millis(50))
+                }
+                answer => return answer.map_err(|error| explain(self.stage, self.client, topic, "read the committed offsets", &error)),
+            }
+        }
     }
 
     /// Settings of the topic by name; empty where this user may not describe them.

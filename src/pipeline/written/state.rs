@@ -17,16 +17,30 @@ pub struct State {
     /// Time between two snapshots of a partition: about how much is replayed after a crash.
     #[schemars(extend("default" = "60s", "x-least" = "1s"))]
     pub snapshot_every: Option<Length>,
-    /// Most keys one lane may hold; one more stops the stage.
+    /// Most keys one partition may hold; `when_full` says what happens when one more comes.
     #[serde(default = "default_max_keys")]
     #[schemars(range(min = 1, max = 4_000_000_000_u64))]
     pub max_keys: u64,
-    /// A key that was idle for longer starts anew. By default keys are kept for ever.
+    /// What happens when a new key comes to a partition that holds `max_keys` keys.
+    #[serde(default)]
+    pub when_full: WhenFull,
+    /// A key that was idle for longer starts anew with its next event. By default keys are kept for ever.
     #[schemars(extend("x-least" = "1s"))]
     pub expiry: Option<Length>,
     /// What to do at start about the states of events below the committed offset (Kafka).
     #[serde(default)]
     pub on_missing: OnMissing,
+}
+
+/// What happens when a new key comes to a partition that holds `max_keys` keys.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// The stage stops.
+    #[default]
+    Stop,
+    /// The key whose last event is the oldest, by event time, is forgotten; it starts cold if it comes again.
+    Evict,
 }
 
 /// What to do about missing states.

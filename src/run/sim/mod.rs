@@ -58,6 +58,9 @@ static STAGES: LazyLock<Vec<Stage>> = LazyLock::new(|| {
         stage(&["order.lateness=30m"]),
         stage(&["order.lateness=1h", "order.late=dead_letter", "state.expiry=1d"]),
         stage(&["order.late=dead_letter", "state.expiry=1d"]),
+        // Half of the keys.
+        stage(&["state.max_keys=3", "state.when_full=evict"]),
+        stage(&["state.max_keys=3", "state.when_full=evict", "order.lateness=30m", "order.late=dead_letter", "state.expiry=1d"]),
     ]
 });
 

@@ -100,6 +100,11 @@ impl<'a> Rows<'a> {
         })
     }
 
+    /// Whether row `row` says that its key was forgotten, whatever older files say.
+    pub fn is_forgotten(&self, row: usize) -> bool {
+        self.last.is_null(row) && self.events.is_valid(row)
+    }
+
     /// Whether row `row` says something of its key's state.
     pub fn has_state(&self, row: usize) -> bool {
         self.last.is_valid(row)

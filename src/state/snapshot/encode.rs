@@ -54,7 +54,7 @@ impl File {
     /// Appends the held events of keys that have no other row.
     pub fn write_rest(&mut self, columns: &Columns, mut held: Groups<'_>) -> Result<()> {
         for page in held.rest() {
-            let arrays = arrays(columns, &self.schema, page, false, &mut held)?;
+            let arrays = arrays(columns, &self.schema, page, Says::Held, &mut held)?;
             self.write(arrays)?;
         }
         Ok(())
@@ -74,7 +74,8 @@ pub(super) fn encode(columns: &Columns, header: &Header, pages: Vec<Page>, held:
     let mut file = File::begin(columns, header, size + size / 32 + (64 << 10) + held.len() * 128)?;
     let mut held = Groups::new(held);
     for page in pages {
-        let arrays = arrays(columns, &file.schema, page, true, &mut held)?;
+        let says = if page.forgotten { Says::Forgotten } else { Says::State };
+        let arrays = arrays(columns, &file.schema, page, says, &mut held)?;
         file.write(arrays)?;
     }
     file.write_rest(columns, held)?;
@@ -121,10 +122,7 @@ impl<'a> Groups<'a> {
         keys.sort_unstable();
         let page = |keys: &[(u32, &[u8])]| {
             let mut page = Page { last: vec![0; keys.len()], events: vec![0; keys.len()], ..Page::default() };
-            for (_, key) in keys {
-                page.keys.extend_from_slice(key);
-                page.ends.push(i32::try_from(page.keys.len()).expect("a page of keys of bounded length is far below 2 GiB"));
-            }
+            keys.iter().for_each(|(_, key)| page.push_key(key));
             page
         };
         keys.chunks(PAGE_ROWS).map(page).collect()
@@ -158,9 +156,21 @@ fn texts(values: &TextColumn, order: &[usize]) -> ArrayRef {
     Arc::new(BinaryArray::from_iter(order.iter().map(|row| values.get(*row))))
 }
 
-/// The columns of a page; without state its rows say nothing but what is held.
-fn arrays(columns: &Columns, schema: &Schema, mut page: Page, has_state: bool, held: &mut Groups<'_>) -> Result<Vec<ArrayRef>> {
+/// What the rows of a page say of their keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Says {
+    /// The key's state, and what is held of it.
+    State,
+    /// What is held, and that older files are wrong to know a state: their row counts no events.
+    Forgotten,
+    /// Nothing but what is held.
+    Held,
+}
+
+/// The columns of a page. Rows without a state have null in its place.
+fn arrays(columns: &Columns, schema: &Schema, mut page: Page, says: Says, held: &mut Groups<'_>) -> Result<Vec<ArrayRef>> {
     let rows = page.len();
+    let has_state = says == Says::State;
     let nulls = (!has_state).then(|| NullBuffer::new_null(rows));
     let offsets = OffsetBuffer::new(ScalarBuffer::from_iter(std::iter::once(0).chain(page.ends.iter().copied())));
     let key = BinaryArray::try_new(offsets, Buffer::from_vec(page.keys), None).map_err(arrow)?;
@@ -168,7 +178,7 @@ fn arrays(columns: &Columns, schema: &Schema, mut page: Page, has_state: bool, h
     let mut arrays: Vec<ArrayRef> = vec![
         Arc::new(key),
         Arc::new(TimestampMicrosecondArray::new(page.last.into(), nulls.clone()).with_timezone("UTC")),
-        Arc::new(UInt64Array::new(page.events.into(), nulls.clone())),
+        Arc::new(UInt64Array::new(page.events.into(), nulls.clone().filter(|_| says == Says::Held))),
     ];
     let fill = |values: Vec<f32>, width: usize| if has_state { values } else { vec![0.0; rows * width] };
     let hidden = columns.hidden();

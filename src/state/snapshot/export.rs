@@ -40,6 +40,9 @@ impl Found {
                         rows.held(row, Partition(part.manifest.header.partition), &mut held)?;
                         found.get_or_insert_with(|| self.unknown()).held = held;
                     }
+                    if rows.is_forgotten(row) {
+                        return Ok(found);
+                    }
                     let Some(state) = rows.state(row, &mut hidden) else { continue };
                     let known = found.get_or_insert_with(|| self.unknown());
                     known.last = Some(state.last);

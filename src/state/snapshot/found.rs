@@ -9,7 +9,7 @@ use super::merge;
 use crate::base::error::{Error, Result};
 use crate::base::offset::Offset;
 use crate::data::held::Held;
-use crate::state::{KeyMeta, KeyStates};
+use crate::state::{KeyMeta, KeyStates, KeyTable};
 
 /// A file of a chain with its manifest.
 #[derive(Debug)]
@@ -63,14 +63,18 @@ impl Found {
         let newest = self.newest()?;
         keys.keys.reserve(self.keys);
         let mut hidden = Vec::with_capacity(columns.hidden());
+        let mut forgotten = KeyTable::new();
         // From the newest file to the oldest: the first row that says something of a key's state is the one that holds.
         for part in &self.chain {
             for batch in open(columns, &part.manifest.header, &part.bytes).map_err(damaged)? {
                 let batch = batch.map_err(|e| damaged(e.to_string()))?;
                 let rows = Rows::new(columns, &batch)?;
                 for row in 0..rows.len() {
+                    if rows.is_forgotten(row) {
+                        forgotten.intern(rows.keys.value(row));
+                    }
                     let Some(state) = rows.state(row, &mut hidden) else { continue };
-                    if keys.keys.intern(state.key).1 {
+                    if (forgotten.is_empty() || forgotten.find(state.key).is_none()) && keys.keys.intern(state.key).1 {
                         keys.metas.push(&[KeyMeta { last: state.last, events: state.events, ..KeyMeta::default() }]);
                         keys.hidden.push(&hidden);
                         keys.aggregates.push(state.aggregates);

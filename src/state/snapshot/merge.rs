@@ -30,6 +30,9 @@ pub(super) fn merge(columns: &Columns, chain: &[Part]) -> Result<(Header, Encode
             // No file has a state of one key twice, so the keys of the oldest need not be remembered.
             let mut wanted = |row: usize| {
                 let key = rows.keys.value(row);
+                if rows.is_forgotten(row) {
+                    seen.intern(key);
+                }
                 rows.has_state(row) && if last { seen.find(key).is_none() } else { seen.intern(key).1 }
             };
             let mask: BooleanArray = (0..rows.len()).map(|row| Some(wanted(row))).collect();

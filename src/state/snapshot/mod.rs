@@ -27,7 +27,8 @@
 //! ```text
 //! partition-P/00000000000000012345-full.arrow    rows of all keys
 //! partition-P/00000000000000012345-full.json     its manifest, written last: without it the file does not count
-//! partition-P/00000000000000023456-delta.arrow   rows of the keys that have changed since the base, and all held events
+//! partition-P/00000000000000023456-delta.arrow   rows of the keys that have changed since the base, of those
+//!                                                that were forgotten (null, 0 events), and all held events
 //! partition-P/00000000000000023456-delta.json
 //! ```
 //!

@@ -48,10 +48,11 @@ fn key(number: u32) -> Vec<u8> {
 }
 
 /// What an event does: the key is interned, then all of its row may change.
-fn change(states: &mut KeyStates, number: u32, seed: u64) {
-    let slot = states.intern(&key(number));
+fn change(states: &mut KeyStates, number: u32, seed: u64, most: usize) {
+    let time = EventTime(bits(seed, 1) as i64);
+    let (slot, _) = states.intern_within(&key(number), time, most);
     let meta = &mut states.metas.row_mut(slot)[0];
-    meta.last = EventTime(bits(seed, 1) as i64);
+    meta.last = time;
     meta.events += 1;
     (meta.batch, meta.round) = (seed as u32, 3);
     for (i, value) in states.hidden.row_mut(slot).iter_mut().enumerate() {
@@ -109,6 +110,8 @@ struct Lane {
     cutter: Cutter,
     writer: Writer,
     offset: i64,
+    /// Most keys.
+    most: usize,
     /// The moment of the cut under way, and those of snapshots that were confirmed.
     begun: Option<(i64, Picture, String)>,
     all: BTreeMap<i64, (Picture, String)>,
@@ -123,6 +126,7 @@ impl Lane {
             cutter: Cutter::new(P, None),
             writer: Writer::inline(Arc::clone(snapshots)),
             offset: 0,
+            most: usize::MAX,
             begun: None,
             all: BTreeMap::new(),
             confirmed: Vec::new(),
@@ -132,7 +136,7 @@ impl Lane {
 
     fn change(&mut self, number: u32) {
         self.offset += 1;
-        change(&mut self.states, number, self.offset as u64);
+        change(&mut self.states, number, self.offset as u64, self.most);
     }
 
     fn begin(&mut self) {
@@ -170,6 +174,10 @@ impl Lane {
         assert!(offset <= at_most.0);
         assert_eq!(found.note, format!("note {offset}"));
         let (expected, waiting) = &self.all[&offset];
+        for number in 0..8 {
+            let known = found.key(&key(number)).unwrap().is_some_and(|state| state.last.is_some());
+            assert_eq!(known, expected.contains_key(&key(number)), "key {number}");
+        }
         let mut loaded = empty();
         let held = found.load(&mut loaded).unwrap();
         assert_eq!(&picture(&loaded), expected);
@@ -194,10 +202,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
-    fn a_cut_is_the_state_of_its_moment_whatever_happens_while_it_is_copied(acts in acts()) {
+    fn a_cut_is_the_state_of_its_moment_whatever_happens_while_it_is_copied(acts in acts(), most in prop_oneof![Just(usize::MAX), 1usize..25]) {
         let disk = Arc::new(MemoryDisk::new());
         let snapshots = store(&disk);
-        let mut lane = Lane::new(&snapshots);
+        let mut lane = Lane { most, ..Lane::new(&snapshots) };
         for act in acts {
             match act {
                 Act::Change(key) => lane.change(key),
@@ -217,13 +225,13 @@ proptest! {
         }
         // A lane that goes on from what it has loaded takes a delta, and that is right as well.
         let Some(found) = snapshots.newest(P, LAST).unwrap() else { return Ok(()) };
-        let mut second = Lane { all: lane.all.clone(), offset: found.offset.0, cutter: Cutter::new(P, Some(found.offset)), ..Lane::new(&snapshots) };
+        let mut second = Lane { all: lane.all.clone(), offset: found.offset.0, most, cutter: Cutter::new(P, Some(found.offset)), ..Lane::new(&snapshots) };
         found.load(&mut second.states).unwrap();
         second.change(3);
         second.change(77);
         second.snapshot();
         prop_assert_eq!(second.confirmed[0].kind, Kind::Delta);
-        prop_assert!(second.confirmed[0].rows <= 2 + 5, "only what has changed, and what is held");
+        prop_assert!(second.confirmed[0].rows <= 2 + 2 + 5, "only what has changed, was forgotten, and is held");
         prop_assert_eq!(second.check(&snapshots, LAST), Some(second.offset));
     }
 
@@ -306,6 +314,24 @@ fn long_chains_are_merged_and_two_chains_are_kept() {
     assert!(listed.iter().all(|listed| listed.fault.is_none()), "{listed:#?}");
     assert_eq!(listed.iter().filter(|listed| listed.kind == Kind::Full).count(), 2);
     assert!(listed.len() <= 2 * (MAX_DELTAS + 2), "{}", listed.len());
+}
+
+#[test]
+fn forgotten_keys_stay_forgotten_through_deltas_and_merges() {
+    let disk = Arc::new(MemoryDisk::new());
+    let snapshots = store(&disk);
+    let mut lane = Lane { most: 20, ..Lane::new(&snapshots) };
+    (0..20).for_each(|i| lane.change(i));
+    lane.snapshot();
+    for round in 0..40 {
+        // Some come back, some come and go between two snapshots.
+        (0..1 + round % 7).for_each(|i| lane.change(round * 3 % 50 + i));
+        lane.snapshot();
+        assert_eq!((lane.states.len(), lane.check(&snapshots, LAST)), (20, Some(lane.offset)));
+    }
+    assert_eq!(lane.confirmed.iter().filter(|written| written.kind == Kind::Full).count(), 1, "a delta says what was forgotten");
+    // Each file has every key at most once, and no more forgotten keys than slots.
+    assert!(lane.confirmed.iter().all(|written| written.rows <= 20 + 20 + 5));
 }
 
 #[test]
