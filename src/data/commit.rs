@@ -54,6 +54,16 @@ impl Commit {
     pub fn at(next: Offset) -> Self {
         Commit { next, note: Note::default() }
     }
+
+    /// Whether the history up to this commit went through the state of `earlier`. A tick is not in the records: one that `earlier` has and this does
+    /// not was never committed, and what it released may have come otherwise in the attempt that was.
+    #[must_use]
+    pub fn follows(&self, earlier: &Commit) -> bool {
+        let rest = self.note.ticks.strip_prefix(earlier.note.ticks.as_slice());
+        // In a hole of the log above the last record a tick may have come after the state, or before.
+        let last = earlier.note.last.map_or(Offset(earlier.next.0.saturating_sub(1)), |last| last.offset);
+        self.next >= earlier.next && rest.is_some_and(|rest| rest.iter().all(|tick| tick.at > last))
+    }
 }
 
 impl fmt::Display for Note {
@@ -175,6 +185,31 @@ mod tests {
             let ticks = ticks.into_iter().map(|(at, time)| Tick { at: Offset(at), time: EventTime(time) }).collect();
             let note = Note { fingerprint, last, ticks };
             prop_assert_eq!(Note::read(&note.to_string()), Some(note));
+        }
+
+        #[test]
+        fn a_commit_follows_those_that_its_history_went_through(
+            offsets in prop::collection::btree_set(0i64..100, 1..12), cut in 0usize..12, ticked in prop::collection::vec(any::<bool>(), 12)
+        ) {
+            let offsets: Vec<i64> = offsets.into_iter().collect();
+            let commit = |records: usize, ticks: Vec<Tick>| {
+                let last = offsets[..records].last().map(|last| LastRecord { offset: Offset(*last), checksum: 0 });
+                Commit { next: Offset(last.map_or(0, |last| last.offset.0 + 1)), note: Note { last, ticks, ..Note::default() } }
+            };
+            let tick = |record: usize| Tick { at: Offset(offsets[record] + 1), time: EventTime(record as i64) };
+            let ticks = |records: usize| (0..records).filter(|record| ticked[*record]).map(tick).collect::<Vec<_>>();
+            let cut = cut.min(offsets.len() - 1);
+            let (earlier, all) = (commit(cut, ticks(cut)), commit(offsets.len(), ticks(offsets.len())));
+            prop_assert!(all.follows(&earlier));
+            prop_assert!(!earlier.follows(&all));
+            let mut lost = earlier.clone();
+            lost.note.ticks.push(Tick { at: earlier.next, time: EventTime::MAX });
+            prop_assert!(!all.follows(&lost), "a tick that was never committed");
+            let mut without = earlier;
+            if without.note.ticks.pop().is_some() && ticked[..cut.saturating_sub(1)].iter().any(|ticked| *ticked) {
+                let missed = ticks(cut).last().is_some_and(|tick| without.note.last.is_some_and(|last| tick.at <= last.offset));
+                prop_assert_eq!(all.follows(&without), !missed, "a tick that the state has not seen");
+            }
         }
 
         #[test]

@@ -9,7 +9,7 @@ use super::lane::Lane;
 use crate::base::clock;
 use crate::base::error::Result;
 use crate::base::offset::{Offset, Partition};
-use crate::data::commit::Commits;
+use crate::data::commit::{Commit, Commits, Note};
 use crate::state::snapshot::{Boundary, Cutter, Found, Progress, Snapshots, Writer};
 
 /// Rows copied between two batches: a few milliseconds at most.
@@ -61,15 +61,24 @@ impl<'a> Cutters<'a> {
         Cutters { shelf, partitions: BTreeMap::new() }
     }
 
-    /// The newest usable snapshot of a partition that does not lie above `committed`.
+    /// The newest usable snapshot of a partition that `committed` follows.
     ///
     /// # Errors
-    /// The place cannot be read. What is damaged is only passed over.
-    pub fn find(&self, partition: Partition, committed: Option<Offset>) -> Result<Option<Found>> {
-        match (self.shelf, committed) {
-            (Some(shelf), Some(committed)) => shelf.snapshots.newest(partition, committed),
-            _ => Ok(None),
+    /// The place cannot be read. What is damaged, or of an attempt that was lost, is only passed over.
+    pub fn find(&self, partition: Partition, committed: Option<&Commit>) -> Result<Option<Found>> {
+        let (Some(shelf), Some(committed)) = (self.shelf, committed) else { return Ok(None) };
+        let mut below = committed.next;
+        while let Some(found) = shelf.snapshots.newest(partition, below)? {
+            let state = Commit { next: found.offset, note: Note::read(&found.note).unwrap_or_default() };
+            if committed.follows(&state) {
+                return Ok(Some(found));
+            }
+            if state.next <= Offset(0) {
+                break;
+            }
+            below = Offset(state.next.0.saturating_sub(1));
         }
+        Ok(None)
     }
 
     /// The lane has taken the partition over, with the states of the snapshot at `base`.
@@ -89,8 +98,7 @@ impl<'a> Cutters<'a> {
             let Some(cut) = self.partitions.get_mut(&state.partition) else { continue };
             let due = cut.began.elapsed() >= shelf.every;
             let Some(commit) = state.boundary(&fingerprint).filter(|_| due && cut.cutter.is_idle()) else { continue };
-            // Marks of transactions may have raised the committed offset over the last record.
-            if prompt || committed.next(state.partition).is_some_and(|committed| committed >= commit.next) {
+            if prompt || committed.get(state.partition).is_some_and(|committed| committed.follows(&commit)) {
                 cut.began = clock::tick();
                 let boundary = Boundary { offset: commit.next, note: commit.note.to_string(), held: state.order.export() };
                 cut.cutter.begin(&mut state.keys, boundary);
@@ -128,8 +136,8 @@ impl<'a> Cutters<'a> {
             let Some(mut cut) = self.partitions.remove(&state.partition) else { continue };
             let left = || deadline.saturating_duration_since(clock::tick());
             cut.cutter.settle(&mut state.keys, &shelf.writer, left());
-            let commit = state.boundary(&fingerprint);
-            let Some(commit) = commit.filter(|commit| committed.next(state.partition).is_some_and(|committed| committed >= commit.next))
+            let committed = committed.get(state.partition);
+            let Some(commit) = state.boundary(&fingerprint).filter(|state| committed.is_some_and(|committed| committed.follows(state)))
             else {
                 continue;
             };

@@ -190,7 +190,7 @@ impl Worker<'_> {
         let committed = self.sinks.forecasts.recover(partition)?.or_else(|| assignment.committed.clone());
         self.sinks.dead_letters.recover(partition)?;
         fail_point("recover.committed_known");
-        let found = self.snapshots.find(partition, committed.as_ref().map(|committed| committed.next))?;
+        let found = self.snapshots.find(partition, committed.as_ref())?;
         let (recovered, read_from, base) = recover(assignment, committed.as_ref(), found, &self.lane)?;
         fail_point("recover.states_loaded");
         self.snapshots.watch(partition, base);

@@ -186,7 +186,7 @@ impl Setup {
         let mut starts = Vec::new();
         for partition in world.log.all() {
             let committed = committed(world, partition).unwrap();
-            let found = cutters.find(partition, Some(committed.next)).unwrap();
+            let found = cutters.find(partition, Some(&committed)).unwrap();
             let assignment = Assignment { committed: Some(committed.clone()), ..Assignment::whole(partition, "simulation") };
             let (recovered, read_from, _) = recover(&assignment, Some(&committed), found, &lane).unwrap();
             starts.push(format!("{partition}: from {read_from} with {:?} to {committed:?}", recovered.included));
