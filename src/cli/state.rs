@@ -157,6 +157,7 @@ fn shown(key: &str, partition: Partition, found: &Found, state: &KeyState, field
         "n_events": state.events,
         "tensors": tensors,
         "aggregates": state.aggregates,
+        "overdue": state.overdue.iter().map(|(_, due)| due.to_string()).collect::<Vec<_>>(),
         "held": (0..state.held.len()).map(|row| event(&state.held, row, fields)).collect::<Vec<_>>(),
     })
 }

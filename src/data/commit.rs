@@ -59,7 +59,13 @@ impl Commit {
     /// not was never committed, and what it released may have come otherwise in the attempt that was.
     #[must_use]
     pub fn follows(&self, earlier: &Commit) -> bool {
-        let rest = self.note.ticks.strip_prefix(earlier.note.ticks.as_slice());
+        let (ticks, seen) = (self.note.ticks.as_slice(), earlier.note.ticks.as_slice());
+        // The last tick at a place stands for those before it there.
+        let rest = ticks.strip_prefix(seen).or_else(|| {
+            let (last, before) = seen.split_last()?;
+            let rest = ticks.strip_prefix(before)?;
+            rest.first().is_some_and(|tick| tick.at == last.at && tick.time >= last.time && tick.time != EventTime::MAX).then_some(rest)
+        });
         // In a hole of the log above the last record a tick may have come after the state, or before.
         let last = earlier.note.last.map_or(Offset(earlier.next.0.saturating_sub(1)), |last| last.offset);
         self.next >= earlier.next && rest.is_some_and(|rest| rest.iter().all(|tick| tick.at > last))

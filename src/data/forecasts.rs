@@ -27,13 +27,38 @@ pub struct Identity {
     pub fingerprint: String,
     /// Names of the marks of the law.
     pub marks: Vec<String>,
-    /// Quantiles of the next event's time, ascending, in (0, 1).
+    /// Quantiles of the next event's time that are computed, ascending, in (0, 1).
     pub quantiles: Vec<f64>,
+    /// Those of them, by index, that are not written but only watched over.
+    pub unwritten: Vec<usize>,
+    /// Those of them, by index, that make a key overdue when they pass without an event.
+    pub overdue: Vec<usize>,
     /// Names of the horizons as the pipeline writes them (`1h`), in its order.
     pub horizons: Vec<String>,
 }
 
-/// Forecasts, one row per event. A NaN in a number column means "has none" and is written as null.
+/// A quantile of a key's law has passed without an event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Overdue {
+    /// Row of the batch before which that was known.
+    pub before: usize,
+    /// The key.
+    pub key: Box<[u8]>,
+    /// When the quantile passed.
+    pub time: EventTime,
+    /// Position of the record of the key's last event.
+    pub partition: Partition,
+    /// Its offset.
+    pub offset: Offset,
+    /// Events of the key so far.
+    pub n_events: u64,
+    /// Seconds from the last event until `time`.
+    pub gap_s: f64,
+    /// Which quantile.
+    pub quantile: f64,
+}
+
+/// Forecasts, one row per event, and those that say that none has come. A NaN in a number column means "has none" and is written as null.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Forecasts {
     /// Names shared by all rows.
@@ -75,6 +100,8 @@ pub struct Forecasts {
     pub intensity_now: Vec<f64>,
     /// What was unusual.
     pub flags: Vec<Flags>,
+    /// Of rows of the kind `overdue` the quantile that has passed; NaN of others. Empty where there is no such row.
+    pub overdue: Vec<f64>,
 }
 
 impl Forecasts {
@@ -96,6 +123,82 @@ impl Forecasts {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.event_times.is_empty()
+    }
+
+    /// The quantile that has passed, of a row of the kind `overdue`; `None` of a forecast.
+    #[must_use]
+    pub fn overdue_at(&self, row: usize) -> Option<f64> {
+        self.overdue.get(row).copied().filter(|quantile| !quantile.is_nan())
+    }
+
+    /// Rows of the kind `overdue`.
+    #[must_use]
+    pub fn count_overdue(&self) -> usize {
+        self.overdue.iter().filter(|quantile| !quantile.is_nan()).count()
+    }
+
+    /// Puts in, each before its row, that keys are overdue, and keeps of the other rows those for which `keep` says so.
+    pub fn insert_overdue(&mut self, overdue: &[Overdue], keep: &[bool]) {
+        let rows = self.len();
+        let mut all = Forecasts { marks_per_row: self.marks_per_row, ..Forecasts::new(Arc::clone(&self.identity)) };
+        let mut overdue = overdue.iter().peekable();
+        for row in 0..=rows {
+            while let Some(due) = overdue.next_if(|due| due.before <= row) {
+                all.push_overdue(due);
+            }
+            if row < rows && keep.get(row).copied().unwrap_or(true) {
+                all.push_from(self, row);
+            }
+        }
+        *self = all;
+    }
+
+    fn push_overdue(&mut self, due: &Overdue) {
+        self.keys.push(&due.key);
+        self.event_ids.push_missing();
+        self.event_times.push(due.time);
+        self.partitions.push(due.partition);
+        self.offsets.push(due.offset);
+        self.n_events.push(due.n_events);
+        self.gap_s.push(due.gap_s);
+        for column in self.numbers() {
+            column.push(f64::NAN);
+        }
+        self.next_times.iter_mut().for_each(|column| column.push(None));
+        self.next_marks.extend((0..self.marks_per_row).map(|_| MarkChance { mark: 0, p: f32::NAN }));
+        self.flags.push(Flags::NONE);
+        self.overdue.push(due.quantile);
+    }
+
+    fn push_from(&mut self, other: &Forecasts, row: usize) {
+        fn copy<T: Copy>(to: &mut Vec<T>, from: &[T], row: usize) {
+            to.extend(from.get(row));
+        }
+        self.keys.push_from(&other.keys, row);
+        self.event_ids.push_from(&other.event_ids, row);
+        copy(&mut self.event_times, &other.event_times, row);
+        copy(&mut self.partitions, &other.partitions, row);
+        copy(&mut self.offsets, &other.offsets, row);
+        copy(&mut self.n_events, &other.n_events, row);
+        copy(&mut self.gap_s, &other.gap_s, row);
+        copy(&mut self.surprise_time, &other.surprise_time, row);
+        copy(&mut self.surprise_mark, &other.surprise_mark, row);
+        copy(&mut self.residual, &other.residual, row);
+        copy(&mut self.score, &other.score, row);
+        self.next_times.iter_mut().zip(&other.next_times).for_each(|(to, from)| copy(to, from, row));
+        copy(&mut self.p_never, &other.p_never, row);
+        self.p_within.iter_mut().zip(&other.p_within).for_each(|(to, from)| copy(to, from, row));
+        let marks = row * other.marks_per_row;
+        self.next_marks.extend_from_slice(other.next_marks.get(marks..marks + other.marks_per_row).unwrap_or_default());
+        copy(&mut self.intensity_now, &other.intensity_now, row);
+        copy(&mut self.flags, &other.flags, row);
+        self.overdue.push(other.overdue_at(row).unwrap_or(f64::NAN));
+    }
+
+    /// The columns of numbers that the head fills.
+    fn numbers(&mut self) -> impl Iterator<Item = &mut Vec<f64>> {
+        let single = [&mut self.surprise_time, &mut self.surprise_mark, &mut self.residual, &mut self.score, &mut self.p_never];
+        single.into_iter().chain([&mut self.intensity_now]).chain(&mut self.p_within)
     }
 
     /// Keeps the rows for which `keep` says so.
@@ -153,5 +256,6 @@ impl Forecasts {
         self.next_marks.clear();
         self.intensity_now.clear();
         self.flags.clear();
+        self.overdue.clear();
     }
 }

@@ -5,8 +5,10 @@ use super::forecasts::Identity;
 /// A field of the forecast row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldId {
-    /// `kind`: always `forecast` today; `overdue` rows come with timers.
+    /// `kind`: `forecast`, or `overdue` for a row that says that none has come.
     Kind,
+    /// `overdue`: the quantile that has passed.
+    Overdue,
     /// `key`.
     Key,
     /// `event_id`.
@@ -85,6 +87,9 @@ impl Layout {
         ] {
             add(name, id);
         }
+        if !identity.overdue.is_empty() {
+            add("overdue", F::Overdue);
+        }
         if timed {
             add("surprise_time", F::SurpriseTime);
         }
@@ -98,7 +103,7 @@ impl Layout {
             add("score", F::Score);
         }
         if timed {
-            for (i, q) in identity.quantiles.iter().enumerate() {
+            for (i, q) in identity.quantiles.iter().enumerate().filter(|(i, _)| !identity.unwritten.contains(i)) {
                 add(&quantile_name(*q), F::NextTime(i));
             }
             add("p_never", F::PNever);

@@ -145,7 +145,7 @@ struct Taking {
 impl Taking {
     fn new(plan: &Plan) -> Self {
         let seen = Seen { events: Events::new(&plan.schema), ..Seen::default() };
-        Taking { late_policy: plan.order.late, expiry: plan.state.expiry, states: KeyStates::new(&[], 0), seen, late: 0 }
+        Taking { late_policy: plan.order.late, expiry: plan.state.expiry, states: KeyStates::new(&[], 0, 0), seen, late: 0 }
     }
 
     fn take(&mut self, released: &Events) {

@@ -96,7 +96,7 @@ fn plan(fields: &[(&str, FieldKind)], mark: Option<usize>, label: Option<usize>)
         source: source::Settings::File(source::FileSettings { paths: Vec::new() }),
         format: decode::Format::Parquet,
         schema,
-        order: order::Settings { lateness: Gap::ZERO, max_future_skew: Gap(1), late: order::Late::Clamp },
+        order: order::Settings { lateness: Gap::ZERO, max_future_skew: Gap(1), late: order::Late::Clamp, timed: false },
         package: PathBuf::new(),
         model: None,
         state: state::Settings { max_keys: 1000, when_full: state::WhenFull::Stop, expiry: None },

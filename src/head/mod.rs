@@ -36,10 +36,27 @@ pub const MAX_COMPONENTS: usize = 256;
 pub struct Asks {
     /// Quantiles of the next event's time, ascending, each in (0, 1).
     pub quantiles: Vec<f64>,
+    /// Those of them, by index, that are not to be written.
+    pub unwritten: Vec<usize>,
+    /// Those of them, by index, that make a key overdue when they pass without an event.
+    pub overdue: Vec<usize>,
     /// Horizons.
     pub horizons: Vec<Gap>,
     /// How many of the likeliest next marks.
     pub marks: usize,
+}
+
+impl Asks {
+    /// Quantiles that are written, and those that make a key overdue.
+    #[must_use]
+    pub fn of_times(written: Vec<f64>, overdue: &[f64]) -> Self {
+        let mut quantiles = written.clone();
+        quantiles.extend(overdue.iter().filter(|q| !written.contains(q)));
+        quantiles.sort_by(f64::total_cmp);
+        let places = |wanted: &dyn Fn(&f64) -> bool| quantiles.iter().enumerate().filter(|(_, q)| wanted(q)).map(|(i, _)| i).collect();
+        let (unwritten, overdue) = (places(&|q| !written.contains(q)), places(&|q| overdue.contains(q)));
+        Asks { quantiles, unwritten, overdue, ..Asks::default() }
+    }
 }
 
 /// The events whose forecasts are made, as columns of equal length.

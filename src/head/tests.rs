@@ -24,7 +24,7 @@ fn score_spec(link: ScoreLink) -> HeadSpec {
 }
 
 fn asks(marks: usize) -> Asks {
-    Asks { quantiles: vec![0.1, 0.5, 0.9], horizons: vec![Gap(HOUR), Gap(24 * HOUR)], marks }
+    Asks { quantiles: vec![0.1, 0.5, 0.9], horizons: vec![Gap(HOUR), Gap(24 * HOUR)], marks, ..Asks::default() }
 }
 
 fn empty(asks: &Asks) -> Forecasts {
@@ -208,6 +208,7 @@ fn what_is_out_of_bounds_is_refused_with_its_value() {
         quantiles: quantiles.to_vec(),
         horizons: horizons.iter().map(|h| Gap(*h)).collect(),
         marks,
+        ..Asks::default()
     };
     let many: Vec<String> = (0..=MAX_MARKS).map(|i| i.to_string()).collect();
     let cases = [

@@ -53,11 +53,14 @@ impl Order {
     /// # Errors
     /// More than `MAX_HELD` events would be held.
     pub fn take(&mut self, events: &Events, row: usize, released: &mut Events) -> Result<()> {
+        let (Some(time), Some(offset)) = (events.times.get(row), events.offsets.get(row)) else { return Ok(()) };
         if self.settings.lateness == Gap::ZERO {
+            if self.settings.timed {
+                self.watermark.observe(*time);
+            }
             released.push_from(events, row);
             return Ok(());
         }
-        let (Some(time), Some(offset)) = (events.times.get(row), events.offsets.get(row)) else { return Ok(()) };
         if self.queue.len() >= MAX_HELD {
             let text = format!("{MAX_HELD} events of one partition are held back by `lateness`");
             return Err(Error::new(Kind::Config, "order", text).help("lower [order] lateness"));
@@ -78,6 +81,24 @@ impl Order {
         }
         let watermark = self.watermark.raise(time);
         self.release(Some(watermark), released);
+    }
+
+    /// Event time up to which all events are taken to have come and have been released. Without lateness it is only known where `timed` is set.
+    #[must_use]
+    pub fn clock(&self) -> EventTime {
+        self.watermark.at().now.map_or(EventTime::MIN, |now| EventTime(now.0.saturating_sub(self.settings.lateness.0)))
+    }
+
+    /// What `clock` would be after a tick to `time`.
+    #[must_use]
+    pub fn clock_at(&self, time: EventTime) -> EventTime {
+        EventTime(time.0.saturating_sub(self.settings.lateness.0)).max(self.clock())
+    }
+
+    /// Whether a tick to `time` would release something.
+    #[must_use]
+    pub fn waits_for(&self, time: EventTime) -> bool {
+        self.queue.peek().is_some_and(|Reverse((first, _, _))| first.after(self.settings.lateness) <= time)
     }
 
     /// Releases everything that is held: the input has ended.
@@ -170,7 +191,7 @@ mod tests {
     }
 
     fn order(lateness: i64, skew: i64) -> Order {
-        let settings = Settings { lateness: Gap(lateness), max_future_skew: Gap(skew), late: Late::Clamp };
+        let settings = Settings { lateness: Gap(lateness), max_future_skew: Gap(skew), late: Late::Clamp, timed: false };
         Order::new(settings, Events::default())
     }
 

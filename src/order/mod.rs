@@ -30,4 +30,6 @@ pub struct Settings {
     pub max_future_skew: Gap,
     /// What to do with a late event.
     pub late: Late,
+    /// Whether the watermark is wanted also where nothing waits for it.
+    pub timed: bool,
 }

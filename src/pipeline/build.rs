@@ -59,6 +59,14 @@ impl Build<'_> {
             written::Format::Json => decode::Format::Json,
             written::Format::Parquet => decode::Format::Parquet,
         };
+        if written.order.as_ref().is_some_and(|order| order.idle_after.is_some())
+            && !matches!(written.source, Some(written::Source::Kafka { .. }) | None)
+        {
+            let path = ["order", "idle_after"];
+            let label = format!("got {}", self.shown(&path));
+            let message = "only a Kafka topic can be idle: a file has an end";
+            self.note("pipeline::not_supported", &path, message, label, "remove idle_after, or read from a topic");
+        }
         if event.is_some() {
             self.format_and_source(format, written.source.as_ref());
         }
@@ -79,7 +87,7 @@ impl Build<'_> {
             source: source?,
             format,
             schema: schema?,
-            order: order_settings(written.order.as_ref()),
+            order: order_settings(written.order.as_ref(), !asks.overdue.is_empty()),
             package,
             model,
             state: state_settings(written.state.as_ref()),
@@ -148,6 +156,7 @@ impl Build<'_> {
                     topic: topic.clone()?,
                     group: group?,
                     on_missing,
+                    idle_after: written.order.as_ref().and_then(|order| order.idle_after.as_ref()).map(|length| length.value),
                     instance,
                 }))
             }
@@ -370,13 +379,16 @@ impl Build<'_> {
             None if timed => vec![0.1, 0.5, 0.9],
             None => Vec::new(),
         };
-        if !quantiles.is_sorted_by(|a, b| a < b) {
-            let mut sorted = quantiles.clone();
-            sorted.sort_by(f64::total_cmp);
-            sorted.dedup();
-            let path = ["forecast", "quantiles"];
-            let label = format!("got {}, expected each above the one before", self.shown(&path));
-            self.note("pipeline::unsorted", &path, "the quantiles are not ascending", label, format!("write quantiles = {sorted:?}"));
+        let watched: Vec<f64> = forecast.map(|forecast| forecast.overdue.iter().map(|share| share.0).collect()).unwrap_or_default();
+        for (key, values) in [("quantiles", &quantiles), ("overdue", &watched)] {
+            if !values.is_sorted_by(|a, b| a < b) {
+                let mut sorted = values.clone();
+                sorted.sort_by(f64::total_cmp);
+                sorted.dedup();
+                let path = ["forecast", key];
+                let label = format!("got {}, expected each above the one before", self.shown(&path));
+                self.note("pipeline::unsorted", &path, "the quantiles are not ascending", label, format!("write {key} = {sorted:?}"));
+            }
         }
 
         let mut names: Vec<String> = Vec::new();
@@ -395,7 +407,11 @@ impl Build<'_> {
             horizons.push(gap);
         }
         if !timed {
-            for (key, asked) in [("quantiles", forecast.is_some_and(|f| f.quantiles.is_some())), ("horizons", !horizons.is_empty())] {
+            for (key, asked) in [
+                ("quantiles", forecast.is_some_and(|f| f.quantiles.is_some())),
+                ("horizons", !horizons.is_empty()),
+                ("overdue", !watched.is_empty()),
+            ] {
                 if asked {
                     let message = format!("`{key}` needs a law of the next event's time; the model gives a score only");
                     let help = format!("remove {key}, or fit a model without `label` in [event]");
@@ -436,7 +452,7 @@ impl Build<'_> {
             );
         }
         let marks = asked.unwrap_or(if mark_named { 3 } else { 0 }).min(known);
-        (head::Asks { quantiles, horizons, marks }, names)
+        (head::Asks { horizons, marks, ..head::Asks::of_times(quantiles, &watched) }, names)
     }
 
     fn sink_fields(
@@ -446,7 +462,13 @@ impl Build<'_> {
         horizons: &[String],
         model: Option<&(Manifest, Recipe)>,
     ) -> Vec<(String, String)> {
-        let identity = Identity { quantiles: asks.quantiles.clone(), horizons: horizons.to_vec(), ..Identity::default() };
+        let identity = Identity {
+            quantiles: asks.quantiles.clone(),
+            unwritten: asks.unwritten.clone(),
+            overdue: asks.overdue.clone(),
+            horizons: horizons.to_vec(),
+            ..Identity::default()
+        };
         let any = Layout::full(&identity, true, true, true);
         // A package that cannot be read says nothing about which fields there are.
         let given = model.map_or_else(|| any.clone(), |(manifest, _)| super::identity::full_layout(&identity, &manifest.head, asks.marks));
@@ -544,14 +566,14 @@ fn client_of(brokers: Option<&String>, settings: &written::Client) -> Option<Cli
     Some(Client { brokers: brokers?.clone(), settings })
 }
 
-fn order_settings(written: Option<&written::Order>) -> order::Settings {
+fn order_settings(written: Option<&written::Order>, timed: bool) -> order::Settings {
     let default: written::Order = serde_json::from_str("{}").expect("every key of [order] has a default");
     let order = written.unwrap_or(&default);
     let late = match order.late {
         written::Late::Clamp => order::Late::Clamp,
         written::Late::DeadLetter => order::Late::DeadLetter,
     };
-    order::Settings { lateness: Gap::from(order.lateness.value), max_future_skew: Gap::from(order.max_future_skew.value), late }
+    order::Settings { lateness: Gap::from(order.lateness.value), max_future_skew: Gap::from(order.max_future_skew.value), late, timed }
 }
 
 fn state_settings(written: Option<&written::State>) -> state::Settings {

@@ -48,6 +48,8 @@ impl Plan {
             fingerprint: fingerprint.to_owned(),
             marks: manifest.map(|manifest| manifest.head.marks().to_vec()).unwrap_or_default(),
             quantiles: self.asks.quantiles.clone(),
+            unwritten: self.asks.unwritten.clone(),
+            overdue: self.asks.overdue.clone(),
             horizons: self.horizon_names.clone(),
         }
     }
@@ -67,7 +69,8 @@ impl Plan {
     }
 
     /// Hash of everything that key states depend on: the fields read and how, the order, the recipe, the package (by the digest
-    /// of its files), the expiry, and where keys are evicted how many are kept. Not the sink, the lanes, the batch size or what is asked of the law: they never change a state.
+    /// of its files), the expiry, where keys are evicted how many are kept, and when they are overdue. Not the sink, the lanes, the batch size or what else is asked of the law: they never
+    /// change a state.
     /// 16 hexadecimal digits of a SHA-256.
     ///
     /// # Errors
@@ -91,6 +94,10 @@ impl Plan {
         // A bound that stops the stage changes no state.
         if self.state.when_full == WhenFull::Evict {
             whole.push(json!(self.state.max_keys));
+        }
+        if !self.asks.overdue.is_empty() {
+            let quantiles: Vec<_> = self.asks.overdue.iter().filter_map(|i| self.asks.quantiles.get(*i)).collect();
+            whole.push(json!(["overdue", quantiles]));
         }
         let digest = Sha256::digest(Value::from(whole).to_string().as_bytes());
         Ok(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())

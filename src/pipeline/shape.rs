@@ -15,8 +15,7 @@ use crate::base::number::{f64_of, i64_of_count};
 use words::{cure, example, expected, last, one_of, toml_text};
 
 /// Keys and values of the contract that this version does not have: path, value (of any, if none is given), and what there is instead.
-const NOT_YET: [(&str, Option<&str>, &str); 3] = [
-    ("forecast.overdue", None, "leave it out: `quantiles` and `horizons` say when the next event is due"),
+const NOT_YET: [(&str, Option<&str>, &str); 2] = [
     ("event.format", Some("avro"), "write format = \"json\" (or \"parquet\" for files)"),
     ("event.format", Some("protobuf"), "write format = \"json\" (or \"parquet\" for files)"),
 ];

@@ -239,6 +239,10 @@ pub struct Order {
     /// What to do with an event that is earlier than its key's last one.
     #[serde(default)]
     pub late: Late,
+    /// A partition of a Kafka topic that has had no record for so long counts as idle: the clock on the wall, less this, takes the place of event
+    /// times for what waits (`lateness`) and who is overdue. Left out, only records move time on.
+    #[schemars(extend("x-least" = "1s", "x-most" = "30d"))]
+    pub idle_after: Option<Length>,
 }
 
 /// What to do with a late event.
@@ -273,6 +277,10 @@ pub struct Forecast {
     #[serde(default)]
     #[schemars(length(max = 32), extend("x-least" = "1us"))]
     pub horizons: Vec<Length>,
+    /// A key of which no event has come when one of these quantiles of its law passes is overdue, and a row of the kind `overdue` says so. Ascending.
+    #[serde(default)]
+    #[schemars(length(max = 8))]
+    pub overdue: Vec<Share>,
     /// How many of the likeliest next marks. By default 3 where `[event] mark` is named (all where the model knows fewer), otherwise 0.
     #[schemars(range(max = 64))]
     pub marks: Option<u32>,

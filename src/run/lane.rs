@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::overdue::{Applied, Asked, Forgotten, Moment, walk};
 use super::partition::{PartitionState, Recovered, last_record};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::metrics::SizeTally;
@@ -38,6 +39,10 @@ pub struct Lane {
     /// Of each ready event: whether its forecast is emitted (it is not during silent replay).
     emit: Vec<bool>,
     seen: Seen,
+    /// What makes a key overdue; none of it without `forecast.overdue`, and then nothing is noted for it either.
+    asked: Asked,
+    /// When the records of the batch were taken in.
+    moments: Vec<Moment>,
     rows: Vec<f32>,
     outputs: Outputs,
     /// Forecasts of the last `advance`.
@@ -63,6 +68,8 @@ struct Seen {
     /// came before in the same batch, and has the same slot, is stepped in earlier rounds.
     anew: Vec<bool>,
     marks: Vec<Option<u32>>,
+    /// Keys that were forgotten.
+    forgotten: Vec<Forgotten>,
 }
 
 impl Seen {
@@ -74,6 +81,7 @@ impl Seen {
         self.occurrences.clear();
         self.anew.clear();
         self.marks.clear();
+        self.forgotten.clear();
     }
 }
 
@@ -102,6 +110,11 @@ impl Lane {
             ready: Events::new(&plan.schema),
             emit: Vec::new(),
             seen: Seen::default(),
+            asked: Asked {
+                quantiles: plan.asks.overdue.iter().filter_map(|i| plan.asks.quantiles.get(*i).copied()).collect(),
+                columns: plan.asks.overdue.clone(),
+            },
+            moments: Vec::new(),
             rows: Vec::new(),
             outputs: Outputs::default(),
             forecasts: Forecasts::new(identity),
@@ -128,7 +141,7 @@ impl Lane {
     #[must_use]
     pub fn empty_states(&self) -> (Order, KeyStates) {
         let order = Order::new(self.plan.order, Events::new(&self.plan.schema));
-        (order, KeyStates::new(self.model.initial_hidden(), self.features.aggregates()))
+        (order, KeyStates::new(self.model.initial_hidden(), self.features.aggregates(), self.asked.columns.len()))
     }
 
     /// How far each partition has come, but for those that still replay what was committed before.
@@ -174,18 +187,35 @@ impl Lane {
     /// As `advance`.
     pub fn finish(&mut self) -> Result<()> {
         self.begin();
-        for state in &mut self.partitions {
-            let Some(at) = state.end() else { continue };
+        for home in 0..self.partitions.len() {
+            let Some(at) = self.partitions.get(home).and_then(PartitionState::end) else { continue };
             // An earlier run may have come to the same end.
-            state.ticks_before(at).iter().for_each(|tick| state.order.tick(tick.time, &mut self.ready));
-            self.emit.resize(self.ready.len(), false);
+            self.pass_ticks(home, at);
+            let Some(state) = self.partitions.get_mut(home) else { continue };
             if state.order.held() > 0 {
                 state.order.finish(&mut self.ready);
                 state.note_tick(Tick { at, time: EventTime::MAX });
                 state.advance(at, None);
+                self.note_moment(home, true);
             }
-            self.emit.resize(self.ready.len(), true);
         }
+        self.finish_batch(&Input::default())
+    }
+
+    /// The clock on the wall says that the event time of a partition has come to `time`, though no record says so: what waited for that is
+    /// released, and who is overdue is said to be. It is noted for the replay, but only if it changes anything. `forecasts` are then as after `advance`.
+    ///
+    /// # Errors
+    /// As `advance`.
+    pub fn tick(&mut self, partition: Partition, time: EventTime) -> Result<()> {
+        self.begin();
+        let Some(home) = self.home(partition) else { return Ok(()) };
+        let Some(state) = self.partitions.get_mut(home) else { return Ok(()) };
+        let Some(at) = state.tick_at(time) else { return Ok(()) };
+        state.order.tick(time, &mut self.ready);
+        state.note_tick(Tick { at, time });
+        state.advance(at, None);
+        self.note_moment(home, true);
         self.finish_batch(&Input::default())
     }
 
@@ -210,6 +240,7 @@ impl Lane {
         self.decoded.clear();
         self.ready.clear();
         self.emit.clear();
+        self.moments.clear();
         self.rejected.clear();
         self.forecasts.clear();
         self.replayed = 0;
@@ -275,6 +306,7 @@ impl Lane {
         let mut cached: Option<(Partition, usize)> = None;
         let believed = self.decoded.times.iter().zip(&self.decoded.recorded).zip(&self.decoded.partitions);
         let direct = self.plan.order.lateness == Gap::ZERO
+            && !self.plan.order.timed
             && self
                 .partitions
                 .first()
@@ -283,30 +315,25 @@ impl Lane {
             std::mem::swap(&mut self.decoded, &mut self.ready);
         }
         for row in 0..self.decoded.len() {
-            let (Some(partition), Some(offset), Some(time)) =
-                (self.decoded.partitions.get(row), self.decoded.offsets.get(row), self.decoded.times.get(row))
-            else {
-                continue;
+            let at = self.decoded.partitions.get(row).zip(self.decoded.offsets.get(row)).zip(self.decoded.times.get(row));
+            let Some(((&partition, offset), time)) = at else { continue };
+            let Some(home) = cached.filter(|(p, _)| *p == partition).map(|(_, home)| home).or_else(|| self.home(partition)) else {
+                return Err(unassigned(partition));
             };
-            let Some(home) = cached.filter(|(p, _)| p == partition).map(|(_, home)| home).or_else(|| self.home(*partition)) else {
-                return Err(unassigned(*partition));
-            };
-            cached = Some((*partition, home));
+            cached = Some((partition, home));
+            let (offset, time) = (*offset, *time);
+            self.pass_ticks(home, offset);
             let Some(state) = self.partitions.get_mut(home) else { continue };
-            for tick in state.ticks_before(*offset) {
-                state.order.tick(tick.time, &mut self.ready);
-                self.emit.resize(self.ready.len(), false);
-            }
             let recorded = self.decoded.recorded.get(row).copied().flatten();
-            match state.order.check_clock(*time, recorded) {
+            match state.order.check_clock(time, recorded) {
                 Ok(()) => state.order.take(&self.decoded, row, &mut self.ready)?,
                 Err((reason, detail)) => {
                     let bytes = original(input, &self.decoded, row);
-                    self.rejected.push((*partition, *offset), reason, detail, self.decoded.keys.get(row), Some(&bytes));
+                    self.rejected.push((partition, offset), reason, detail, self.decoded.keys.get(row), Some(&bytes));
                 }
             }
-            let live = state.is_live(*offset);
-            self.emit.resize(self.ready.len(), live);
+            let live = state.is_live(offset);
+            self.note_moment(home, live);
         }
         if direct {
             for (partition, offset) in self.ready.partitions.iter().zip(&self.ready.offsets) {
@@ -319,22 +346,44 @@ impl Lane {
         Ok(())
     }
 
+    /// Ticks that were recorded before `offset`: what they brought about was emitted then.
+    fn pass_ticks(&mut self, home: usize, offset: Offset) {
+        let Some(state) = self.partitions.get_mut(home) else { return };
+        for tick in state.ticks_before(offset) {
+            let Some(state) = self.partitions.get_mut(home) else { return };
+            state.order.tick(tick.time, &mut self.ready);
+            self.note_moment(home, false);
+        }
+    }
+
+    /// A record or tick has been taken in: says of what it has released whether it is emitted.
+    fn note_moment(&mut self, home: usize, live: bool) {
+        let released = self.ready.len();
+        self.emit.resize(released, live);
+        if self.plan.order.timed
+            && let Some(state) = self.partitions.get(home)
+        {
+            self.moments.push(Moment { home, released, clock: state.order.clock(), live });
+        }
+    }
+
     /// `ready` through interning, features, model and head to `forecasts`.
     fn finish_batch(&mut self, input: &Input) -> Result<()> {
         self.intern(input)?;
         let n = self.ready.len();
         self.replayed = self.emit.iter().filter(|emit| !**emit).count();
         if n == 0 {
+            self.say_overdue(0);
             return Ok(());
         }
         self.features.rows(&self.ready, Context { gaps: &self.seen.gaps }, &mut self.rows);
         self.add_decays();
         let mut memory = LaneMemory { partitions: &mut self.partitions, seen: &self.seen, init: self.model.initial_hidden().to_vec() };
         self.model.steps(&self.rows, &self.seen.gaps, &self.seen.occurrences, &mut memory, &mut self.outputs)?;
-        if self.replayed == n {
-            return Ok(());
+        // Timers are set by laws also where nothing is emitted.
+        if self.replayed < n || self.plan.order.timed {
+            self.publish();
         }
-        self.publish();
         Ok(())
     }
 
@@ -354,7 +403,11 @@ impl Lane {
             cached = Some((partition, home));
             let Some(state) = self.partitions.get_mut(home) else { continue };
             let Some(time) = self.ready.times.get(row).copied() else { continue };
-            let (slot, evicted) = state.keys.intern_within(key, time, most);
+            let (slot, forgotten) = state.keys.intern_within(key, time, most);
+            let evicted = forgotten.is_some();
+            if let Some(key) = forgotten.filter(|_| self.plan.order.timed) {
+                self.seen.forgotten.push(Forgotten { row, home, slot, key });
+            }
             let (Some(meta), Some(time), Some(flags)) =
                 (state.keys.metas.row_mut(slot).first_mut(), self.ready.times.get_mut(row), self.ready.flags.get_mut(row))
             else {
@@ -435,6 +488,9 @@ impl Lane {
         }
         self.ready = kept;
         self.emit = emit;
+        let left = |row: usize| row - dropped.partition_point(|dropped| *dropped < row);
+        self.moments.iter_mut().for_each(|moment| moment.released = left(moment.released));
+        self.seen.forgotten.iter_mut().for_each(|forgotten| forgotten.row = left(forgotten.row));
     }
 
     /// Rejects below `live_from` were emitted by an earlier run.
@@ -487,9 +543,34 @@ impl Lane {
         std::mem::swap(&mut forecasts.offsets, &mut self.ready.offsets);
         std::mem::swap(&mut forecasts.n_events, &mut self.seen.counts);
         forecasts.gap_s.extend(self.seen.gaps.iter().map(|gap| gap.map_or(f64::NAN, Gap::seconds)));
-        if self.replayed > 0 {
-            forecasts.retain(&self.emit);
+        let rows = forecasts.len();
+        let kept = self.say_overdue(rows);
+        if self.replayed > 0 && !kept {
+            self.forecasts.retain(&self.emit);
         }
+    }
+
+    /// Adds to the forecasts of the batch, of which there are `rows`, that keys are overdue. Returns whether there were any: then only those rows are
+    /// left that are emitted.
+    fn say_overdue(&mut self, rows: usize) -> bool {
+        if self.moments.is_empty() {
+            return false;
+        }
+        let forecasts = &self.forecasts;
+        let events = Applied {
+            slots: &self.seen.slots,
+            times: &forecasts.event_times,
+            offsets: &forecasts.offsets,
+            counts: &forecasts.n_events,
+            next_times: &forecasts.next_times,
+        };
+        debug_assert_eq!(rows, events.slots.len());
+        let mut overdue = Vec::new();
+        walk(&self.asked, &self.moments, &self.seen.forgotten, &events, &mut self.partitions, &mut overdue);
+        if !overdue.is_empty() {
+            self.forecasts.insert_overdue(&overdue, &self.emit);
+        }
+        !overdue.is_empty()
     }
 }
 

@@ -123,6 +123,16 @@ impl PartitionState {
         (self.expected.is_none() && (self.next.is_some() || self.order.held() > 0 || !self.ahead.is_empty())).then_some(at)
     }
 
+    /// Where a tick would be noted: as `end`, also where only timers wait. `None` while it replays, or a tick would change nothing.
+    pub fn tick_at(&mut self, time: EventTime) -> Option<Offset> {
+        if self.expected.is_some() || !self.ahead.is_empty() || self.replaying().is_some() {
+            return None;
+        }
+        let clock = self.order.clock_at(time);
+        let due = self.order.waits_for(time) || self.keys.timers.first().is_some_and(|first| first.due < clock);
+        due.then(|| self.next.unwrap_or(self.from).max(self.live_from))
+    }
+
     /// Recorded ticks that come before the record at `offset`, oldest first.
     pub fn ticks_before(&mut self, offset: Offset) -> Vec<Tick> {
         if self.ahead.first().is_none_or(|tick| tick.at > offset) {
@@ -134,9 +144,13 @@ impl PartitionState {
         due
     }
 
-    /// Records a tick at this place of the log.
+    /// Records a tick at this place of the log. Of several at one place the last says it all, but for the end of the input, which is none of time.
     pub fn note_tick(&mut self, tick: Tick) {
-        self.ticks.push(tick);
+        let end = EventTime::MAX;
+        match self.ticks.last_mut() {
+            Some(last) if last.at == tick.at && last.time != end && tick.time != end => *last = tick,
+            _ => self.ticks.push(tick),
+        }
     }
 
     /// How far it has come, for a commit. `None` before the first record, and while what was committed before is replayed.

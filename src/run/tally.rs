@@ -50,7 +50,8 @@ impl Calibration {
         add(&mut self.surprise_mark, &forecasts.surprise_mark);
         add(&mut self.residual, &forecasts.residual);
         add(&mut self.score, &forecasts.score);
-        for (row, time) in forecasts.event_times.iter().enumerate() {
+        // That no event has come is said of the forecast before, not of an event.
+        for (row, time) in forecasts.event_times.iter().enumerate().filter(|(row, _)| forecasts.overdue_at(*row).is_none()) {
             let next: Vec<_> = forecasts.next_times.iter().map(|column| column.get(row).copied().flatten()).collect();
             if next.is_empty() {
                 continue;

@@ -97,6 +97,11 @@ impl Worker<'_> {
                 Polled::Idle => {
                     // Nothing to do but to see what has become durable.
                 }
+                Polled::Quiet(partition, time) => {
+                    self.torn = true;
+                    self.lane.tick(partition, time)?;
+                    self.deliver(0)?;
+                }
                 Polled::Assigned(assignment) => self.take_over(&assignment)?,
                 Polled::Revoked(partition) => self.let_go(partition)?,
                 Polled::Ended => {
@@ -137,7 +142,9 @@ impl Worker<'_> {
             }
         }
         self.counts.records.fetch_add(u64_of(records), Ordering::Relaxed);
-        self.counts.forecasts.fetch_add(u64_of(forecasts.len()), Ordering::Relaxed);
+        let overdue = forecasts.count_overdue();
+        self.counts.forecasts.fetch_add(u64_of(forecasts.len() - overdue), Ordering::Relaxed);
+        self.counts.overdue.fetch_add(u64_of(overdue), Ordering::Relaxed);
         self.counts.evicted.fetch_add(u64_of(self.lane.evicted), Ordering::Relaxed);
         self.counts.replayed.fetch_add(u64_of(self.lane.replayed), Ordering::Relaxed);
         self.bad.add(u64_of(records), u64_of(rejected.len()), || example(&self.lane));

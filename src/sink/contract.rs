@@ -30,6 +30,7 @@ pub fn identity() -> Identity {
         marks: ["x", "ü", "a\"b"].map(str::to_owned).to_vec(),
         quantiles: vec![0.1, 0.5, 0.999],
         horizons: ["1h", "24h"].map(str::to_owned).to_vec(),
+        ..Identity::default()
     }
 }
 

@@ -15,6 +15,8 @@ pub use text::{base64, string};
 /// A field whose value differs from row to row.
 #[derive(Clone, Copy, Debug)]
 enum Value {
+    Kind,
+    Overdue,
     Key,
     EventId,
     EventTime,
@@ -77,7 +79,8 @@ impl RowEncoder {
             string(&mut pending, name.as_bytes());
             pending.push(b':');
             let value = match field {
-                FieldId::Kind => Err("forecast"),
+                FieldId::Kind => Ok(Value::Kind),
+                FieldId::Overdue => Ok(Value::Overdue),
                 FieldId::Model => Err(identity.model.as_str()),
                 FieldId::ModelVersion => Err(identity.model_version.as_str()),
                 FieldId::Fingerprint => Err(identity.fingerprint.as_str()),
@@ -119,6 +122,8 @@ impl RowEncoder {
         for (before, value) in &self.parts {
             out.extend_from_slice(before);
             match *value {
+                Value::Kind => string(out, kind(forecasts, row).as_bytes()),
+                Value::Overdue => number(out, forecasts.overdue.get(row)),
                 Value::Key => string(out, forecasts.keys.bytes_at(row)),
                 Value::EventId => string_or_null(out, forecasts.event_ids.get(row)),
                 Value::EventTime => time_or_null(out, forecasts.event_times.get(row).copied()),
@@ -152,6 +157,11 @@ impl RowEncoder {
         }
         out.push(b']');
     }
+}
+
+/// What a row is.
+pub(super) fn kind(forecasts: &Forecasts, row: usize) -> &'static str {
+    if forecasts.overdue_at(row).is_some() { "overdue" } else { "forecast" }
 }
 
 /// The likeliest next marks of a row that have a probability.

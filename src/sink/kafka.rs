@@ -18,15 +18,14 @@ mod epoch;
 mod exactly_once;
 mod fill;
 mod outbox;
+mod position;
 mod transactions;
 
 pub use check::check_connect;
 pub use exactly_once::{ExactlyOnceDeadLetters, ExactlyOnceForecasts, Opening, open_exactly_once};
 pub use fill::{NextRecord, create_topic, fill_topic};
 pub use outbox::{Outbox, producer_config};
-
-/// Name of the header with the input record's `partition:offset` in decimal.
-pub const POSITION: &str = "meantime-position";
+pub use position::{POSITION, Position};
 
 /// Writes row `usize` of a batch to the end of a buffer (which comes empty).
 pub type Encode<T> = Box<dyn FnMut(&T, usize, &mut Vec<u8>) + Send>;
@@ -52,6 +51,7 @@ impl ForecastSink for KafkaForecasts {
     fn write(&mut self, forecasts: &Forecasts) -> Result<()> {
         self.outbox.begin();
         for (row, at) in positions(&forecasts.partitions, &forecasts.offsets).enumerate() {
+            let at = Position { overdue: forecasts.overdue_at(row), ..at };
             self.row.clear();
             (self.encode)(forecasts, row, &mut self.row);
             self.outbox.send(forecasts.keys.get(row), Some(at), &self.row)?;
@@ -125,6 +125,6 @@ impl Sink for KafkaDeadLetters {
     }
 }
 
-fn positions(partitions: &[Partition], offsets: &[Offset]) -> impl Iterator<Item = (Partition, Offset)> {
-    partitions.iter().copied().zip(offsets.iter().copied())
+fn positions(partitions: &[Partition], offsets: &[Offset]) -> impl Iterator<Item = Position> {
+    partitions.iter().zip(offsets).map(|(partition, offset)| Position::of(*partition, *offset))
 }

@@ -44,6 +44,7 @@ pub fn read(feed: &mut dyn Feed, max: usize) -> Seen {
                 let start = assignment.start(None, None).unwrap();
                 feed.start(partition, start.read_from, start.live_from).unwrap();
             }
+            Polled::Quiet(partition, _) => assert!(next.contains_key(&partition), "only what was assigned is quiet"),
             Polled::Records => {
                 assert!(!input.is_empty() && input.len() <= max, "{} records, at most {max} were asked for", input.len());
                 assert!(input.records.is_empty() || input.tables.is_empty(), "a poll fills either part");

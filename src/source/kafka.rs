@@ -20,6 +20,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use super::{Feed, KafkaSettings, Opening};
 use crate::base::clock;
 use crate::base::error::{Error, Result};
+use crate::base::time::EventTime;
 use crate::link::kafka::{Client, Probe, explain};
 
 mod check;
@@ -44,7 +45,7 @@ const STAGE: &str = "source";
 pub fn open(settings: &KafkaSettings, opening: &Opening) -> Result<Vec<Box<dyn Feed>>> {
     let client = &settings.client;
     let (ends, partitions) = survey(settings, opening.until_caught_up)?;
-    let shared = Arc::new(Shared::new(client.clone(), settings.topic.clone(), settings.group.clone(), ends));
+    let shared = Arc::new(Shared::new(settings, ends));
     let watch = Watch::new(Arc::clone(&shared));
     let consumer = BaseConsumer::from_config_and_context(&config(settings, opening), watch)
         .map_err(|error| explain(STAGE, client, &settings.topic, "open the consumer", &error))?;
@@ -180,16 +181,20 @@ struct Shared {
     acked_changed: Condvar,
     /// Next offset of each partition, as of a second or two ago.
     latest: Mutex<BTreeMap<i32, i64>>,
+    /// When that was asked for: on the clock that never goes back, and on the wall.
+    looked: Mutex<Option<(Instant, EventTime)>>,
+    /// A partition without records for so long is idle.
+    idle_after: Option<Duration>,
     /// Partitions that this member holds; the flag turns to `false` when one is no longer ours to commit.
     ours: Mutex<BTreeMap<i32, Arc<AtomicBool>>>,
 }
 
 impl Shared {
-    fn new(client: Client, topic: String, group: String, ends: Option<BTreeMap<i32, i64>>) -> Self {
+    fn new(settings: &KafkaSettings, ends: Option<BTreeMap<i32, i64>>) -> Self {
         Shared {
-            client,
-            topic,
-            group,
+            client: settings.client.clone(),
+            topic: settings.topic.clone(),
+            group: settings.group.clone(),
             ends,
             finished: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -198,12 +203,18 @@ impl Shared {
             acked: Mutex::new(BTreeMap::new()),
             acked_changed: Condvar::new(),
             latest: Mutex::new(BTreeMap::new()),
+            looked: Mutex::new(None),
+            idle_after: settings.idle_after,
             ours: Mutex::new(BTreeMap::new()),
         }
     }
 
     fn acked(&self) -> MutexGuard<'_, BTreeMap<i32, i64>> {
         self.acked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn looked(&self) -> MutexGuard<'_, Option<(Instant, EventTime)>> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn latest(&self) -> MutexGuard<'_, BTreeMap<i32, i64>> {

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use crate::base::error::Result;
 use crate::base::offset::{Offset, Partition};
+use crate::base::time::EventTime;
 use crate::data::commit::Commits;
 use crate::data::input::Input;
 use crate::link::kafka::{Client, Membership};
@@ -45,6 +46,8 @@ pub struct KafkaSettings {
     pub group: String,
     /// What to do on start where records below the committed offset are needed to rebuild key states.
     pub on_missing: OnMissing,
+    /// A partition without records for so long is idle; `None`: never.
+    pub idle_after: Option<Duration>,
     /// Stable name of this process among those of the group: static membership, and the root of its transactional ids.
     pub instance: Option<String>,
 }
@@ -99,6 +102,8 @@ pub enum Polled {
     Records,
     /// Nothing within the time given.
     Idle,
+    /// A partition has had no record for a while and is read to its end: the clock on the wall says that event time has come so far.
+    Quiet(Partition, EventTime),
     /// This lane is to own a partition: recover its states, then call `start`. Its records follow from then on.
     Assigned(Box<Assignment>),
     /// The partition is to be given up: commit what is done, then call `released`. No more records of it follow.

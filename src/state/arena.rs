@@ -27,6 +27,18 @@ impl<T: Copy + Default> Chunked<T> {
         self.width
     }
 
+    /// Number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
     /// Adds a row; `values` has `width` entries.
     pub fn push(&mut self, values: &[T]) {
         debug_assert_eq!(values.len(), self.width);

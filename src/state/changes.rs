@@ -5,6 +5,8 @@
 
 use super::{KeyStates, Slot};
 use crate::base::number::{index, u32_of};
+use crate::base::offset::Offset;
+use crate::base::time::EventTime;
 
 /// Rows of a page: some megabytes, one record batch of the file.
 pub(super) const PAGE_ROWS: usize = 8192;
@@ -111,6 +113,8 @@ pub(super) struct Page {
     pub hidden: Vec<f32>,
     /// `Widths::aggregates` numbers a row.
     pub aggregates: Vec<f64>,
+    /// Timers that are on, by row: which, when it is due, and the offset of the event that it watches.
+    pub timers: Vec<(u32, u8, EventTime, Offset)>,
 }
 
 impl Page {
@@ -134,6 +138,7 @@ impl Page {
             events: Vec::with_capacity(rows),
             hidden: Vec::with_capacity(rows * hidden),
             aggregates: Vec::with_capacity(rows * aggregates),
+            timers: Vec::new(),
         }
     }
 }
@@ -223,5 +228,8 @@ impl KeyStates {
         page.events.push(meta.events);
         page.hidden.extend_from_slice(self.hidden.row(slot));
         page.aggregates.extend_from_slice(self.aggregates.row(slot));
+        let (row, watched) = (u32_of(page.len() - 1), self.timers.watched(slot));
+        let timers = self.timers.of(slot).map(|(timer, due)| (row, u8::try_from(timer).unwrap_or(u8::MAX), due, watched.offset));
+        page.timers.extend(timers);
     }
 }

@@ -5,9 +5,11 @@ mod changes;
 mod idle;
 mod keys;
 pub mod snapshot;
+mod timers;
 
 pub use arena::{Chunked, Widths};
 pub use keys::KeyTable;
+pub use timers::{Fired, Timers, Watched};
 
 use changes::{Copying, Since, SlotSet};
 use idle::Idle;
@@ -63,6 +65,8 @@ pub struct KeyStates {
     pub hidden: Chunked<f32>,
     /// Decaying aggregates of the recipe, per slot: `Widths::aggregates` numbers.
     pub aggregates: Chunked<f64>,
+    /// When each key will be overdue. Those of a key that was forgotten stay until its successor's are set.
+    pub timers: Timers,
     init: Vec<f32>,
     /// Slots that have changed since the last cut began.
     dirty: SlotSet,
@@ -75,14 +79,15 @@ pub struct KeyStates {
 }
 
 impl KeyStates {
-    /// Empty states. `init` is what `hidden` starts with for a new key; its length is the hidden width.
+    /// Empty states. `init` is what `hidden` starts with for a new key; its length is the hidden width. `timers` is how many each key has.
     #[must_use]
-    pub fn new(init: &[f32], aggregates: usize) -> Self {
+    pub fn new(init: &[f32], aggregates: usize, timers: usize) -> Self {
         KeyStates {
             keys: KeyTable::new(),
             metas: Chunked::new(1),
             hidden: Chunked::new(init.len()),
             aggregates: Chunked::new(aggregates),
+            timers: Timers::new(timers),
             init: init.to_vec(),
             dirty: SlotSet::default(),
             copying: None,
@@ -99,6 +104,7 @@ impl KeyStates {
             self.metas.push(&[KeyMeta::default()]);
             self.hidden.push(&self.init);
             self.aggregates.push_default();
+            self.timers.push();
             if let Some(since) = &mut self.since {
                 since.fresh.insert(slot);
             }
@@ -109,17 +115,18 @@ impl KeyStates {
 
     /// As `intern`, for an event at `time`, which a new key must be given as its last. Where there are `most` keys, a new one takes the
     /// place of the one whose last event is the oldest, of several the one with the smallest key; who that is depends on nothing but
-    /// the events so far. The flag says that this happened: `hidden` and `aggregates` are still those of the key that was forgotten, as events of it may
-    /// yet have to be stepped, and are to be set anew when the new key's turn comes.
-    pub fn intern_within(&mut self, key: &[u8], time: EventTime, most: usize) -> (Slot, bool) {
+    /// the events so far. The key that was forgotten for it is returned as well: `hidden`, `aggregates` and `timers` are still its own, as events of
+    /// it may yet have to be stepped, and are to be set anew when the new key's turn comes.
+    pub fn intern_within(&mut self, key: &[u8], time: EventTime, most: usize) -> (Slot, Option<Box<[u8]>>) {
         if self.len() < most || self.keys.find(key).is_some() {
-            return (self.intern(key), false);
+            return (self.intern(key), None);
         }
         let mut idle = std::mem::take(&mut self.idle);
-        let Some(slot) = idle.longest(&self.keys, &self.metas) else { return (self.intern(key), false) };
+        let Some(slot) = idle.longest(&self.keys, &self.metas) else { return (self.intern(key), None) };
         self.touch(slot);
-        if let (Some(since), Some(old)) = (&mut self.since, self.keys.key(slot)) {
-            since.note(slot, old);
+        let forgotten: Box<[u8]> = self.keys.key(slot).unwrap_or_default().into();
+        if let Some(since) = &mut self.since {
+            since.note(slot, &forgotten);
         }
         self.keys.replace(slot, key);
         if let Some(meta) = self.metas.row_mut(slot).first_mut() {
@@ -128,7 +135,7 @@ impl KeyStates {
         }
         idle.replaced(time, &self.keys);
         self.idle = idle;
-        (slot, true)
+        (slot, Some(forgotten))
     }
 
     /// Makes the key as if it had never been seen.
@@ -140,6 +147,15 @@ impl KeyStates {
         }
         self.hidden.row_mut(slot).copy_from_slice(&self.init);
         self.aggregates.row_mut(slot).fill(0.0);
+        self.timers.set(slot, Watched::default(), std::iter::empty());
+    }
+
+    /// Takes out the first timer that is due before `now`.
+    pub fn fire(&mut self, now: EventTime) -> Option<Fired> {
+        let fired = self.timers.first().filter(|fired| fired.due < now)?;
+        self.touch(fired.slot);
+        self.timers.clear(fired.slot, fired.timer);
+        Some(fired)
     }
 
     /// Number of keys.
@@ -157,7 +173,13 @@ impl KeyStates {
     /// Bytes held, allocated slack included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.keys.bytes() + self.metas.bytes() + self.hidden.bytes() + self.aggregates.bytes() + self.dirty.bytes() + self.idle.bytes()
+        self.keys.bytes()
+            + self.metas.bytes()
+            + self.hidden.bytes()
+            + self.aggregates.bytes()
+            + self.timers.bytes()
+            + self.dirty.bytes()
+            + self.idle.bytes()
     }
 }
 
@@ -171,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_new_key_starts_with_the_initial_state_and_keeps_what_is_written() {
-        let mut states = KeyStates::new(&[0.5, -1.0], 1);
+        let mut states = KeyStates::new(&[0.5, -1.0], 1, 0);
         for i in 0..10_000u32 {
             let slot = states.intern(format!("key-{i}").as_bytes());
             assert_eq!(slot, Slot(i));
@@ -193,7 +215,7 @@ mod tests {
             most in 1usize..6,
             events in prop::collection::vec((0u8..12, -3i64..10), 0..200),
         ) {
-            let mut states = KeyStates::new(&[0.0], 0);
+            let mut states = KeyStates::new(&[0.0], 0, 0);
             let mut expected: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
             for (i, (number, step)) in events.into_iter().enumerate() {
                 let key = [b'k', number, number].repeat(1 + usize::from(number % 3));
@@ -214,7 +236,7 @@ mod tests {
                 let meta = &mut states.metas.row_mut(slot)[0];
                 prop_assert_eq!(meta.events == 0, known.is_none());
                 (meta.last, meta.events) = (EventTime(time), meta.events + 1);
-                prop_assert_eq!(evicted, forgotten.is_some());
+                prop_assert_eq!(evicted.as_deref(), forgotten.as_deref());
                 let found: BTreeMap<Vec<u8>, i64> = (0..states.len() as u32)
                     .map(|slot| (states.keys.key(Slot(slot)).unwrap().to_vec(), states.metas.row(Slot(slot))[0].last.0))
                     .collect();

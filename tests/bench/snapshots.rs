@@ -68,7 +68,7 @@ pub fn snapshots() {
     let columns = Columns { tensors: vec![("h".to_owned(), HIDDEN)], ..Columns::default() };
     let store = Arc::new(Snapshots::open(&Place::Folder(folder.path().to_path_buf()), columns, "f00d").unwrap());
     let writer = Writer::start(Arc::clone(&store)).unwrap();
-    let (mut states, mut cutter) = (KeyStates::new(&[0.0; HIDDEN], 0), Cutter::new(Partition(0), None));
+    let (mut states, mut cutter) = (KeyStates::new(&[0.0; HIDDEN], 0, 0), Cutter::new(Partition(0), None));
     change(&mut states, 0..KEYS, 0.0);
     let begin = Instant::now();
     let copied = vec![1f32; KEYS as usize * HIDDEN];
@@ -89,7 +89,7 @@ pub fn snapshots() {
             let (start, before) = (Instant::now(), busy(begin));
             let found = store.newest(Partition(0), Offset(at_most)).unwrap().unwrap();
             let (read, reading, megabytes) = (start.elapsed(), busy(begin) - before, found.bytes / 1_000_000);
-            let mut loaded = KeyStates::new(&[0.0; HIDDEN], 0);
+            let mut loaded = KeyStates::new(&[0.0; HIDDEN], 0, 0);
             let (start, before) = (Instant::now(), busy(begin));
             found.load(&mut loaded).unwrap();
             assert_eq!(loaded.len(), KEYS as usize);

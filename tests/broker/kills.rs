@@ -14,7 +14,7 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use meantime::sink::kafka::audit;
+use meantime::sink::kafka::{Position, audit};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
@@ -272,7 +272,7 @@ fn copied(trial: &Trial<'_>, change: impl Fn(&audit::Found<'_>) -> usize, header
     let producer: ThreadedProducer<DefaultProducerContext> = trial.broker.config().create().unwrap();
     let spans = audit::spans(&client, &trial.output).unwrap();
     audit::read(&client, &trial.output, &trial.output, &spans, &mut |found| {
-        let audit::Origin::At(partition, offset) = found.origin else { panic!("no position at {:?}", found.at) };
+        let audit::Origin::At(Position { partition, offset, .. }) = found.origin else { panic!("no position at {:?}", found.at) };
         let position = format!("{partition}:{offset}");
         for _ in 0..change(found) {
             let mut record = BaseRecord::to(&topic).key(found.key.unwrap()).payload(found.payload.unwrap()).partition(found.at.0.0);
@@ -312,7 +312,7 @@ fn verify_names_what_is_lost_and_what_comes_twice_and_reads_positions_from_heade
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
     };
     let (original, at) = (trial.output.clone(), |found: &audit::Found<'_>, p, o| match found.origin {
-        audit::Origin::At(partition, offset) => (partition.0, offset.0) == (p, o),
+        audit::Origin::At(at) => (at.partition.0, at.offset.0) == (p, o),
         _ => false,
     });
 

@@ -187,6 +187,7 @@ fn copy(broker: &Broker, from: &str, to: &str, mut midway: impl FnMut(u64)) {
         topic: from.to_owned(),
         group: from.to_owned(),
         on_missing: OnMissing::StartEmpty,
+        idle_after: None,
         instance: None,
     };
     let opening = Opening { lanes: 1, until_caught_up: true, ..Opening::default() };

@@ -20,7 +20,14 @@ use crate::broker;
 use crate::harness::Broker;
 
 fn settings(broker: &Broker, topic: &str, group: &str, on_missing: OnMissing) -> KafkaSettings {
-    KafkaSettings { client: broker.client(), topic: topic.to_owned(), group: group.to_owned(), on_missing, instance: None }
+    KafkaSettings {
+        client: broker.client(),
+        topic: topic.to_owned(),
+        group: group.to_owned(),
+        on_missing,
+        idle_after: None,
+        instance: None,
+    }
 }
 
 fn opening(lanes: usize, until_caught_up: bool) -> Opening {
@@ -82,7 +89,7 @@ fn drive(mut feed: Box<dyn Feed>, stop: &AtomicBool) -> Result<Vec<Seen>, Error>
                 }
                 feed.commit(&positions)?;
             }
-            Polled::Idle => feed.commit(&positions)?,
+            Polled::Idle | Polled::Quiet(..) => feed.commit(&positions)?,
             Polled::Assigned(assignment) => {
                 let live_from = start(&mut *feed, &assignment)?;
                 seen.push(Seen::Assigned { partition: assignment.partition.0, live_from });
@@ -411,7 +418,14 @@ fn cautions_name_what_a_topic_deletes_although_states_rest_on_it() {
 fn a_broker_that_does_not_answer_is_unavailable_within_ten_seconds() {
     // Needs no broker: nobody listens on port 1.
     let client = Client { brokers: "127.0.0.1:1".to_owned(), ..Client::default() };
-    let settings = KafkaSettings { client, topic: "t".to_owned(), group: "g".to_owned(), on_missing: OnMissing::Rebuild, instance: None };
+    let settings = KafkaSettings {
+        client,
+        topic: "t".to_owned(),
+        group: "g".to_owned(),
+        on_missing: OnMissing::Rebuild,
+        idle_after: None,
+        instance: None,
+    };
     let started = Instant::now();
     let error = open(&settings, &opening(1, false)).err().unwrap();
     assert_eq!(error.kind, Kind::Unavailable, "{error}");

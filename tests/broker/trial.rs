@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use meantime::link::kafka::Probe;
-use meantime::sink::kafka::audit;
+use meantime::sink::kafka::{Position, audit};
 use serde_json::Value;
 
 use super::harness::Broker;
@@ -185,7 +185,7 @@ impl<'a> Trial<'a> {
         let client = self.broker.client();
         let spans = audit::spans(&client, &self.output).unwrap();
         audit::read(&client, &self.output, &self.output, &spans, &mut |found| {
-            let audit::Origin::At(partition, offset) = found.origin else { panic!("no position at {:?}", found.at) };
+            let audit::Origin::At(Position { partition, offset, .. }) = found.origin else { panic!("no position at {:?}", found.at) };
             let mut hasher = DefaultHasher::new();
             (found.key, found.payload).hash(&mut hasher);
             let hash = hasher.finish();

@@ -28,7 +28,7 @@ fn plan(name: &str, source: source::Settings) -> Plan {
             mark: None,
             label: None,
         },
-        order: order::Settings { lateness: Gap::ZERO, max_future_skew: Gap::ZERO, late: order::Late::Clamp },
+        order: order::Settings { lateness: Gap::ZERO, max_future_skew: Gap::ZERO, late: order::Late::Clamp, timed: false },
         package: PathBuf::new(),
         model: None,
         state: state::Settings { max_keys: 1, when_full: state::WhenFull::Stop, expiry: None },
@@ -162,6 +162,7 @@ fn what_cannot_be_done_is_said_before_anything_is_written() {
         topic: "cards".to_owned(),
         group: "g".to_owned(),
         on_missing: source::OnMissing::Rebuild,
+        idle_after: None,
         instance: None,
     });
     let both = run(&plan("cards", kafka), &Args { to: Target::Kafka, ..args(Some(folder.path().join("a.ndjson"))) }).unwrap_err();

@@ -17,7 +17,7 @@ fn stored(folder: &Path) -> Arc<Snapshots> {
     let snapshots = Arc::new(Snapshots::open(&Place::Folder(folder.to_path_buf()), columns(), "f00d").unwrap());
     let writer = Writer::inline(Arc::clone(&snapshots));
     for partition in [Partition(0), Partition(1)] {
-        let (mut states, mut cutter) = (KeyStates::new(&[0.0, 0.0, f32::NAN], 1), Cutter::new(partition, None));
+        let (mut states, mut cutter) = (KeyStates::new(&[0.0, 0.0, f32::NAN], 1, 0), Cutter::new(partition, None));
         for offset in 1..=2 {
             for i in 0..300 / offset {
                 let slot = states.intern(format!("{partition}-card-{i}").as_bytes());
@@ -69,7 +69,7 @@ fn a_key_is_shown_with_its_tensors_law_and_held_events() {
     let json = shown("1-card-1", Partition(1), &found, &state, &["amount"]);
     let expected = json!({
         "key": "1-card-1", "partition": 1, "offset": 2, "last_event": "1970-01-01T00:00:01.000000Z", "n_events": 2,
-        "tensors": { "h": [2.0, 0.0], "law": [null] }, "aggregates": [0.0],
+        "tensors": { "h": [2.0, 0.0], "law": [null] }, "aggregates": [0.0], "overdue": [],
         "held": [{ "event_time": "1970-01-01T00:00:09.000000Z", "offset": 1, "event_id": "e-1", "fields": { "amount": 7.5 } }],
     });
     assert_eq!(json, expected);

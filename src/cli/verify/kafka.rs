@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use serde::Serialize;
+use serde_json::Value as Json;
 
 use super::ledger::{Faults, Findings, Keyed, Ledger, Position, Rank};
 use crate::base::error::{Error, Kind, Result};
@@ -31,6 +32,8 @@ struct Report {
     /// Input records that are not yet committed as done, counted in offsets.
     behind: u64,
     forecasts: u64,
+    /// Rows that say that a key is overdue.
+    overdue: u64,
     dead_letters: u64,
     /// Dead letters at the same place that came from other topics.
     dead_letters_of_others: u64,
@@ -116,6 +119,8 @@ struct Audit {
     report: Report,
     /// Output names of `partition` and `offset`, where both are written.
     position: Option<(String, String)>,
+    /// Output name of `overdue`, where keys may be.
+    overdue: Option<String>,
     /// Output name of `n_events`, where that orders the forecasts of a key and not the offset.
     count: Option<String>,
     /// Events are held back, and forecasts do not say which event of its key each is.
@@ -143,12 +148,20 @@ impl Audit {
             (*partition, (*low, of(required), of(allowed)))
         });
         let ledger = Ledger::new(lines.collect::<Vec<_>>())?;
-        Ok(Audit { ledger, report, position: name("partition").zip(name("offset")), orderless: held && count.is_none(), count })
+        let overdue = name("overdue").filter(|_| !plan.asks.overdue.is_empty());
+        Ok(Audit { ledger, report, position: name("partition").zip(name("offset")), overdue, orderless: held && count.is_none(), count })
     }
 
     fn forecast(&mut self, found: &Found<'_>) {
+        let Some((at, overdue)) = self.origin(found) else {
+            self.report.forecasts += 1;
+            return self.unplaced("forecast", found.at);
+        };
+        if let Some(quantile) = overdue {
+            self.report.overdue += 1;
+            return self.ledger.overdue(at, quantile);
+        }
         self.report.forecasts += 1;
-        let Some(at) = self.origin(found) else { return self.unplaced("forecast", found.at) };
         let stands = || format!("forecast {}:{}", found.at.0, found.at.1);
         if self.ledger.output(at, &stands)
             && !self.orderless
@@ -164,16 +177,18 @@ impl Audit {
         }
     }
 
-    /// Where a forecast comes from: its header, or else the fields of the layout.
-    fn origin(&self, found: &Found<'_>) -> Option<Position> {
+    /// Where a forecast comes from, and the quantile that has passed if it says that: its header, or else the fields of the layout.
+    fn origin(&self, found: &Found<'_>) -> Option<(Position, Option<f64>)> {
         match found.origin {
-            Origin::At(partition, offset) => Some((partition, offset)),
+            Origin::At(at) => Some(((at.partition, at.offset), at.overdue)),
             Origin::Unreadable => None,
             Origin::Unnamed => {
                 let (partition, offset) = self.position.as_ref()?;
                 let payload = found.payload?;
-                let partition = field(payload, partition).and_then(|partition| i32::try_from(partition).ok())?;
-                Some((Partition(partition), Offset(field(payload, offset)?)))
+                let row: Json = serde_json::from_slice(payload).ok()?;
+                let partition = row.get(partition)?.as_i64().and_then(|partition| i32::try_from(partition).ok())?;
+                let overdue = self.overdue.as_ref().and_then(|name| row.get(name)?.as_f64());
+                Some(((Partition(partition), Offset(row.get(offset)?.as_i64()?)), overdue))
             }
         }
     }
@@ -259,7 +274,7 @@ impl Audit {
 
 /// A whole number of a JSON object.
 fn field(payload: &[u8], name: &str) -> Option<i64> {
-    serde_json::from_slice::<serde_json::Value>(payload).ok()?.get(name)?.as_i64()
+    serde_json::from_slice::<Json>(payload).ok()?.get(name)?.as_i64()
 }
 
 impl Report {
@@ -275,6 +290,7 @@ impl Report {
         let counts = [
             ("records done", format!("{}{behind}", grouped(found.records))),
             ("forecasts", grouped(self.forecasts)),
+            ("overdue", grouped(self.overdue)),
             ("dead letters", format!("{}{others}", grouped(self.dead_letters))),
             ("order checked of", keys),
         ];

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
+use hashbrown::{HashMap, HashSet};
 use serde::Serialize;
 
 use crate::base::error::{Error, Result};
@@ -132,6 +132,8 @@ pub struct Ledger {
     lines: BTreeMap<Partition, Line>,
     keys: HashMap<u64, Last, foldhash::fast::FixedState>,
     hasher: foldhash::quality::FixedState,
+    /// Rows of the kind `overdue` that were seen: position and bits of the quantile.
+    overdue: HashSet<(Position, u64), foldhash::fast::FixedState>,
     /// Only keys whose hash ends in so many zeros are remembered.
     sampled: u32,
     max_keys: usize,
@@ -159,6 +161,7 @@ impl Ledger {
             lines,
             keys: HashMap::default(),
             hasher: foldhash::quality::FixedState::default(),
+            overdue: HashSet::default(),
             sampled: 0,
             max_keys: MAX_KEYS,
             findings: Findings::default(),
@@ -203,6 +206,17 @@ impl Ledger {
             }
         }
         false
+    }
+
+    /// Counts a row that says that no event has followed the record by a quantile of its law: once a record and quantile.
+    pub fn overdue(&mut self, (partition, offset): Position, quantile: f64) {
+        let name = || format!("{partition}:{offset} (overdue by {quantile})");
+        match self.lines.get(&partition).map(|line| (offset.0 >= line.allowed, line.get(offset))) {
+            Some((true, _)) => self.findings.ahead.note(name),
+            None | Some((_, NO_RECORD)) => self.findings.unknown.note(name),
+            Some(_) if !self.overdue.insert(((partition, offset), quantile.to_bits())) => self.findings.repeated.note(name),
+            Some(_) => {}
+        }
     }
 
     /// Checks where the first forecast of a record stands among those of its key.

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::log::{MINUTE, START};
 use super::world::{Flavour, Process, World, fenced};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::offset::{Offset, Partition};
+use crate::base::time::EventTime;
 use crate::data::commit::Commits;
 use crate::data::input::Input;
 use crate::run::stage::Stop;
@@ -27,14 +29,16 @@ pub struct SimFeed {
     pub waiting: Vec<Partition>,
     /// Polls until it asks for a stop.
     pub polls: u32,
+    /// Whether partitions may seem idle.
+    pub quiet: bool,
     owned: BTreeMap<Partition, Owned>,
     /// Commits that the broker has not confirmed.
     unconfirmed: Vec<Commits>,
 }
 
 impl SimFeed {
-    pub fn new(process: Arc<Process>, stop: Stop, waiting: Vec<Partition>, polls: u32) -> Self {
-        SimFeed { process, stop, waiting, polls, owned: BTreeMap::new(), unconfirmed: Vec::new() }
+    pub fn new(process: Arc<Process>, stop: Stop, waiting: Vec<Partition>, polls: u32, quiet: bool) -> Self {
+        SimFeed { process, stop, waiting, polls, quiet, owned: BTreeMap::new(), unconfirmed: Vec::new() }
     }
 
     fn world(&self) -> &World {
@@ -66,6 +70,15 @@ impl SimFeed {
         let partition = *some.get(self.world().below(some.len()))?;
         self.owned.get_mut(&partition)?.revoked = true;
         Some(Polled::Revoked(partition))
+    }
+
+    /// Some partition is taken for idle: its next records, if there are any, come later.
+    fn quiet(&self) -> Option<Polled> {
+        let some: Vec<Partition> = self.owned.iter().filter(|(_, owned)| owned.started && !owned.revoked).map(|(p, _)| *p).collect();
+        let partition = *some.get(self.world().below(some.len()))?;
+        let at = self.owned.get(&partition)?.at;
+        let minutes = at * 10 + self.world().below(6 * 60);
+        Some(Polled::Quiet(partition, EventTime((START + minutes as i64 * MINUTE) * 1000)))
     }
 
     fn has_more(&self) -> Vec<Partition> {
@@ -107,6 +120,12 @@ impl Feed for SimFeed {
         }
         if self.world().chance(0.05) {
             return Ok(Polled::Idle);
+        }
+        if self.quiet
+            && self.world().chance(0.1)
+            && let Some(quiet) = self.quiet()
+        {
+            return Ok(quiet);
         }
         if self.process.faulty {
             if self.world().chance(0.01) {

@@ -13,14 +13,16 @@ pub struct Log {
     pub ends: Vec<Offset>,
 }
 
-const MINUTE: i64 = 60_000;
+/// Milliseconds since 1970 at which the first record may come.
+pub const START: i64 = 1_700_000_000_000;
+pub const MINUTE: i64 = 60_000;
 const DAY: i64 = 24 * 60 * MINUTE;
 
 impl Log {
     pub fn generate(rng: &mut ChaCha8Rng) -> Log {
         let mut log = Log { partitions: Vec::new(), ends: Vec::new() };
         for partition in 0..rng.random_range(1..=3) {
-            let (mut next, mut time) = (0_i64, 1_700_000_000_000_i64);
+            let (mut next, mut time) = (0_i64, START);
             let mut records = Vec::new();
             for _ in 0..rng.random_range(5..45) {
                 if rng.random_bool(0.1) {

@@ -10,7 +10,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
-use super::POSITION;
+use super::{POSITION, Position};
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::offset::{Offset, Partition};
@@ -28,14 +28,14 @@ const SILENCE: Duration = Duration::from_secs(60);
 pub type Spans = BTreeMap<Partition, (Offset, Offset)>;
 
 /// Where a record says that it comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Origin {
     /// It has no such header.
     Unnamed,
     /// The header is there and cannot be read.
     Unreadable,
-    /// Partition and offset of the input record.
-    At(Partition, Offset),
+    /// What the header says.
+    At(Position),
 }
 
 /// A record as it stands in a topic.
@@ -49,16 +49,6 @@ pub struct Found<'a> {
     pub payload: Option<&'a [u8]>,
     /// The header [`POSITION`].
     pub origin: Origin,
-}
-
-/// Reads the text of the header [`POSITION`].
-#[must_use]
-pub fn origin(text: &[u8]) -> Origin {
-    let read = || {
-        let (partition, offset) = std::str::from_utf8(text).ok()?.split_once(':')?;
-        Some((partition.parse::<i32>().ok().filter(|p| *p >= 0)?, offset.parse::<i64>().ok().filter(|o| *o >= 0)?))
-    };
-    read().map_or(Origin::Unreadable, |(partition, offset)| Origin::At(Partition(partition), Offset(offset)))
 }
 
 fn connect(client: &Client, group: Option<&str>, isolation: &str) -> Result<BaseConsumer<Bridge>> {
@@ -176,20 +166,9 @@ pub fn read(client: &Client, topic: &str, group: &str, spans: &Spans, each: &mut
 
 fn found<'a>(message: &'a BorrowedMessage<'_>, at: (Partition, Offset)) -> Found<'a> {
     let header = message.headers().and_then(|headers| headers.iter().find(|header| header.key == POSITION));
-    let origin = header.map_or(Origin::Unnamed, |header| origin(header.value.unwrap_or_default()));
+    let origin = match header {
+        None => Origin::Unnamed,
+        Some(header) => Position::read(header.value.unwrap_or_default()).map_or(Origin::Unreadable, Origin::At),
+    };
     Found { at, key: message.key(), payload: message.payload(), origin }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_header_is_partition_and_offset_or_unreadable() {
-        assert_eq!(origin(b"3:17"), Origin::At(Partition(3), Offset(17)));
-        for broken in ["", "3", "3:", ":1", "a:b", "-1:2", "1:-2", "1:2:3"] {
-            assert_eq!(origin(broken.as_bytes()), Origin::Unreadable, "{broken}");
-        }
-        assert_eq!(origin(&[0xff]), Origin::Unreadable);
-    }
 }

@@ -1,7 +1,7 @@
 //! The rows of one epoch as they will be sent: kept until their transaction is committed, so that an aborted one is sent again with the same bytes.
 
+use super::Position;
 use crate::base::number::u32_of;
-use crate::base::offset::{Offset, Partition};
 use crate::data::commit::Commits;
 
 /// Rows and the offsets that cover them.
@@ -16,8 +16,7 @@ pub struct Epoch {
 #[derive(Clone, Copy)]
 struct Row {
     topic: u8,
-    partition: Partition,
-    offset: Offset,
+    at: Position,
     /// Bytes of the key; `None` for a row without one.
     key: Option<u32>,
     value: u32,
@@ -27,8 +26,8 @@ struct Row {
 pub struct Sending<'a> {
     /// Index of the topic it goes to.
     pub topic: u8,
-    /// Position of its input record.
-    pub at: (Partition, Offset),
+    /// Where it comes from.
+    pub at: Position,
     /// Its key.
     pub key: Option<&'a [u8]>,
     /// Its value.
@@ -37,14 +36,14 @@ pub struct Sending<'a> {
 
 impl Epoch {
     /// Adds a row; `encode` appends its value.
-    pub fn push(&mut self, topic: u8, at: (Partition, Offset), key: Option<&[u8]>, encode: impl FnOnce(&mut Vec<u8>)) {
+    pub fn push(&mut self, topic: u8, at: Position, key: Option<&[u8]>, encode: impl FnOnce(&mut Vec<u8>)) {
         if let Some(key) = key {
             self.bytes.extend_from_slice(key);
         }
         let start = self.bytes.len();
         encode(&mut self.bytes);
         let value = u32_of(self.bytes.len().saturating_sub(start));
-        self.rows.push(Row { topic, partition: at.0, offset: at.1, key: key.map(|key| u32_of(key.len())), value });
+        self.rows.push(Row { topic, at, key: key.map(|key| u32_of(key.len())), value });
     }
 
     /// Rows.
@@ -65,12 +64,7 @@ impl Epoch {
             at = at.saturating_add(crate::base::number::index(bytes));
             self.bytes.get(start..at).unwrap_or_default()
         };
-        self.rows.iter().map(move |row| Sending {
-            topic: row.topic,
-            at: (row.partition, row.offset),
-            key: row.key.map(&mut take),
-            value: take(row.value),
-        })
+        self.rows.iter().map(move |row| Sending { topic: row.topic, at: row.at, key: row.key.map(&mut take), value: take(row.value) })
     }
 
     /// Forgets everything and keeps the memory.
@@ -84,15 +78,17 @@ impl Epoch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::offset::{Offset, Partition};
 
     #[test]
     fn rows_come_back_as_they_were_added() {
         let mut epoch = Epoch::default();
         for round in 0..2 {
-            epoch.push(0, (Partition(1), Offset(5)), Some(b"k"), |out| out.extend_from_slice(b"value"));
-            epoch.push(1, (Partition(2), Offset(6)), None, |out| out.extend_from_slice(b""));
-            epoch.push(0, (Partition(1), Offset(7)), Some(b""), |out| out.extend_from_slice(b"x"));
-            let found: Vec<_> = epoch.iter().map(|row| (row.topic, row.at.1.0, row.key.map(<[u8]>::to_vec), row.value.to_vec())).collect();
+            epoch.push(0, Position::of(Partition(1), Offset(5)), Some(b"k"), |out| out.extend_from_slice(b"value"));
+            epoch.push(1, Position::of(Partition(2), Offset(6)), None, |out| out.extend_from_slice(b""));
+            epoch.push(0, Position::of(Partition(1), Offset(7)), Some(b""), |out| out.extend_from_slice(b"x"));
+            let found: Vec<_> =
+                epoch.iter().map(|row| (row.topic, row.at.offset.0, row.key.map(<[u8]>::to_vec), row.value.to_vec())).collect();
             let expected =
                 vec![(0, 5, Some(b"k".to_vec()), b"value".to_vec()), (1, 6, None, Vec::new()), (0, 7, Some(Vec::new()), b"x".to_vec())];
             assert_eq!((epoch.len(), epoch.byte_len(), found), (3, 7, expected), "round {round}");

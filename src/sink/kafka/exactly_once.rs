@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Encode;
 use super::transactions::{self, Transactions};
+use super::{Encode, Position};
 use crate::base::error::Result;
 use crate::base::offset::Partition;
 use crate::data::commit::Commits;
@@ -89,7 +89,8 @@ impl ForecastSink for ExactlyOnceForecasts {
         let mut transactions = lock(&self.transactions);
         let epoch = transactions.filling()?;
         for (row, (partition, offset)) in forecasts.partitions.iter().zip(&forecasts.offsets).enumerate() {
-            epoch.push(FORECASTS, (*partition, *offset), forecasts.keys.get(row), |out| (self.encode)(forecasts, row, out));
+            let at = Position { overdue: forecasts.overdue_at(row), ..Position::of(*partition, *offset) };
+            epoch.push(FORECASTS, at, forecasts.keys.get(row), |out| (self.encode)(forecasts, row, out));
         }
         transactions.wrote(forecasts.len());
         Ok(())
@@ -141,7 +142,7 @@ impl DeadLetterSink for ExactlyOnceDeadLetters {
         let mut transactions = lock(&self.transactions);
         let epoch = transactions.filling()?;
         for (row, (partition, offset)) in rejected.partitions.iter().zip(&rejected.offsets).enumerate() {
-            epoch.push(DEAD_LETTERS, (*partition, *offset), rejected.keys.get(row), |out| (self.encode)(rejected, row, out));
+            epoch.push(DEAD_LETTERS, Position::of(*partition, *offset), rejected.keys.get(row), |out| (self.encode)(rejected, row, out));
         }
         transactions.wrote(rejected.len());
         self.written = self.written.saturating_add(u64::try_from(rejected.len()).unwrap_or(0));

@@ -16,9 +16,8 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientConfig, Statistics};
 
-use super::POSITION;
+use super::{POSITION, Position};
 use crate::base::error::{Error, Result};
-use crate::base::offset::{Offset, Partition};
 use crate::link::kafka::{Bridge, Client, Probe, explain};
 
 /// Most chunks that are told apart; further writes are added to the last one.
@@ -164,18 +163,15 @@ impl Outbox {
     ///
     /// # Errors
     /// As `durable`, or if librdkafka refuses the row.
-    pub fn send(&mut self, key: Option<&[u8]>, at: Option<(Partition, Offset)>, value: &[u8]) -> Result<()> {
+    pub fn send(&mut self, key: Option<&[u8]>, at: Option<Position>, value: &[u8]) -> Result<()> {
         if self.chunks.is_empty() {
             self.begin();
         }
         let Some(chunk) = self.chunks.back_mut() else { return Err(Error::internal(self.stage, "a row outside of a chunk")) };
         let mut record = BaseRecord::with_opaque_to(&self.topic, chunk.slot).payload(value);
-        if let Some((partition, offset)) = at {
+        if let Some(at) = at {
             self.position.clear();
-            let mut digits = itoa::Buffer::new();
-            self.position.extend_from_slice(digits.format(partition.0).as_bytes());
-            self.position.push(b':');
-            self.position.extend_from_slice(digits.format(offset.0).as_bytes());
+            at.write(&mut self.position);
             record = record.headers(OwnedHeaders::new_with_capacity(1).insert(Header { key: POSITION, value: Some(&self.position) }));
         }
         record.key = key;
@@ -192,7 +188,7 @@ impl Outbox {
                 }
                 Err((error, _)) => {
                     let doing = match at {
-                        Some((partition, offset)) => format!("write the row of record {partition}:{offset} ({} bytes)", value.len()),
+                        Some(at) => format!("write the row of record {}:{} ({} bytes)", at.partition, at.offset, value.len()),
                         None => format!("write a record of {} bytes", value.len()),
                     };
                     return Err(fatal(&self.producer, explain(self.stage, &self.client, &self.topic, &doing, &error)));

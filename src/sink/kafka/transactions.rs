@@ -373,7 +373,7 @@ impl Publisher {
         }
         self.call("begin a transaction", Producer::begin_transaction)?;
         fail_point("commit.begun");
-        for row in epoch.iter().filter(|row| commits.get(row.at.0).is_some()) {
+        for row in epoch.iter().filter(|row| commits.get(row.at.partition).is_some()) {
             self.send(&row)?;
         }
         fail_point("commit.rows_sent");
@@ -399,8 +399,9 @@ impl Publisher {
         let mut record = BaseRecord::<[u8], [u8]>::to(topic).payload(row.value);
         record.key = row.key;
         if self.header {
-            let position = format!("{}:{}", row.at.0, row.at.1);
-            record = record.headers(OwnedHeaders::new_with_capacity(1).insert(Header { key: POSITION, value: Some(position.as_bytes()) }));
+            let mut position = Vec::with_capacity(32);
+            row.at.write(&mut position);
+            record = record.headers(OwnedHeaders::new_with_capacity(1).insert(Header { key: POSITION, value: Some(&position) }));
         }
         loop {
             match self.producer.send(record) {
@@ -411,7 +412,7 @@ impl Publisher {
                     record = refused;
                 }
                 Err((error, _)) if matches!(error.rdkafka_error_code(), Some(Code::MessageSizeTooLarge)) => {
-                    let doing = format!("write the row of record {}:{} ({} bytes)", row.at.0, row.at.1, row.value.len());
+                    let doing = format!("write the row of record {}:{} ({} bytes)", row.at.partition, row.at.offset, row.value.len());
                     return Err(Trouble::End(explain(STAGE, &self.client, topic, &doing, &error)));
                 }
                 Err((error, _)) => return Err(self.judge("write a row", error)),

@@ -18,7 +18,7 @@ use crate::data::forecasts::{Forecasts, Identity};
 use crate::data::layout::{FieldId, Layout};
 use crate::data::rejected::Rejected;
 use crate::data::text::TextColumn;
-use crate::sink::json::next_marks;
+use crate::sink::json::{kind, next_marks};
 
 const UTC: &str = "UTC";
 
@@ -43,6 +43,7 @@ fn column_type(field: FieldId) -> (DataType, bool) {
         FieldId::NextMarks => (DataType::List(item(DataType::Struct(chance_fields()))), false),
         FieldId::Flags => (DataType::List(item(DataType::Utf8)), false),
         FieldId::GapS
+        | FieldId::Overdue
         | FieldId::SurpriseTime
         | FieldId::SurpriseMark
         | FieldId::Residual
@@ -92,7 +93,7 @@ impl Columns {
     fn column(&self, field: FieldId, forecasts: &Forecasts, rows: &[usize]) -> ArrayRef {
         let same = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(|_| text))) };
         match field {
-            FieldId::Kind => same("forecast"),
+            FieldId::Kind => Arc::new(StringArray::from_iter_values(rows.iter().map(|row| kind(forecasts, *row)))),
             FieldId::Model => same(&self.model),
             FieldId::ModelVersion => same(&self.model_version),
             FieldId::Fingerprint => same(&self.fingerprint),
@@ -117,6 +118,10 @@ impl Columns {
             FieldId::NEvents => {
                 let counts = rows.iter().map(|row| forecasts.n_events.get(*row).copied().unwrap_or(0));
                 Arc::new(Int64Array::from_iter_values(counts.map(|count| i64::try_from(count).unwrap_or(i64::MAX))))
+            }
+            FieldId::Overdue => {
+                let of = |row: &usize| forecasts.overdue_at(*row);
+                Arc::new(Float64Array::from_iter(rows.iter().map(of)))
             }
             FieldId::GapS => numbers(&forecasts.gap_s, rows),
             FieldId::SurpriseTime => numbers(&forecasts.surprise_time, rows),

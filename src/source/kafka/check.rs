@@ -108,8 +108,14 @@ mod tests {
     use crate::link::kafka::Client;
 
     fn judged(found: &[(&str, &str)], every: Option<u64>, on_missing: OnMissing) -> Vec<String> {
-        let settings =
-            KafkaSettings { client: Client::default(), topic: "t".to_owned(), group: "g".to_owned(), on_missing, instance: None };
+        let settings = KafkaSettings {
+            client: Client::default(),
+            topic: "t".to_owned(),
+            group: "g".to_owned(),
+            on_missing,
+            idle_after: None,
+            instance: None,
+        };
         let found: Vec<_> = found.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         judge(&settings, &found, every.map(Duration::from_secs))
     }

@@ -370,9 +370,11 @@ impl Control {
             return;
         }
         self.looked = Some(now);
+        let wall = clock::now();
         let held = self.held.keys().copied().collect::<Vec<_>>();
         if let Ok(latest) = offsets(&self.consumer, &self.shared.topic, &held, Offset::End, Duration::from_secs(1)) {
             *self.shared.latest() = latest;
+            *self.shared.looked() = Some((now, wall));
         }
         let Some(since) = self.missing else { return };
         let Ok(metadata) = self.consumer.fetch_metadata(Some(&self.shared.topic), Duration::from_secs(1)) else { return };

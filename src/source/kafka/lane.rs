@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use rdkafka::consumer::BaseConsumer;
@@ -19,7 +19,7 @@ use crate::base::clock;
 use crate::base::error::Result;
 use crate::base::limits::{MAX_BATCH, MAX_BATCH_BYTES};
 use crate::base::offset::{Offset, Partition};
-use crate::base::time::EventTime;
+use crate::base::time::{EventTime, Gap};
 use crate::data::commit::Commits;
 use crate::data::input::Input;
 use crate::link::kafka::{Membership, Verdict, explain, verdict};
@@ -68,8 +68,12 @@ struct Owned {
     /// What is noted beside that offset.
     note: String,
     floor: i64,
-    /// Highest offset handed to the committer.
+    /// Highest offset handed to the committer, and what was noted beside it.
     asked: i64,
+    asked_note: String,
+    /// When the last record was handed out, and when the ends were looked at that said last that it is idle.
+    touched: Instant,
+    quiet: Option<Instant>,
     /// End of the partition as last seen: all records below it have been handed out.
     end: i64,
     term: u64,
@@ -82,6 +86,7 @@ impl Owned {
         let Some(queue) = &self.queue else { return Ok((0, false)) };
         let mut taken = 0;
         let mut missing = false;
+        let mut handed = false;
         while taken < max && input.records.payloads.byte_len() < max_bytes {
             match queue.poll(Duration::ZERO) {
                 None => break,
@@ -92,6 +97,7 @@ impl Owned {
                         continue;
                     }
                     self.next = offset.saturating_add(1);
+                    handed = true;
                     input.records.push(
                         Partition(self.partition),
                         Offset(offset),
@@ -123,14 +129,17 @@ impl Owned {
                 }
             }
         }
+        if handed {
+            self.touched = clock::tick();
+        }
         Ok((taken, missing))
     }
 
-    /// Offset to commit now, if it is above what had been committed and the partition is ours.
+    /// Offset to commit now, if it is not below what had been committed and the partition is ours.
     fn due(&self) -> Option<i64> {
         // Behind the last record that is done only control records of transactions follow: they are done with it.
         let reached = if self.done >= self.next { self.done.max(self.end) } else { self.done };
-        (reached > self.floor && self.ours.load(Ordering::Acquire)).then_some(reached)
+        (reached >= self.floor && self.ours.load(Ordering::Acquire)).then_some(reached)
     }
 }
 
@@ -187,6 +196,9 @@ impl Lane {
                     note: String::new(),
                     floor,
                     asked: floor,
+                    asked_note: String::new(),
+                    touched: clock::tick(),
+                    quiet: None,
                     end: 0,
                     term,
                     ours,
@@ -226,6 +238,21 @@ impl Lane {
         Ok(!input.records.is_empty())
     }
 
+    /// A partition that has been idle for long enough, once for each time the ends of the log were looked at. The wall clock counts from that
+    /// moment: what was written before has been handed out. While no broker answers nobody looks, and nothing is called idle.
+    fn quiet(&mut self) -> Option<Polled> {
+        let after = self.shared.idle_after?;
+        let (looked, wall) = (*self.shared.looked())?;
+        let latest = self.shared.latest();
+        let owned = self.owned.iter_mut().find(|owned| {
+            let done = latest.get(&owned.partition).is_some_and(|end| owned.next.max(owned.end) >= *end);
+            owned.queue.is_some() && done && owned.quiet != Some(looked) && looked.saturating_duration_since(owned.touched) >= after
+        })?;
+        owned.quiet = Some(looked);
+        let time = EventTime(wall.0.saturating_sub(Gap::from(after).0));
+        Some(Polled::Quiet(Partition(owned.partition), time))
+    }
+
     fn tell(&self, note: Note) {
         if self.notes.send(note).is_err() {
             tracing::debug!("the control thread of the Kafka consumer is gone");
@@ -238,9 +265,12 @@ impl Lane {
             return;
         }
         for owned in &mut self.owned {
-            if let Some(due) = owned.due().filter(|due| *due > owned.asked) {
+            // A tick changes the note and not the offset.
+            let news = |due: &i64| *due > owned.asked || (*due == owned.asked && !owned.note.is_empty() && owned.note != owned.asked_note);
+            if let Some(due) = owned.due().filter(news) {
                 self.shared.desk.ask(owned.partition, due, owned.note.clone(), &owned.ours);
                 owned.asked = due;
+                owned.asked_note.clone_from(&owned.note);
             }
         }
     }
@@ -283,6 +313,9 @@ impl Feed for Lane {
             }
             if self.shared.finished.load(Ordering::Acquire) {
                 return Ok(Polled::Ended);
+            }
+            if let Some(quiet) = self.quiet() {
+                return Ok(quiet);
             }
             if self.take(max, input)? {
                 return Ok(Polled::Records);

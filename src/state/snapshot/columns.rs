@@ -7,7 +7,7 @@
 //! | `events` | uint64 | events so far; null with `last_event` |
 //! | one per state tensor, and `law` | fixed_size_list<float32> | the recurrent tensors, then the law published last; null with `last_event` |
 //! | `aggregates` | fixed_size_list<float64> | of the recipe's decaying columns; null with `last_event`; absent without any |
-//! | `overdue` | list<struct<quantile: uint8, due: timestamp>> | timers; null: none |
+//! | `overdue` | list<struct<quantile: uint8, due: timestamp, offset: int64>> | timers that are on: index into `[forecast] overdue`, when it is due, and the offset of the event that it watches; null: none |
 //! | `held` | list<struct<time, offset, recorded, id, flags, one per field>> | events that wait for earlier ones; null: none |
 //!
 //! A row whose `last_event` is null says nothing of the key's state: in a delta, the base's holds. Held events are always all that are
@@ -133,7 +133,11 @@ pub(super) fn list_of(kind: DataType, width: usize) -> DataType {
     DataType::FixedSizeList(Arc::new(Field::new("item", kind, false)), width)
 }
 
-/// One timer: which quantile of the law, and when it is due.
-fn timer_fields() -> Fields {
-    Fields::from(vec![Field::new("quantile", DataType::UInt8, false), Field::new("due", time(), false)])
+/// One timer: which quantile of the law, when it is due, and the offset of the event that it watches.
+pub(super) fn timer_fields() -> Fields {
+    Fields::from(vec![
+        Field::new("quantile", DataType::UInt8, false),
+        Field::new("due", time(), false),
+        Field::new("offset", DataType::Int64, false),
+    ])
 }

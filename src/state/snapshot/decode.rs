@@ -41,6 +41,7 @@ pub(super) struct Rows<'a> {
     /// Values and width of each stored tensor.
     tensors: Vec<(&'a [f32], usize)>,
     aggregates: (&'a [f64], usize),
+    timers: &'a ListArray,
     held: &'a ListArray,
 }
 
@@ -54,7 +55,7 @@ pub(super) struct Row<'a> {
 
 impl<'a> Rows<'a> {
     /// # Errors
-    /// The batch has other columns, which `open` has ruled out, or timers, which this version cannot keep.
+    /// The batch has other columns, which `open` has ruled out.
     pub fn new(columns: &Columns, batch: &'a RecordBatch) -> Result<Self> {
         let mut arrays = batch.columns().iter();
         let mut next = || arrays.next().ok_or_else(shape);
@@ -70,12 +71,7 @@ impl<'a> Rows<'a> {
         } else {
             (&[], 0)
         };
-        let overdue = next()?;
-        if overdue.null_count() < overdue.len() {
-            return Err(Error::new(Kind::Data, "state", "the snapshot has timers, which this version does not keep")
-                .help("use the version that wrote it, or remove it: the partition is replayed then"));
-        }
-        Ok(Rows { keys, last, events, tensors, aggregates, held: cast(next()?)? })
+        Ok(Rows { keys, last, events, tensors, aggregates, timers: cast(next()?)?, held: cast(next()?)? })
     }
 
     pub fn len(&self) -> usize {
@@ -98,6 +94,20 @@ impl<'a> Rows<'a> {
             events: self.events.value(row),
             aggregates: aggregates.get(row * width..(row + 1) * width).unwrap_or_default(),
         })
+    }
+
+    /// The timers of row `row` that are on: which, when it is due, and the offset of the event that it watches.
+    pub fn timers(&self, row: usize) -> Result<Vec<(usize, EventTime, Offset)>> {
+        if self.timers.is_null(row) {
+            return Ok(Vec::new());
+        }
+        let list = self.timers.value(row);
+        let item: &StructArray = cast(&list)?;
+        let mut children = item.columns().iter();
+        let mut next = || children.next().ok_or_else(shape);
+        let (which, due, offsets): (&UInt8Array, &TimestampMicrosecondArray, &Int64Array) =
+            (cast(next()?)?, cast(next()?)?, cast(next()?)?);
+        Ok((0..item.len()).map(|i| (usize::from(which.value(i)), EventTime(due.value(i)), Offset(offsets.value(i)))).collect())
     }
 
     /// Whether row `row` says that its key was forgotten, whatever older files say.

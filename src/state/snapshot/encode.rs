@@ -7,13 +7,13 @@ use arrow::array::{
     TimestampMicrosecondArray, UInt8Array, UInt64Array, new_null_array,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::FileWriter;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use super::columns::{Columns, list_of};
+use super::columns::{Columns, list_of, timer_fields};
 use super::manifest::Header;
 use crate::base::error::{Error, Result};
 use crate::base::number::{index, u32_of};
@@ -54,7 +54,7 @@ impl File {
     /// Appends the held events of keys that have no other row.
     pub fn write_rest(&mut self, columns: &Columns, mut held: Groups<'_>) -> Result<()> {
         for page in held.rest() {
-            let arrays = arrays(columns, &self.schema, page, Says::Held, &mut held)?;
+            let arrays = arrays(columns, page, Says::Held, &mut held)?;
             self.write(arrays)?;
         }
         Ok(())
@@ -75,7 +75,7 @@ pub(super) fn encode(columns: &Columns, header: &Header, pages: Vec<Page>, held:
     let mut held = Groups::new(held);
     for page in pages {
         let says = if page.forgotten { Says::Forgotten } else { Says::State };
-        let arrays = arrays(columns, &file.schema, page, says, &mut held)?;
+        let arrays = arrays(columns, page, says, &mut held)?;
         file.write(arrays)?;
     }
     file.write_rest(columns, held)?;
@@ -168,7 +168,7 @@ enum Says {
 }
 
 /// The columns of a page. Rows without a state have null in its place.
-fn arrays(columns: &Columns, schema: &Schema, mut page: Page, says: Says, held: &mut Groups<'_>) -> Result<Vec<ArrayRef>> {
+fn arrays(columns: &Columns, mut page: Page, says: Says, held: &mut Groups<'_>) -> Result<Vec<ArrayRef>> {
     let rows = page.len();
     let has_state = says == Says::State;
     let nulls = (!has_state).then(|| NullBuffer::new_null(rows));
@@ -197,10 +197,31 @@ fn arrays(columns: &Columns, schema: &Schema, mut page: Page, says: Says, held: 
         let values = if has_state { page.aggregates } else { vec![0.0; rows * columns.aggregates] };
         arrays.push(list(Arc::new(Float64Array::from(values)), columns.aggregates, nulls)?);
     }
-    let overdue = schema.field(arrays.len()).data_type();
-    arrays.push(new_null_array(overdue, rows));
+    arrays.push(timers(rows, &page.timers)?);
     arrays.push(held);
     Ok(arrays)
+}
+
+/// The `overdue` column.
+fn timers(rows: usize, timers: &[(u32, u8, EventTime, Offset)]) -> Result<ArrayRef> {
+    let item = Arc::new(Field::new("item", DataType::Struct(timer_fields()), false));
+    if timers.is_empty() {
+        return Ok(new_null_array(&DataType::List(item), rows));
+    }
+    let mut lengths = vec![0; rows];
+    for (row, ..) in timers {
+        if let Some(length) = lengths.get_mut(index(*row)) {
+            *length += 1;
+        }
+    }
+    let valid = NullBuffer::from_iter(lengths.iter().map(|length| *length > 0));
+    let children: Vec<ArrayRef> = vec![
+        Arc::new(UInt8Array::from_iter_values(timers.iter().map(|timer| timer.1))),
+        Arc::new(TimestampMicrosecondArray::from_iter_values(timers.iter().map(|timer| timer.2.0)).with_timezone("UTC")),
+        Arc::new(Int64Array::from_iter_values(timers.iter().map(|timer| timer.3.0))),
+    ];
+    let values = StructArray::try_new(timer_fields(), children, None).map_err(arrow)?;
+    Ok(Arc::new(ListArray::try_new(item, OffsetBuffer::from_lengths(lengths), Arc::new(values), Some(valid)).map_err(arrow)?))
 }
 
 fn list(values: ArrayRef, width: usize, nulls: Option<NullBuffer>) -> Result<ArrayRef> {

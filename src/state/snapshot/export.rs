@@ -18,6 +18,8 @@ pub struct KeyState {
     pub tensors: Vec<(String, Vec<f32>)>,
     /// Numbers of the recipe's decaying columns.
     pub aggregates: Vec<f64>,
+    /// When the key will be overdue: index into `[forecast] overdue`, and the time.
+    pub overdue: Vec<(usize, EventTime)>,
     /// Events that wait for earlier ones.
     pub held: Events,
 }
@@ -48,6 +50,7 @@ impl Found {
                     known.last = Some(state.last);
                     known.events = state.events;
                     known.aggregates = state.aggregates.to_vec();
+                    known.overdue = rows.timers(row)?.into_iter().map(|(timer, due, _)| (timer, due)).collect();
                     let mut values = hidden.iter().copied();
                     let tensors = self.columns.tensors.iter();
                     known.tensors = tensors.map(|(name, width)| (name.clone(), values.by_ref().take(*width).collect())).collect();
@@ -59,6 +62,6 @@ impl Found {
     }
 
     fn unknown(&self) -> KeyState {
-        KeyState { last: None, events: 0, tensors: Vec::new(), aggregates: Vec::new(), held: self.columns.no_events() }
+        KeyState { last: None, events: 0, tensors: Vec::new(), aggregates: Vec::new(), overdue: Vec::new(), held: self.columns.no_events() }
     }
 }

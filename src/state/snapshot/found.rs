@@ -7,9 +7,10 @@ use super::decode::{Rows, damaged, held, open};
 use super::manifest::Manifest;
 use super::merge;
 use crate::base::error::{Error, Result};
+use crate::base::number::u32_of;
 use crate::base::offset::Offset;
 use crate::data::held::Held;
-use crate::state::{KeyMeta, KeyStates, KeyTable};
+use crate::state::{KeyMeta, KeyStates, KeyTable, Slot, Watched};
 
 /// A file of a chain with its manifest.
 #[derive(Debug)]
@@ -78,6 +79,13 @@ impl Found {
                         keys.metas.push(&[KeyMeta { last: state.last, events: state.events, ..KeyMeta::default() }]);
                         keys.hidden.push(&hidden);
                         keys.aggregates.push(state.aggregates);
+                        keys.timers.push();
+                        let timers = rows.timers(row)?;
+                        if let Some((_, _, offset)) = timers.first() {
+                            let after = Watched { offset: *offset, time: state.last, events: state.events };
+                            let due = |timer| timers.iter().find(|(which, ..)| *which == timer).map(|(_, due, _)| *due);
+                            keys.timers.set(Slot(u32_of(keys.metas.len() - 1)), after, (0..).map(due));
+                        }
                     }
                 }
             }

@@ -13,7 +13,7 @@ use crate::data::flags::Flags;
 use crate::data::held::{Held, WatermarkAt};
 use crate::data::schema::{Field, FieldKind};
 use crate::link::objects::{Folder, MemoryDisk, Objects};
-use crate::state::{KeyStates, Slot};
+use crate::state::{KeyStates, Slot, Watched};
 
 const P: Partition = Partition(7);
 const LAST: Offset = Offset(i64::MAX);
@@ -26,7 +26,7 @@ fn columns() -> Columns {
 }
 
 fn empty() -> KeyStates {
-    KeyStates::new(&[0.5; 6], 2)
+    KeyStates::new(&[0.5; 6], 2, 3)
 }
 
 fn store(objects: &Arc<MemoryDisk>) -> Arc<Snapshots> {
@@ -61,17 +61,23 @@ fn change(states: &mut KeyStates, number: u32, seed: u64, most: usize) {
     for (i, value) in states.aggregates.row_mut(slot).iter_mut().enumerate() {
         *value = f64::from_bits(bits(seed, 20 + i as u64));
     }
+    let after = Watched { offset: Offset(bits(seed, 30) as i64 >> 1), time, events: states.metas.row(slot)[0].events };
+    let due = (0..3).map(|i| (bits(seed, 31 + i) & 1 == 0).then(|| EventTime(bits(seed, 35 + i) as i64)));
+    states.timers.set(slot, after, due);
 }
 
 /// A state as something that can be compared bit for bit.
-type Picture = BTreeMap<Vec<u8>, (i64, u64, Vec<u32>, Vec<u64>)>;
+type Picture = BTreeMap<Vec<u8>, (i64, u64, Vec<u32>, Vec<u64>, String)>;
 
 fn picture(states: &KeyStates) -> Picture {
     let row = |slot: u32| {
         let (slot, meta) = (Slot(slot), states.metas.row(Slot(slot))[0]);
         let hidden = states.hidden.row(slot).iter().map(|value| value.to_bits()).collect();
         let aggregates = states.aggregates.row(slot).iter().map(|value| value.to_bits()).collect();
-        (states.keys.key(slot).unwrap().to_vec(), (meta.last.0, meta.events, hidden, aggregates))
+        let timers: Vec<_> = states.timers.of(slot).collect();
+        // Without a timer nothing is watched.
+        let timers = if timers.is_empty() { String::new() } else { format!("{timers:?} {:?}", states.timers.watched(slot)) };
+        (states.keys.key(slot).unwrap().to_vec(), (meta.last.0, meta.events, hidden, aggregates, timers))
     };
     (0..states.len() as u32).map(row).collect()
 }
