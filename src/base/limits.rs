@@ -14,6 +14,8 @@ pub const MAX_FEATURES: usize = 4096;
 pub const MAX_STATE_FLOATS: usize = 1 << 20;
 /// Most events one partition may hold back for `order.lateness`.
 pub const MAX_HELD: usize = 1 << 20;
+/// Most ticks that are noted beside a committed offset: Kafka takes 4096 bytes there.
+pub const MAX_TICKS: usize = 100;
 /// Most marks of one law.
 pub const MAX_MARKS: usize = 4096;
 /// Most entries of one category vocabulary.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::base::limits::MAX_TICKS;
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
 
@@ -25,9 +26,11 @@ pub struct Note {
     pub fingerprint: String,
     /// The last record below the offset.
     pub last: Option<LastRecord>,
-    /// Recorded moments at which processing time moved the watermark of the idle partition, oldest first. None is ever left out: any snapshot
-    /// may turn out to be damaged, and the replay from the one before needs them.
+    /// Recorded moments at which processing time moved the watermark of the idle partition, oldest first. As many as there is room for: any
+    /// snapshot may turn out to be damaged, and the replay from the one before needs them.
     pub ticks: Vec<Tick>,
+    /// Where the newest one stood that there was no room for.
+    pub dropped: Option<Offset>,
 }
 
 /// Identity of a record: a log that was made anew, cut or compacted has another one at this place.
@@ -59,7 +62,17 @@ impl Commit {
     /// not was never committed, and what it released may have come otherwise in the attempt that was.
     #[must_use]
     pub fn follows(&self, earlier: &Commit) -> bool {
-        let (ticks, seen) = (self.note.ticks.as_slice(), earlier.note.ticks.as_slice());
+        let dropped = self.note.dropped;
+        let lacks = |dropped: Offset| {
+            let passed = earlier.note.last.is_some_and(|last| last.offset >= dropped);
+            !passed && earlier.note.dropped < Some(dropped) && earlier.note.ticks.iter().all(|tick| tick.at < dropped)
+        };
+        if dropped.is_some_and(lacks) {
+            return false;
+        }
+        let seen = earlier.note.ticks.as_slice();
+        let seen = seen.get(seen.partition_point(|tick| Some(tick.at) <= dropped)..).unwrap_or_default();
+        let ticks = self.note.ticks.as_slice();
         // The last tick at a place stands for those before it there.
         let rest = ticks.strip_prefix(seen).or_else(|| {
             let (last, before) = seen.split_last()?;
@@ -81,6 +94,9 @@ impl fmt::Display for Note {
         if let Some(last) = self.last {
             write!(f, " last={}:{:08x}", last.offset, last.checksum)?;
         }
+        if let Some(dropped) = self.dropped {
+            write!(f, " dropped={dropped}")?;
+        }
         for (i, tick) in self.ticks.iter().enumerate() {
             write!(f, "{}{}:{}", if i == 0 { " ticks=" } else { "," }, tick.at, tick.time.0)?;
         }
@@ -89,6 +105,20 @@ impl fmt::Display for Note {
 }
 
 impl Note {
+    /// Notes one more tick. Of several at one place the last says it all, but for the end of the input, which is none of time.
+    pub fn push(&mut self, tick: Tick) {
+        let end = EventTime::MAX;
+        match self.ticks.last_mut() {
+            Some(last) if last.at == tick.at && last.time != end && tick.time != end => *last = tick,
+            _ => self.ticks.push(tick),
+        }
+        while self.ticks.len() > MAX_TICKS {
+            self.dropped = Some(self.ticks.remove(0).at);
+        }
+        // Those that stood with it at one place are as good as gone.
+        self.ticks.retain(|tick| Some(tick.at) > self.dropped);
+    }
+
     /// Reads what `Display` wrote. Anything else, such as another program's metadata, is `None`.
     #[must_use]
     pub fn read(text: &str) -> Option<Note> {
@@ -106,6 +136,7 @@ impl Note {
                     let checksum = u32::from_str_radix(checksum, 16).ok()?;
                     note.last = Some(LastRecord { offset: Offset(offset.parse().ok()?), checksum });
                 }
+                "dropped" => note.dropped = Some(Offset(value.parse().ok()?)),
                 "ticks" => {
                     for tick in value.split(',') {
                         let (at, time) = tick.split_once(':')?;
@@ -181,15 +212,37 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn ticks_fit_beside_an_offset_and_a_state_without_a_dropped_one_is_not_followed() {
+        let (mut note, mut all) = (Note { fingerprint: "0".repeat(16), ..Note::default() }, Vec::new());
+        let last = |at: i64| Some(LastRecord { offset: Offset(at - 1), checksum: u32::MAX });
+        for i in 0..5000_i64 {
+            let at = Offset(9_000_000_000_000_000 + 10 * i);
+            note.push(Tick { at, time: EventTime(1_700_000_000_000_000 + i) });
+            note.push(Tick { at, time: EventTime(1_700_000_000_000_500 + i) });
+            note.last = last(at.0);
+            all.push(Commit { next: at, note: note.clone() });
+            assert!(note.to_string().len() < 4096, "{}", note.to_string().len());
+        }
+        let newest = all.last().unwrap();
+        assert_eq!(newest.note.ticks.len(), MAX_TICKS);
+        assert_eq!(newest.note.ticks.last().unwrap().time, EventTime(1_700_000_000_000_500 + 4999));
+        for (i, earlier) in all.iter().enumerate() {
+            // The state of the tick that was dropped last has all ticks that are not known any more.
+            assert_eq!(newest.follows(earlier), i >= 4999 - MAX_TICKS, "{i}");
+        }
+    }
+
     proptest! {
         #[test]
         fn what_was_written_is_read(
             fingerprint in "[0-9a-f]{0,16}", last in prop::option::of((0i64..i64::MAX, any::<u32>())),
-            ticks in prop::collection::vec((0i64..i64::MAX, any::<i64>()), 0..4)
+            ticks in prop::collection::vec((0i64..i64::MAX, any::<i64>()), 0..4), dropped in prop::option::of(0i64..i64::MAX)
         ) {
             let last = last.map(|(offset, checksum)| LastRecord { offset: Offset(offset), checksum });
+            let dropped = dropped.map(Offset);
             let ticks = ticks.into_iter().map(|(at, time)| Tick { at: Offset(at), time: EventTime(time) }).collect();
-            let note = Note { fingerprint, last, ticks };
+            let note = Note { fingerprint, last, ticks, dropped };
             prop_assert_eq!(Note::read(&note.to_string()), Some(note));
         }
 

@@ -1,5 +1,8 @@
 //! The path of an event, for a batch of records from all partitions of a lane.
 
+mod rejects;
+mod seen;
+
 use std::sync::Arc;
 
 use super::overdue::{Applied, Asked, Forgotten, Moment, walk};
@@ -15,14 +18,16 @@ use crate::data::flags::Flags;
 use crate::data::forecasts::{Forecasts, Identity};
 use crate::data::input::{Input, Table};
 use crate::data::outputs::Outputs;
-use crate::data::rejected::{Reason, Rejected};
+use crate::data::rejected::Rejected;
 use crate::decode::Decoder;
 use crate::features::{Context, Features};
 use crate::head::{Arrivals, Head};
-use crate::model::{Memory, Model};
+use crate::model::Model;
 use crate::order::{Late, Order};
 use crate::pipeline::plan::Plan;
-use crate::state::{KeyStates, Slot, WhenFull};
+use crate::state::{KeyStates, WhenFull};
+use rejects::original;
+use seen::{LaneMemory, Seen};
 
 /// A lane: several partitions whose events are stepped together. All buffers are reused from batch to batch.
 pub struct Lane {
@@ -53,36 +58,6 @@ pub struct Lane {
     pub replayed: usize,
     /// Keys that the last `advance` has forgotten to make room for others.
     pub evicted: usize,
-}
-
-/// What interning found out about each ready event.
-#[derive(Debug, Default)]
-struct Seen {
-    /// Index of the partition in the lane.
-    homes: Vec<usize>,
-    slots: Vec<Slot>,
-    gaps: Vec<Option<Gap>>,
-    counts: Vec<u64>,
-    occurrences: Vec<u32>,
-    /// The state starts anew with this event: the key was idle for longer than `expiry`, or takes the place of one that was forgotten. What
-    /// came before in the same batch, and has the same slot, is stepped in earlier rounds.
-    anew: Vec<bool>,
-    marks: Vec<Option<u32>>,
-    /// Keys that were forgotten.
-    forgotten: Vec<Forgotten>,
-}
-
-impl Seen {
-    fn clear(&mut self) {
-        self.homes.clear();
-        self.slots.clear();
-        self.gaps.clear();
-        self.counts.clear();
-        self.occurrences.clear();
-        self.anew.clear();
-        self.marks.clear();
-        self.forgotten.clear();
-    }
 }
 
 impl Lane {
@@ -465,54 +440,6 @@ impl Lane {
         }
     }
 
-    /// Late events under `late = "dead_letter"`: out of `ready`, into `rejected`.
-    fn drop_late(&mut self, dropped: &[usize], input: &Input) {
-        let mut kept = Events::new(&self.plan.schema);
-        let mut emit = Vec::new();
-        // Where events may be held back, whether the record is still at hand depends on the batches, and the dead letter must not.
-        let gone = Input::default();
-        let input = if self.plan.order.lateness == Gap::ZERO { input } else { &gone };
-        for row in 0..self.ready.len() {
-            if dropped.binary_search(&row).is_err() {
-                kept.push_from(&self.ready, row);
-                emit.push(self.emit.get(row).copied().unwrap_or(true));
-                continue;
-            }
-            let at = self.ready.partitions.get(row).zip(self.ready.offsets.get(row));
-            let (Some((partition, offset)), Some(time)) = (at, self.ready.times.get(row)) else { continue };
-            if self.emit.get(row) == Some(&true) {
-                let bytes = original(input, &self.ready, row);
-                let detail = format!("event time {time} is before the key's last event");
-                self.rejected.push((*partition, *offset), Reason::Late, detail, self.ready.keys.get(row), Some(&bytes));
-            }
-        }
-        self.ready = kept;
-        self.emit = emit;
-        let left = |row: usize| row - dropped.partition_point(|dropped| *dropped < row);
-        self.moments.iter_mut().for_each(|moment| moment.released = left(moment.released));
-        self.seen.forgotten.iter_mut().for_each(|forgotten| forgotten.row = left(forgotten.row));
-    }
-
-    /// Rejects below `live_from` were emitted by an earlier run.
-    fn drop_silent_rejects(&mut self) {
-        let live = |partition: Partition, offset: Offset| {
-            self.home(partition).and_then(|home| self.partitions.get(home)).is_none_or(|state| state.is_live(offset))
-        };
-        let positions: Vec<bool> = self.rejected.partitions.iter().zip(&self.rejected.offsets).map(|(p, o)| live(*p, *o)).collect();
-        if positions.iter().all(|live| *live) {
-            return;
-        }
-        let all = std::mem::take(&mut self.rejected);
-        for (row, live) in positions.into_iter().enumerate() {
-            if live
-                && let (Some(p), Some(o), Some(reason), Some(detail)) =
-                    (all.partitions.get(row), all.offsets.get(row), all.reasons.get(row), all.details.get(row))
-            {
-                self.rejected.push((*p, *o), *reason, detail.clone(), all.keys.get(row), all.payloads.get(row));
-            }
-        }
-    }
-
     /// The decaying columns, which read and write the keys' aggregates in the order of application.
     fn add_decays(&mut self) {
         if self.features.aggregates() == 0 {
@@ -574,56 +501,8 @@ impl Lane {
     }
 }
 
-/// Hidden state of each row's key, across the lane's partitions.
-struct LaneMemory<'a> {
-    partitions: &'a mut [PartitionState],
-    seen: &'a Seen,
-    init: Vec<f32>,
-}
-
-impl LaneMemory<'_> {
-    fn place(&mut self, row: usize) -> Option<(&mut KeyStates, Slot)> {
-        let (home, slot) = (self.seen.homes.get(row)?, self.seen.slots.get(row)?);
-        self.partitions.get_mut(*home).map(|state| (&mut state.keys, *slot))
-    }
-}
-
-impl Memory for LaneMemory<'_> {
-    fn begin(&mut self, row: usize) {
-        if self.seen.anew.get(row) == Some(&true) {
-            let init = std::mem::take(&mut self.init);
-            if let Some((keys, slot)) = self.place(row) {
-                keys.hidden.row_mut(slot).copy_from_slice(&init);
-            }
-            self.init = init;
-        }
-    }
-
-    fn hidden(&mut self, row: usize) -> &mut [f32] {
-        match self.place(row) {
-            Some((keys, slot)) => keys.hidden.row_mut(slot),
-            None => &mut [],
-        }
-    }
-}
-
 fn unassigned(partition: Partition) -> Error {
     Error::internal("run", format!("a record of partition {partition} came to a lane that does not own it"))
-}
-
-/// The bytes of an event's record, where the record is still at hand; of one that was held back, what was decoded of it.
-fn original(input: &Input, events: &Events, row: usize) -> Vec<u8> {
-    let at = events.partitions.get(row).zip(events.offsets.get(row));
-    let positions = input.records.partitions.iter().zip(&input.records.offsets);
-    let record =
-        at.and_then(|at| positions.clone().position(|position| position == at)).and_then(|record| input.records.payloads.get(record));
-    if let Some(bytes) = record {
-        return bytes.to_vec();
-    }
-    let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-    let time = events.times.get(row).map(EventTime::to_string);
-    let object = serde_json::json!({ "key": text(events.keys.get(row)), "id": text(events.ids.get(row)), "event_time": time });
-    object.to_string().into_bytes()
 }
 
 impl Lane {

@@ -18,8 +18,8 @@ pub struct Recovered {
     pub live_from: Offset,
     /// What was noted with the offset up to which is replayed: the record that must be found below it, and recorded ticks.
     pub note: Note,
-    /// Those of the ticks that are in `states` already.
-    pub included: Vec<Tick>,
+    /// What was noted with the snapshot that `states` are of: its ticks are in them already.
+    pub included: Note,
     /// States of a snapshot; `None`: empty.
     pub states: Option<(Order, KeyStates)>,
 }
@@ -28,7 +28,7 @@ impl Recovered {
     /// Empty states at the beginning of what there is.
     #[must_use]
     pub fn empty(partition: Partition, live_from: Offset) -> Self {
-        Recovered { partition, from: Offset(0), live_from, note: Note::default(), included: Vec::new(), states: None }
+        Recovered { partition, from: Offset(0), live_from, note: Note::default(), included: Note::default(), states: None }
     }
 }
 
@@ -48,7 +48,7 @@ pub struct PartitionState {
     /// The record that must be found in the log before anything is emitted.
     expected: Option<LastRecord>,
     /// Ticks that are part of the state at `next`.
-    ticks: Vec<Tick>,
+    ticks: Note,
     /// Recorded ticks that the replay has yet to come to.
     ahead: Vec<Tick>,
 }
@@ -58,7 +58,8 @@ impl PartitionState {
         let Recovered { partition, from, live_from, note, included, states } = recovered;
         let (order, keys) = states.unwrap_or(empty);
         // Not only those at or above `from`: a commit, and with it a snapshot, may stand above a hole in the log where a later tick is noted below it.
-        let ahead: Vec<Tick> = note.ticks.into_iter().filter(|tick| !included.contains(tick)).collect();
+        let ahead: Vec<Tick> = note.ticks.into_iter().filter(|tick| !included.ticks.contains(tick)).collect();
+        let included = Note { dropped: included.dropped.max(note.dropped), ..included };
         let expected = note.last.filter(|_| live_from > Offset(0));
         PartitionState {
             partition,
@@ -140,31 +141,27 @@ impl PartitionState {
         }
         let later = self.ahead.split_off(self.ahead.partition_point(|tick| tick.at <= offset));
         let due = std::mem::replace(&mut self.ahead, later);
-        self.ticks.extend_from_slice(&due);
+        due.iter().for_each(|tick| self.ticks.push(*tick));
         due
     }
 
-    /// Records a tick at this place of the log. Of several at one place the last says it all, but for the end of the input, which is none of time.
+    /// Records a tick at this place of the log.
     pub fn note_tick(&mut self, tick: Tick) {
-        let end = EventTime::MAX;
-        match self.ticks.last_mut() {
-            Some(last) if last.at == tick.at && last.time != end && tick.time != end => *last = tick,
-            _ => self.ticks.push(tick),
-        }
+        self.ticks.push(tick);
     }
 
     /// How far it has come, for a commit. `None` before the first record, and while what was committed before is replayed.
     pub fn commit(&self, fingerprint: &str) -> Option<Commit> {
         let mut commit = self.boundary(fingerprint)?;
         // What was committed stays committed, also where the replay stands at the end of the log, before the tick.
-        commit.note.ticks.extend_from_slice(&self.ahead);
+        self.ahead.iter().for_each(|tick| commit.note.push(*tick));
         Some(commit)
     }
 
     /// What the states hold, for a snapshot: as `commit`, but only with the ticks that were applied.
     pub fn boundary(&self, fingerprint: &str) -> Option<Commit> {
         let next = self.next.filter(|next| *next >= self.live_from)?;
-        Some(Commit { next, note: Note { fingerprint: fingerprint.to_owned(), last: self.last, ticks: self.ticks.clone() } })
+        Some(Commit { next, note: Note { fingerprint: fingerprint.to_owned(), last: self.last, ..self.ticks.clone() } })
     }
 
     /// Records still to be replayed, and whether there are any.

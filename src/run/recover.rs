@@ -31,10 +31,16 @@ pub fn recover(
     note.last = note.last.filter(|last| last.offset >= assignment.low && last.offset < start.live_from);
     let read_from = note.last.map_or(start.read_from, |last| last.offset.min(start.read_from));
     let mut recovered =
-        Recovered { partition, from: start.read_from, live_from: start.live_from, note, included: Vec::new(), states: None };
-    let Some(found) = found.filter(|_| start.snapshot) else { return Ok((recovered, read_from, None)) };
+        Recovered { partition, from: start.read_from, live_from: start.live_from, note, included: Note::default(), states: None };
+    let Some(found) = found.filter(|_| start.snapshot) else {
+        if let Some(dropped) = recovered.note.dropped.filter(|_| start.read_from < start.live_from) {
+            tracing::warn!(%partition, %dropped, "no snapshot can be used, and moments at which the partition was idle are not known any more below this \
+                offset: what was held back then may be rebuilt in another order");
+        }
+        return Ok((recovered, read_from, None));
+    };
     let (began, offset, keys, bytes) = (clock::tick(), found.offset, found.keys, found.bytes);
-    recovered.included = Note::read(&found.note).unwrap_or_default().ticks;
+    recovered.included = Note::read(&found.note).unwrap_or_default();
     let (mut order, mut states) = lane.empty_states();
     order.restore(found.load(&mut states)?);
     recovered.states = Some((order, states));

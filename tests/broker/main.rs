@@ -13,6 +13,7 @@
 mod fail_points;
 mod harness;
 mod kills;
+mod overdue;
 mod pipelines;
 mod sinks;
 mod sources;
@@ -30,5 +31,6 @@ fn broker() -> Option<&'static harness::Broker> {
         include_str!("pipelines.rs"),
         include_str!("kills.rs"),
         include_str!("fail_points.rs"),
+        include_str!("overdue.rs"),
     ])
 }

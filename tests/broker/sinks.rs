@@ -224,7 +224,7 @@ fn copy(broker: &Broker, from: &str, to: &str, mut midway: impl FnMut(u64)) {
                 let start = assignment.start(assignment.committed.as_ref().map(|c| c.next), None).unwrap();
                 feed.start(assignment.partition, start.read_from, start.live_from).unwrap();
             }
-            Polled::Idle => {}
+            Polled::Idle | Polled::Quiet(..) => {}
         }
         let durable = sink.durable().unwrap();
         while epochs.front().is_some_and(|(written, _)| *written <= durable) {

@@ -52,6 +52,8 @@ pub struct Trial<'a> {
     pub named: bool,
     /// Key states are kept in snapshots; otherwise every start replays the whole input.
     pub snapshots: bool,
+    /// More of the pipeline's options.
+    pub sets: Vec<String>,
 }
 
 impl<'a> Trial<'a> {
@@ -59,7 +61,7 @@ impl<'a> Trial<'a> {
         let topic = |suffix: &str| broker.topic(&format!("{name}-{suffix}"), 4);
         let logs = tempfile::tempdir().unwrap();
         let (input, output, dead) = (topic("in"), topic("out"), topic("dead"));
-        Trial { broker, name: name.to_owned(), input, output, dead, logs, delivery, named: true, snapshots: false }
+        Trial { broker, name: name.to_owned(), input, output, dead, logs, delivery, named: true, snapshots: false, sets: Vec::new() }
     }
 
     /// The same input into other topics, as another group, exactly once.
@@ -86,6 +88,9 @@ impl<'a> Trial<'a> {
         if self.snapshots {
             command.args(["--set", &format!("state.snapshots={}", self.logs.path().join("snapshots").display())]);
             command.args(["--set", "state.snapshot_every=1s"]);
+        }
+        for set in &self.sets {
+            command.args(["--set", set]);
         }
         command.stdin(Stdio::null());
         command

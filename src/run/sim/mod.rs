@@ -213,7 +213,7 @@ impl Setup {
             let found = cutters.find(partition, Some(&committed)).unwrap();
             let assignment = Assignment { committed: Some(committed.clone()), ..Assignment::whole(partition, "simulation") };
             let (recovered, read_from, _) = recover(&assignment, Some(&committed), found, &lane).unwrap();
-            starts.push(format!("{partition}: from {read_from} with {:?} to {committed:?}", recovered.included));
+            starts.push(format!("{partition}: from {read_from} with {:?} to {committed:?}", recovered.included.ticks));
             lane.take_over(recovered);
             let records = world.log.records(partition);
             take_in(&mut lane, &records[records.partition_point(|record| record.offset < read_from)..]);

@@ -106,6 +106,7 @@ fn the_footer_of_a_file_is_the_commit_that_it_made_visible() {
         fingerprint: "f00d".to_owned(),
         last: Some(LastRecord { offset: Offset(11), checksum: 7 }),
         ticks: vec![Tick { at: Offset(9), time: EventTime(5) }],
+        dropped: None,
     };
     let epoch: Commits = (0..2).map(|p| (Partition(p), Commit { next: Offset(12), note: note.clone() })).collect();
     assert!(!sink.end_epoch(&epoch, false).unwrap());

@@ -1,0 +1,71 @@
+//! What a lane knows of the keys of a batch, and their hidden states as the model asks for them.
+
+use crate::base::time::Gap;
+use crate::model::Memory;
+use crate::run::overdue::Forgotten;
+use crate::run::partition::PartitionState;
+use crate::state::{KeyStates, Slot};
+
+/// What interning found out about each ready event.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Index of the partition in the lane.
+    pub homes: Vec<usize>,
+    pub slots: Vec<Slot>,
+    pub gaps: Vec<Option<Gap>>,
+    pub counts: Vec<u64>,
+    pub occurrences: Vec<u32>,
+    /// The state starts anew with this event: the key was idle for longer than `expiry`, or takes the place of one that was forgotten. What
+    /// came before in the same batch, and has the same slot, is stepped in earlier rounds.
+    pub anew: Vec<bool>,
+    pub marks: Vec<Option<u32>>,
+    /// Keys that were forgotten.
+    pub forgotten: Vec<Forgotten>,
+}
+
+impl Seen {
+    /// Forgets the batch and keeps the memory.
+    pub fn clear(&mut self) {
+        self.homes.clear();
+        self.slots.clear();
+        self.gaps.clear();
+        self.counts.clear();
+        self.occurrences.clear();
+        self.anew.clear();
+        self.marks.clear();
+        self.forgotten.clear();
+    }
+}
+
+/// Hidden state of each row's key, across the lane's partitions.
+pub(super) struct LaneMemory<'a> {
+    pub partitions: &'a mut [PartitionState],
+    pub seen: &'a Seen,
+    pub init: Vec<f32>,
+}
+
+impl LaneMemory<'_> {
+    fn place(&mut self, row: usize) -> Option<(&mut KeyStates, Slot)> {
+        let (home, slot) = (self.seen.homes.get(row)?, self.seen.slots.get(row)?);
+        self.partitions.get_mut(*home).map(|state| (&mut state.keys, *slot))
+    }
+}
+
+impl Memory for LaneMemory<'_> {
+    fn begin(&mut self, row: usize) {
+        if self.seen.anew.get(row) == Some(&true) {
+            let init = std::mem::take(&mut self.init);
+            if let Some((keys, slot)) = self.place(row) {
+                keys.hidden.row_mut(slot).copy_from_slice(&init);
+            }
+            self.init = init;
+        }
+    }
+
+    fn hidden(&mut self, row: usize) -> &mut [f32] {
+        match self.place(row) {
+            Some((keys, slot)) => keys.hidden.row_mut(slot),
+            None => &mut [],
+        }
+    }
+}
