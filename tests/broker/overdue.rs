@@ -1,7 +1,7 @@
 //! Keys of which nothing comes, on a partition of which nothing comes: only the clock on the wall can say so.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ const KEYS: u64 = 40;
 const DAY: u64 = 24 * 60 * 60 * 1000;
 
 fn payment(number: u64, days_ago: u64) -> (String, String) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    let now = meantime::base::clock::now().0 as u64 / 1000;
     let (key, ts) = (format!("c{}", number % KEYS), now - days_ago * DAY);
     let payload = format!(r#"{{"id":"e{number}","card":"{key}","ts":{ts},"amount":1.25,"mcc":"3","channel":"web"}}"#);
     (key, payload)
