@@ -1,4 +1,4 @@
-//! Speed, as ratios within one run: `cargo bench --bench speed [-- step | decode | lane | memory | snapshots | kafka | latency]`.
+//! Speed, as ratios within one run: `cargo bench --bench speed [-- step | decode | lane | memory | snapshots | kafka | latency | recovery]`.
 //!
 //! The machine's absolute numbers mean little; what is printed beside each is what the same machine does bare in the same run.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::cast_possible_truncation)]
@@ -11,6 +11,7 @@ mod kafka;
 mod lane;
 mod latency;
 mod package;
+mod recovery;
 mod snapshots;
 
 fn main() {
@@ -50,5 +51,8 @@ fn main() {
     }
     if runs("latency") {
         latency::latency();
+    }
+    if runs("recovery") {
+        recovery::recovery();
     }
 }
