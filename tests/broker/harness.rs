@@ -91,6 +91,9 @@ impl Broker {
             return Err(format!("Java {java} is too old"));
         }
         let classpath = classpath()?;
+        // Two that look for a free port at the same time would find the same one.
+        static STARTING: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut last = String::new();
         for attempt in 0..3 {
             match Broker::start_on(&classpath, free_port(attempt)) {
