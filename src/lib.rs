@@ -1,7 +1,7 @@
 //! meantime: forecasts on irregular event streams.
 //!
 //! A **partition** is a deterministic state machine over its log: key states, held events and watermark are a function of the pipeline,
-//! the model and the records from the first to the last one taken in. Nothing between source and sink reads a clock, a random source or
+//! the model, the records from the first to the last one taken in, and the ticks of the wall clock that were recorded among them. Nothing between source and sink reads a clock, a random source or
 //! another partition. So a restart rebuilds states by replaying silently, and a forecast never depends on batches, lanes or polls.
 //!
 //! A **lane** is a thread that owns several partitions and batches across them: one run of the graph steps some hundreds of keys.
@@ -16,14 +16,14 @@
 //! | [`features`] | 2 | the recipe and the rows it makes |
 //! | [`model`] | 2 | the package: graph, signature, rounds, step; tract lives only here |
 //! | [`head`] | 2 | outputs to the law of the next time and mark, and surprise |
-//! | [`state`] | 2 | key table and arena; snapshots of them |
+//! | [`state`] | 2 | key table, arena and timers; snapshots of them |
 //! | [`sink`] | 2 | forecasts and dead letters out: kafka, parquet, ndjson, memory |
 //! | [`pipeline`] | 3 | the file as written to the plan that runs; all faults at once |
 //! | [`run`] | 4 | the only place that knows the order of the stages; start with `run/lane.rs` |
 //! | `fit` | 4 | history to model package (feature `fit`) |
 //! | [`cli`] | 5 | one file per command |
 //! | [`data`], [`link`] | 1 | what crosses a stage border; client settings that edges share, and files in folders or buckets |
-//! | [`base`] | 0 | time, offset, error, clock, limits, numbers |
+//! | [`base`] | 0 | time, offset, error, clock, limits, numbers, fail points |
 //!
 //! Invariants, each with a test named as the sentence or close to it:
 //!

@@ -108,18 +108,20 @@ fn batch_size_and_poll_boundaries_never_change_a_forecast() {
     }
 }
 
+/// What lanes of one partition each give for the records, in the order of `run`.
+fn apart(stage: &Stage, all: &[Record]) -> Vec<(i32, i64, String)> {
+    let own = |partition| all.iter().filter(|r| r.partition.0 == partition).cloned().collect::<Vec<Record>>();
+    let mut rows: Vec<_> = (0..3).flat_map(|partition| run(stage, &[&own(partition)], 0)).collect();
+    rows.sort();
+    rows
+}
+
 #[test]
 fn the_number_of_partitions_per_lane_never_changes_a_forecast() {
     let stage = stage(&[]);
     let all = records(2_000, 30, 3);
     let together = run(&stage, &[&all], 0);
-    let mut apart = Vec::new();
-    for partition in 0..3 {
-        let own: Vec<Record> = all.iter().filter(|r| r.partition.0 == partition).cloned().collect();
-        apart.extend(run(&stage, &[&own], 0));
-    }
-    apart.sort();
-    assert_eq!(apart, together);
+    assert_eq!(apart(&stage, &all), together);
 }
 
 #[test]
@@ -238,13 +240,7 @@ fn the_bound_on_keys_is_of_each_partition_by_itself() {
         let stage = stage(sets);
         let all = records(2_000, 30, 3);
         let together = run(&stage, &[&all], 0);
-        let mut apart = Vec::new();
-        for partition in 0..3 {
-            let own: Vec<Record> = all.iter().filter(|r| r.partition.0 == partition).cloned().collect();
-            apart.extend(run(&stage, &[&own], 0));
-        }
-        apart.sort();
-        assert_eq!(apart, together);
+        assert_eq!(apart(&stage, &all), together);
     }
 }
 

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use super::harness::Broker;
-use super::package::{Head, payment, write};
+use super::package::{Head, command, payment, write};
 
 const EVENTS: u64 = 1_000_000;
 
@@ -54,21 +54,9 @@ fn bare(broker: &Broker, input: &str, round: u32) -> (f64, f64) {
 
 fn run(broker: &Broker, input: &str, package: &std::path::Path, round: u32, delivery: &str) -> (f64, f64) {
     let output = broker.topic(&format!("{input}-{delivery}-{round}"), 4);
-    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench/pipeline/pipeline.toml");
-    let sets = [
-        format!("model.package={}", package.display()),
-        format!("source.brokers={}", broker.address),
-        format!("source.topic={input}"),
-        format!("source.group={output}"),
-        format!("sink.delivery={delivery}"),
-        format!("sink.topic={output}"),
-        format!("dead_letter.path={}", package.join("dead.ndjson").display()),
-    ];
+    let delivery = [format!("sink.delivery={delivery}")];
     let (cpu, start) = (children_cpu(), Instant::now());
-    let mut command = Command::new(env!("CARGO_BIN_EXE_meantime"));
-    command.arg("run").arg(file).arg("--until-caught-up");
-    command.args(sets.iter().flat_map(|set| ["--set", set.as_str()]));
-    let result = command.output().unwrap();
+    let result = command(broker, package, (input, &output), &delivery).arg("--until-caught-up").output().unwrap();
     assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
     measure(start, cpu)
 }

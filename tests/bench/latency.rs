@@ -11,7 +11,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedPr
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::harness::Broker;
-use super::package::{Head, payment, write};
+use super::package::{Head, command, payment, write};
 
 const KEYS: u64 = 10_000;
 const PARTITIONS: i32 = 4;
@@ -38,18 +38,7 @@ pub fn latency() {
 }
 
 fn stage(broker: &Broker, package: &Path, from: &str, to: &str, more: &[String]) -> Child {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench/pipeline/pipeline.toml");
-    let sets = [
-        format!("model.package={}", package.display()),
-        format!("source.brokers={}", broker.address),
-        format!("source.topic={from}"),
-        format!("source.group={from}"),
-        format!("sink.topic={to}"),
-        format!("dead_letter.path={}", package.join("dead.ndjson").display()),
-    ];
-    let mut command = Command::new(env!("CARGO_BIN_EXE_meantime"));
-    command.arg("run").arg(file).args(sets.iter().chain(more).flat_map(|set| ["--set", set.as_str()]));
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    command(broker, package, (from, to), more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 fn copying(broker: &Broker, from: &str, to: &str, every: u64) -> Child {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use meantime::base::time::TimeUnit;
 use meantime::data::law::{HeadSpec, ScoreLink};
@@ -11,6 +12,8 @@ use meantime::model::manifest::{InputSpec, Manifest, StateSpec};
 use meantime::pipeline::{self, Purpose};
 use meantime::run::Stage;
 use rand_chacha::rand_core::SeedableRng;
+
+use super::harness::Broker;
 
 pub const FEATURE_FLOATS: usize = 32;
 pub const HIDDEN: usize = 64;
@@ -85,4 +88,20 @@ pub fn payment(i: u64, keys: u64) -> (String, String) {
         i * 13 % 20
     );
     (card, payload)
+}
+
+/// `meantime run` of the bench's pipeline from one topic to another; the group has the output's name.
+pub fn command(broker: &Broker, package: &Path, (input, output): (&str, &str), more: &[String]) -> Command {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench/pipeline/pipeline.toml");
+    let sets = [
+        format!("model.package={}", package.display()),
+        format!("source.brokers={}", broker.address),
+        format!("source.topic={input}"),
+        format!("source.group={output}"),
+        format!("sink.topic={output}"),
+        format!("dead_letter.path={}", package.join("dead.ndjson").display()),
+    ];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meantime"));
+    command.arg("run").arg(file).args(sets.iter().chain(more).flat_map(|set| ["--set", set.as_str()]));
+    command
 }

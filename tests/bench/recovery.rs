@@ -3,11 +3,11 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use super::harness::Broker;
-use super::package::{Head, payment, write};
+use super::package::{Head, command, payment, write};
 
 const EVENTS: u64 = 4_000_000;
 const KEYS: u64 = 1_000_000;
@@ -23,7 +23,7 @@ pub fn recovery() {
     let input = broker.topic("recovery", PARTITIONS as i32);
     broker.produce(&input, (0..EVENTS).map(|i| payment(i, KEYS)));
     let snapshots = format!("state.snapshots={}", folder.path().join("snapshots").display());
-    let with = [snapshots.as_str(), "state.snapshot_every=10s"];
+    let with = [snapshots, "state.snapshot_every=10s".to_owned()];
     let (mut bare, mut kept) = (f64::MAX, f64::MAX);
     let (mut plain, mut snapped) = (String::new(), String::new());
     for round in 0..2 {
@@ -45,34 +45,18 @@ pub fn recovery() {
     println!("  restart from snapshots       first partition live after {first:.2} s, all after {all:.2} s");
 }
 
-fn command(broker: &Broker, input: &str, output: &str, package: &Path, more: &[&str]) -> Command {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench/pipeline/pipeline.toml");
-    let sets = [
-        format!("model.package={}", package.display()),
-        format!("source.brokers={}", broker.address),
-        format!("source.topic={input}"),
-        format!("source.group={output}"),
-        format!("sink.topic={output}"),
-        format!("dead_letter.path={}", package.join("dead.ndjson").display()),
-    ];
-    let mut command = Command::new(env!("CARGO_BIN_EXE_meantime"));
-    command.arg("run").arg(file).stdin(Stdio::null()).stdout(Stdio::null());
-    command.args(sets.iter().map(String::as_str).chain(more.iter().copied()).flat_map(|set| ["--set", set]));
-    command
-}
-
 /// Seconds of a run over the whole input, its start and end included.
-fn whole(broker: &Broker, input: &str, output: &str, package: &Path, more: &[&str]) -> f64 {
+fn whole(broker: &Broker, input: &str, output: &str, package: &Path, more: &[String]) -> f64 {
     let start = Instant::now();
-    let result = command(broker, input, output, package, more).arg("--until-caught-up").output().unwrap();
+    let result = command(broker, package, (input, output), more).arg("--until-caught-up").output().unwrap();
     assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
     start.elapsed().as_secs_f64()
 }
 
 /// Starts it again and says after how many seconds the first partition was live, and all; the process's start and joining the group included.
-fn restart(broker: &Broker, input: &str, output: &str, package: &Path, more: &[&str]) -> (f64, f64) {
+fn restart(broker: &Broker, input: &str, output: &str, package: &Path, more: &[String]) -> (f64, f64) {
     let start = Instant::now();
-    let mut child = command(broker, input, output, package, more).args(["--http", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command(broker, package, (input, output), more).args(["--http", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
     let address = served(&mut child);
     let mut first = None;
     let all = loop {

@@ -206,6 +206,34 @@ fn a_stage_goes_on_where_it_has_committed() {
 }
 
 #[test]
+fn a_stage_that_has_nothing_new_to_commit_ends_at_once() {
+    let Some(broker) = broker() else { return };
+    let topic = broker.topic("nothing-new", 1);
+    broker.produce(&topic, numbered(100));
+    let settings = settings(broker, &topic, &topic, OnMissing::StartEmpty);
+    read(&settings, 1).unwrap();
+    let mut feed = open(&settings, &opening(1, false)).unwrap().pop().unwrap();
+    let mut input = Input::default();
+    let started = Instant::now();
+    let mut assigned = false;
+    while !assigned && started.elapsed() < Duration::from_secs(30) {
+        if let Polled::Assigned(assignment) = feed.poll(10, Duration::from_millis(100), &mut input).unwrap() {
+            start(&mut *feed, &assignment).unwrap();
+            assigned = true;
+        }
+    }
+    assert!(assigned);
+    // The partition is taken over, and is then committed as far as it was.
+    for _ in 0..10 {
+        feed.poll(10, Duration::from_millis(50), &mut input).unwrap();
+        feed.commit(&Commits::new()).unwrap();
+    }
+    let closing = Instant::now();
+    feed.close().unwrap();
+    assert!(closing.elapsed() < Duration::from_secs(4), "{:?}", closing.elapsed());
+}
+
+#[test]
 fn a_position_above_what_was_handed_out_is_not_committed() {
     let Some(broker) = broker() else { return };
     let topic = broker.topic("above", 1);

@@ -211,10 +211,13 @@ impl Ledger {
     /// Counts a row that says that no event has followed the record by a quantile of its law: once a record and quantile.
     pub fn overdue(&mut self, (partition, offset): Position, quantile: f64) {
         let name = || format!("{partition}:{offset} (overdue by {quantile})");
-        match self.lines.get(&partition).map(|line| (offset.0 >= line.allowed, line.get(offset))) {
-            Some((true, _)) => self.findings.ahead.note(name),
-            None | Some((_, NO_RECORD)) => self.findings.unknown.note(name),
-            Some(_) if !self.overdue.insert(((partition, offset), quantile.to_bits())) => self.findings.repeated.note(name),
+        let findings = &mut self.findings;
+        match self.lines.get(&partition) {
+            None => findings.unknown.note(name),
+            Some(line) if offset.0 >= line.allowed => findings.ahead.note(name),
+            Some(line) if offset.0 < line.low => findings.deleted += 1,
+            Some(line) if line.get(offset) == NO_RECORD => findings.unknown.note(name),
+            Some(_) if !self.overdue.insert(((partition, offset), quantile.to_bits())) => findings.repeated.note(name),
             Some(_) => {}
         }
     }
@@ -317,6 +320,17 @@ mod tests {
         assert_eq!((found.unknown.count, found.unknown.first), (2, vec!["0:4 (x)".to_owned(), "7:0 (x)".to_owned()]));
         assert_eq!((found.ahead.count, found.ahead.first), (1, vec!["0:14 (x)".to_owned()]));
         assert_eq!(found.deleted, 1);
+    }
+
+    #[test]
+    fn overdue_rows_are_counted_once_a_record_and_quantile() {
+        let mut ledger = ledger(2, 12, 14, (2..14).filter(|offset| *offset != 4));
+        for (offset, quantile) in [(5, 0.5), (5, 0.9), (5, 0.9), (1, 0.5), (4, 0.5), (13, 0.5), (14, 0.5)] {
+            ledger.overdue(at(0, offset), quantile);
+        }
+        let found = ledger.close();
+        assert_eq!((found.repeated.count, found.unknown.count, found.ahead.count, found.deleted), (1, 1, 1, 1));
+        assert_eq!(found.repeated.first, ["0:5 (overdue by 0.9)"]);
     }
 
     #[test]

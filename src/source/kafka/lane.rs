@@ -71,6 +71,8 @@ struct Owned {
     /// Highest offset handed to the committer, and what was noted beside it.
     asked: i64,
     asked_note: String,
+    /// The committer has been asked for more than had been committed: there is an acknowledgement to wait for.
+    awaited: bool,
     /// When the last record was handed out, and when the ends were looked at that said last that it is idle.
     touched: Instant,
     quiet: Option<Instant>,
@@ -197,6 +199,7 @@ impl Lane {
                     floor,
                     asked: floor,
                     asked_note: String::new(),
+                    awaited: false,
                     touched: clock::tick(),
                     quiet: None,
                     end: 0,
@@ -270,6 +273,7 @@ impl Lane {
             if let Some(due) = owned.due().filter(news) {
                 self.shared.desk.ask(owned.partition, due, owned.note.clone(), &owned.ours);
                 owned.asked = due;
+                owned.awaited = true;
                 owned.asked_note.clone_from(&owned.note);
             }
         }
@@ -280,7 +284,7 @@ impl Lane {
         if self.outside {
             return;
         }
-        let due = self.owned.iter().filter(|owned| which(owned));
+        let due = self.owned.iter().filter(|owned| owned.awaited && which(owned));
         let due = due.filter_map(|owned| Some((owned.partition, owned.due()?))).collect::<Vec<_>>();
         let all = |acked: &BTreeMap<i32, i64>| due.iter().all(|(partition, due)| acked.get(partition) >= Some(due));
         if !due.is_empty() && !self.shared.wait_acked(clock::tick() + LAST_COMMIT, all) {
