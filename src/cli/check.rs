@@ -5,7 +5,6 @@ use std::io::Write as _;
 use std::path::Path;
 
 use crate::base::error::{Error, Kind, Result};
-use crate::data::law::HeadSpec;
 use crate::data::schema::TimeFormat;
 use crate::decode::Format;
 use crate::pipeline::plan::Plan;
@@ -119,13 +118,12 @@ fn event_line(plan: &Plan) -> String {
 fn model_line(plan: &Plan) -> String {
     let Some((manifest, recipe)) = &plan.model else { return "none".to_owned() };
     let floats: usize = manifest.states.iter().map(crate::model::manifest::StateSpec::floats).sum();
-    let head = match &manifest.head {
-        HeadSpec::LognormalMixture { components, marks, time_unit, .. } => {
-            let marks = if marks.is_empty() { "no marks".to_owned() } else { count(marks.len(), "mark") };
-            format!("lognormal_mixture of {components} in {}, {marks}", time_unit.name())
-        }
-        HeadSpec::Score { .. } => "score".to_owned(),
+    let marks = match (manifest.head.is_timed(), manifest.head.marks().len()) {
+        (false, _) => String::new(),
+        (true, 0) => ", no marks".to_owned(),
+        (true, marks) => format!(", {}", count(marks, "mark")),
     };
+    let head = format!("{}{marks}", manifest.head.describe());
     let width = count(recipe.width(), "feature");
     format!("{} {}: {width}, {} of state a key, head {head}", manifest.name, manifest.version, count(floats, "float"))
 }

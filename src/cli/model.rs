@@ -68,7 +68,7 @@ fn inspect(args: &Args) -> Result<()> {
     for state in &manifest.states {
         println!("  state     {} -> {}: [B, {}], starts at {}", state.input, state.output, shape(&state.shape), state.init);
     }
-    println!("  head      {}: {} parameters from {}", kind(manifest), manifest.head.width(), manifest.head.outputs().join(", "));
+    println!("  head      {}: {} parameters from {}", manifest.head.describe(), manifest.head.width(), manifest.head.outputs().join(", "));
     if !manifest.head.marks().is_empty() {
         println!("  marks     {}", manifest.head.marks().join(", "));
     }
@@ -88,17 +88,6 @@ fn inspect(args: &Args) -> Result<()> {
         None => println!("  golden    none: this package cannot be compared with what its trainer computed"),
     }
     Ok(())
-}
-
-fn kind(manifest: &crate::model::manifest::Manifest) -> String {
-    use crate::data::law::HeadSpec;
-    match &manifest.head {
-        HeadSpec::LognormalMixture { components, time_unit, resolution, .. } => {
-            let resolution = resolution.map(|r| format!(", resolution {r} {}", time_unit.name())).unwrap_or_default();
-            format!("log-normal mixture of {components}, time in {}{resolution}", time_unit.name())
-        }
-        HeadSpec::Score { .. } => "score".to_owned(),
-    }
 }
 
 fn shape(shape: &[usize]) -> String {

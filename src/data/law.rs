@@ -6,29 +6,25 @@ use serde::{Deserialize, Serialize};
 use crate::base::time::TimeUnit;
 
 /// What the head parameters are parameters of. The parameter vector of an event is the concatenation, along axis 1, of the
-/// graph's outputs named in `outputs`, in that order.
+/// graph's outputs named in `outputs`, in that order. Formulas and sources of the laws: `head/`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum HeadSpec {
-    /// Gap ~ mixture of log-normals: parameters are `components` weight logits, then as many means and log scales of
-    /// ln(gap / time_unit), then one logit per mark (the mark is independent of the gap).
-    LognormalMixture {
-        /// Graph outputs that are concatenated.
-        outputs: Vec<String>,
-        /// Number of mixture components, K.
-        components: usize,
-        /// Unit in which gaps, densities and intensities are expressed.
-        time_unit: TimeUnit,
-        /// Gaps are not taken as smaller than this, in `time_unit` (a clock that ticks in seconds cannot tell less).
-        min_gap: f64,
-        /// Width of a clock tick in `time_unit`, where it is coarse (1 day): the likelihood of a gap is then the probability of
-        /// [gap - resolution/2, gap + resolution/2], not a density.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        resolution: Option<f64>,
-        /// Names of the marks, in the order of their logits; empty without marks.
-        #[serde(default)]
-        marks: Vec<String>,
-    },
+    /// Gap ~ mixture of log-normals: `components` weight logits, then as many means and log scales of ln(gap / time_unit).
+    LognormalMixture(LawSpec),
+    /// A constant hazard: ln of it, per `time_unit`.
+    Exponential(LawSpec),
+    /// Weibull: ln of the scale, in `time_unit`, and ln of the shape.
+    Weibull(LawSpec),
+    /// RMTPP: hazard exp(v + w gap); v, then w.
+    Gompertz(LawSpec),
+    /// A hazard that is constant between `edges`: ln of it in each of the `edges` + 1 bins.
+    PiecewiseConstant(LawSpec),
+    /// A Poisson rate of which a gamma law is known (Lomax): ln of its shape, ln of its rate in `time_unit`.
+    GammaPoisson(LawSpec),
+    /// Intensity of each mark: a base and `decays` exponentials. All bases, then all excitations and then all decays, those of a mark
+    /// side by side; numbers as they are, per `time_unit`.
+    Hawkes(LawSpec),
     /// The probability that the arrived event is positive: one parameter.
     Score {
         /// The graph output, one of width 1.
@@ -36,6 +32,44 @@ pub enum HeadSpec {
         /// What the output is.
         link: ScoreLink,
     },
+}
+
+/// What the package says of a law of the next event's time. The mark is independent of the gap, and has one logit per mark behind the
+/// parameters of the time, but for `hawkes`, whose intensities are those of the marks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LawSpec {
+    /// Graph outputs that are concatenated.
+    pub outputs: Vec<String>,
+    /// `lognormal_mixture`: number of mixture components, K.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub components: Option<usize>,
+    /// `piecewise_constant`: ends of all bins but the last, in `time_unit`, ascending, the first above 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edges: Vec<f64>,
+    /// `hawkes`: exponentials per mark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decays: Option<usize>,
+    /// Unit in which gaps, densities and intensities are expressed.
+    pub time_unit: TimeUnit,
+    /// Gaps are not taken as smaller than this, in `time_unit` (a clock that ticks in seconds cannot tell less).
+    pub min_gap: f64,
+    /// Width of a clock tick in `time_unit`, where it is coarse (1 day): the likelihood of a gap is then the probability of
+    /// [gap - resolution/2, gap + resolution/2], not a density.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<f64>,
+    /// Names of the marks, in the order of their logits; empty without marks.
+    #[serde(default)]
+    pub marks: Vec<String>,
+}
+
+impl LawSpec {
+    /// A law of these outputs, without marks, for a fine clock; what only some kinds have is left out.
+    #[must_use]
+    pub fn new(outputs: &[&str], time_unit: TimeUnit, min_gap: f64) -> Self {
+        let outputs = outputs.iter().map(|name| (*name).to_owned()).collect();
+        LawSpec { outputs, components: None, edges: Vec::new(), decays: None, time_unit, min_gap, resolution: None, marks: Vec::new() }
+    }
 }
 
 /// What a score output is.
@@ -49,19 +83,70 @@ pub enum ScoreLink {
 }
 
 impl HeadSpec {
+    /// The law of the next event's time; `None` for a score.
+    #[must_use]
+    pub fn law(&self) -> Option<&LawSpec> {
+        match self {
+            HeadSpec::LognormalMixture(law)
+            | HeadSpec::Exponential(law)
+            | HeadSpec::Weibull(law)
+            | HeadSpec::Gompertz(law)
+            | HeadSpec::PiecewiseConstant(law)
+            | HeadSpec::GammaPoisson(law)
+            | HeadSpec::Hawkes(law) => Some(law),
+            HeadSpec::Score { .. } => None,
+        }
+    }
+
+    /// The name of the kind, as `model.toml` has it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            HeadSpec::LognormalMixture(_) => "lognormal_mixture",
+            HeadSpec::Exponential(_) => "exponential",
+            HeadSpec::Weibull(_) => "weibull",
+            HeadSpec::Gompertz(_) => "gompertz",
+            HeadSpec::PiecewiseConstant(_) => "piecewise_constant",
+            HeadSpec::GammaPoisson(_) => "gamma_poisson",
+            HeadSpec::Hawkes(_) => "hawkes",
+            HeadSpec::Score { .. } => "score",
+        }
+    }
+
+    /// What it is, in one line for people: `lognormal_mixture of 16 in h, resolution 1`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let Some(law) = self.law() else { return self.kind().to_owned() };
+        let size = match self {
+            HeadSpec::LognormalMixture(_) => format!(" of {}", law.components.unwrap_or_default()),
+            HeadSpec::PiecewiseConstant(_) => format!(" in {} bins", law.edges.len() + 1),
+            HeadSpec::Hawkes(_) => format!(" of {} decays a mark", law.decays.unwrap_or(1)),
+            _ => String::new(),
+        };
+        let resolution = law.resolution.map(|width| format!(", resolution {width}")).unwrap_or_default();
+        format!("{}{size}, time in {}{resolution}", self.kind(), law.time_unit.name())
+    }
+
     /// Graph outputs that make up the parameters.
     #[must_use]
     pub fn outputs(&self) -> &[String] {
         match self {
-            HeadSpec::LognormalMixture { outputs, .. } | HeadSpec::Score { outputs, .. } => outputs,
+            HeadSpec::Score { outputs, .. } => outputs,
+            _ => self.law().map_or(&[], |law| &law.outputs),
         }
     }
 
     /// Floats per event.
     #[must_use]
     pub fn width(&self) -> usize {
+        let Some(law) = self.law() else { return 1 };
+        let marks = law.marks.len();
         match self {
-            HeadSpec::LognormalMixture { components, marks, .. } => 3 * components + marks.len(),
+            HeadSpec::LognormalMixture(_) => 3 * law.components.unwrap_or_default() + marks,
+            HeadSpec::Exponential(_) => 1 + marks,
+            HeadSpec::Weibull(_) | HeadSpec::Gompertz(_) | HeadSpec::GammaPoisson(_) => 2 + marks,
+            HeadSpec::PiecewiseConstant(_) => law.edges.len() + 1 + marks,
+            HeadSpec::Hawkes(_) => marks.max(1) * (1 + 2 * law.decays.unwrap_or(1)),
             HeadSpec::Score { .. } => 1,
         }
     }
@@ -69,15 +154,12 @@ impl HeadSpec {
     /// Names of the marks of the law.
     #[must_use]
     pub fn marks(&self) -> &[String] {
-        match self {
-            HeadSpec::LognormalMixture { marks, .. } => marks,
-            HeadSpec::Score { .. } => &[],
-        }
+        self.law().map_or(&[], |law| &law.marks)
     }
 
     /// Whether it is a law of the next event's time.
     #[must_use]
     pub fn is_timed(&self) -> bool {
-        matches!(self, HeadSpec::LognormalMixture { .. })
+        self.law().is_some()
     }
 }

@@ -43,22 +43,22 @@ pub fn card(facts: &Facts<'_>) -> Result<String, std::fmt::Error> {
     let report = facts.report;
     let mut out = String::new();
     writeln!(out, "# {}\n", facts.name)?;
-    match facts.head {
-        HeadSpec::LognormalMixture { components, time_unit, resolution, marks, .. } => {
-            write!(
-                out,
-                "When the next event of a key comes: a mixture of {components} log-normal laws of the gap, in `{}`",
-                time_unit.name()
-            )?;
-            if let Some(resolution) = resolution {
-                write!(out, ", with the probability of a tick of {resolution} {} instead of a density", time_unit.name())?;
+    match facts.head.law() {
+        Some(law) => {
+            let kind = match facts.head {
+                HeadSpec::LognormalMixture(_) => format!("a mixture of {} log-normal laws of the gap", law.components.unwrap_or_default()),
+                other => format!("a law of the kind `{}`", other.kind()),
+            };
+            write!(out, "When the next event of a key comes: {kind}, in `{}`", law.time_unit.name())?;
+            if let Some(resolution) = law.resolution {
+                write!(out, ", with the probability of a tick of {resolution} {} instead of a density", law.time_unit.name())?;
             }
-            if !marks.is_empty() {
-                write!(out, "; and which of {} marks it carries (independent of when)", marks.len())?;
+            if !law.marks.is_empty() {
+                write!(out, "; and which of {} marks it carries (independent of when)", law.marks.len())?;
             }
             writeln!(out, ".")?;
         }
-        HeadSpec::Score { .. } => {
+        None => {
             let label = facts.schema.label.and_then(|label| facts.schema.fields.get(label)).map_or("label", |field| &field.name);
             writeln!(out, "The probability that the arrived event has `{label}` = 1.")?;
         }
@@ -164,8 +164,8 @@ fn limits(facts: &Facts<'_>) -> Vec<String> {
     if facts.report.chosen_by == Part::Train {
         limits.push("There was no valid split: nothing stopped it from learning the train split by heart.".to_owned());
     }
-    if let HeadSpec::LognormalMixture { min_gap, time_unit, .. } = facts.head {
-        limits.push(format!("Gaps below {min_gap:.3e} {} are taken as that long.", time_unit.name()));
+    if let Some(law) = facts.head.law() {
+        limits.push(format!("Gaps below {:.3e} {} are taken as that long.", law.min_gap, law.time_unit.name()));
     }
     limits
 }

@@ -39,7 +39,7 @@ use self::read::{Prepared, Seen};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::f64_of_count;
 use crate::base::time::{Gap, TimeUnit};
-use crate::data::law::{HeadSpec, ScoreLink};
+use crate::data::law::{HeadSpec, LawSpec, ScoreLink};
 use crate::data::schema::EventSchema;
 use crate::model::manifest::{FORMAT, InputSpec, Manifest, StateSpec};
 use crate::pipeline::plan::{FitPlan, Plan};
@@ -196,7 +196,7 @@ impl Clock {
 fn head(objective: &Objective, unit: TimeUnit, marks: Vec<String>) -> HeadSpec {
     match *objective {
         Objective::Law { components, min_gap, resolution, .. } => {
-            HeadSpec::LognormalMixture { outputs: vec![LAW.to_owned()], components, time_unit: unit, min_gap, resolution, marks }
+            HeadSpec::LognormalMixture(LawSpec { components: Some(components), resolution, marks, ..LawSpec::new(&[LAW], unit, min_gap) })
         }
         Objective::Score => HeadSpec::Score { outputs: vec![LOGIT.to_owned()], link: ScoreLink::Logit },
     }

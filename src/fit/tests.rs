@@ -205,7 +205,7 @@ fn a_law_of_a_coarse_clock_is_one_of_probabilities() {
     let folder = tempfile::tempdir().unwrap();
     let served = write(&whole, &folder.path().join("model")).unwrap().served.unwrap();
     assert!((served.time - time.nll).abs() < 1e-5, "{served:?}");
-    assert!(matches!(whole.package.manifest.head, HeadSpec::LognormalMixture { resolution: Some(width), .. } if width == 100.0));
+    assert!(whole.package.manifest.head.law().is_some_and(|law| law.resolution == Some(100.0)));
 }
 
 #[test]

@@ -111,6 +111,18 @@ pub(super) fn ln_1p(x: f64) -> f64 {
     if sum == 1.0 { x } else { ln(sum) * (x / (sum - 1.0)) }
 }
 
+/// e^x - 1 without loss near 0 (Kahan; in Higham, *Accuracy and Stability of Numerical Algorithms*, 2002, section 1.14).
+pub(super) fn exp_m1(x: f64) -> f64 {
+    let e = exp(x);
+    if e == 1.0 {
+        x
+    } else if !(0.25..=4.0).contains(&e) {
+        e - 1.0
+    } else {
+        (e - 1.0) * (x / ln(e))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,5 +170,17 @@ mod tests {
         for x in [1e-300, -1e-300, 1e-17, 3e-9, -3e-9, -0.5, 0.7, -0.999] {
             near(ln_1p(x), x.ln_1p(), 1e-15);
         }
+    }
+
+    #[test]
+    fn exp_m1_keeps_small_arguments() {
+        for i in -3000..3000 {
+            let x = f64::from(i) * 0.003_7 + 1e-5;
+            near(exp_m1(x), x.exp_m1(), 4e-15);
+        }
+        for x in [1e-300, -1e-300, 1e-17, 3e-9, -3e-9] {
+            near(exp_m1(x), x.exp_m1(), 1e-15);
+        }
+        assert_eq!((exp_m1(f64::NEG_INFINITY), exp_m1(f64::INFINITY), exp_m1(0.0)), (-1.0, f64::INFINITY, 0.0));
     }
 }

@@ -1,137 +1,164 @@
-//! The log-normal mixture as a head: one row of parameters to the columns of a forecast.
+//! What every law of the next event's time can say. Time is the gap tau since the key's last event, in the law's unit.
+//!
+//! With the hazard lambda(tau), the compensator is Lambda(tau) = integral of lambda from 0 to tau, the survival S = e^-Lambda and the
+//! density f = lambda S (Daley and Vere-Jones, *An Introduction to the Theory of Point Processes*, 2003, chapter 7). A law that has
+//! these two and the inverse of Lambda has everything; one that knows better (sums that would cancel, several quantiles at once) says so itself.
 
-use super::elementary::{exp, ln};
-use super::marks::Marks;
-use super::mixture::Mixture;
-use super::solve::Solver;
-use crate::base::number::{i64_of, index};
-use crate::base::time::{EventTime, Gap, TimeUnit};
-use crate::data::flags::Flags;
-use crate::data::forecasts::Forecasts;
+use super::elementary::{exp, exp_m1, ln};
 
-/// What the package says of the law besides its marks; checked by `Head::new`.
+/// A gap and its logarithm, taken once.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Setting {
-    /// K.
-    pub(super) components: usize,
-    /// Unit of gaps, densities and intensities.
-    pub(super) unit: TimeUnit,
-    /// Gaps are not taken as smaller, in units.
-    pub(super) min_gap: f64,
-    /// Width of a clock tick, in units.
-    pub(super) resolution: Option<f64>,
+pub(super) struct Time {
+    pub(super) tau: f64,
+    /// -infinity at 0.
+    pub(super) ln: f64,
 }
 
-/// The head `lognormal_mixture`.
-#[derive(Clone, Debug)]
-pub(super) struct Law {
-    setting: Setting,
-    mixture: Mixture,
-    solver: Solver,
-    marks: Marks,
-    /// ln of each horizon in units.
-    horizons: Vec<f64>,
-    micros_per_unit: f64,
-    /// Gap at which `intensity_now` is taken, in units, and its logarithm.
-    now: (f64, f64),
+impl Time {
+    pub(super) fn of(tau: f64) -> Self {
+        Time { tau, ln: ln(tau) }
+    }
 }
 
-/// How surprising an arrival was; NaN stands for null.
+/// Density and compensator at one gap.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Surprise {
-    pub(super) time: f64,
-    pub(super) mark: f64,
-    pub(super) residual: f64,
-    pub(super) flags: Flags,
+pub(super) struct Point {
+    /// ln f, per unit.
+    pub(super) ln_density: f64,
+    /// Lambda.
+    pub(super) compensator: f64,
 }
 
-const NO_SURPRISE: Surprise = Surprise { time: f64::NAN, mark: f64::NAN, residual: f64::NAN, flags: Flags::NONE };
+/// A law, whose parameters are those of the row it has read last.
+///
+/// With finite parameters nothing it gives is NaN; a gap may be infinite, which stands for "never".
+pub(super) trait Law: std::fmt::Debug + Send {
+    /// Floats of a row that are parameters of the time; logits of the marks follow, if there are any.
+    fn width(&self) -> usize;
 
-impl Law {
-    /// A law for checked settings and asks.
-    pub(super) fn new(setting: Setting, quantiles: &[f64], horizons: &[Gap], top_marks: usize) -> Self {
-        let now = setting.resolution.map_or(setting.min_gap, |width| 0.5 * width);
-        Law {
-            setting,
-            mixture: Mixture::new(setting.components),
-            solver: Solver::new(quantiles),
-            marks: Marks::new(top_marks),
-            horizons: horizons.iter().map(|horizon| ln(horizon.in_unit(setting.unit))).collect(),
-            micros_per_unit: setting.unit.seconds() * 1e6,
-            now: (now, ln(now)),
+    /// Takes the parameters of a row of that width. `false`, and the law is not to be used, if they are not finite or not those of a law.
+    fn read(&mut self, row: &[f32]) -> bool;
+
+    /// Lambda; finite for a finite gap.
+    fn compensator(&self, time: Time) -> f64;
+
+    /// ln lambda; finite for a gap that is finite and above 0.
+    fn ln_hazard(&self, time: Time) -> f64;
+
+    /// The gap at which the compensator comes to `target` (at least 0); infinite if it never does.
+    fn when(&self, target: f64) -> f64;
+
+    /// What the compensator comes to in the end: infinite if an event comes for certain.
+    fn total(&self) -> f64 {
+        f64::INFINITY
+    }
+
+    /// ln f and Lambda.
+    fn at(&self, time: Time) -> Point {
+        let compensator = self.compensator(time);
+        Point { ln_density: finite(self.ln_hazard(time) - compensator), compensator }
+    }
+
+    /// ln(F(to) - F(from)), not positive.
+    fn ln_interval(&self, from: Time, to: Time) -> f64 {
+        let (before, rise) = (self.compensator(from), self.compensator(to) - self.compensator(from));
+        finite(ln(-exp_m1(-rise)) - before).min(0.0)
+    }
+
+    /// F: the probability of an event within the gap.
+    fn below(&self, time: Time) -> f64 {
+        (0.0 - exp_m1(-self.compensator(time))).clamp(0.0, 1.0)
+    }
+
+    /// lambda, finite.
+    fn hazard(&self, time: Time) -> f64 {
+        exp(self.ln_hazard(time)).min(f64::MAX)
+    }
+
+    /// The probability that no event comes at all.
+    fn p_never(&self) -> f64 {
+        exp(-self.total()).clamp(0.0, 1.0)
+    }
+
+    /// Appends the gaps of the quantiles for which the law was made, in their order, never falling. `targets` are their compensators.
+    fn quantiles(&mut self, targets: &[f64], into: &mut Vec<f64>) {
+        let mut last = 0.0;
+        for target in targets {
+            // Two targets a rounding error apart must not change places.
+            last = self.when(*target).max(last);
+            into.push(last);
         }
     }
 
-    /// Entries of `next_marks` per row.
-    pub(super) fn marks_per_row(&self) -> usize {
-        self.marks.top()
-    }
-
-    fn split<'a>(&self, row: &'a [f32]) -> (&'a [f32], &'a [f32]) {
-        row.split_at_checked(3 * self.setting.components).unwrap_or((row, &[]))
-    }
-
-    /// Scores an arrival against the law published before it. No gap, or a row of NaN throughout, means there was none.
-    pub(super) fn surprise(&mut self, gap: Option<Gap>, mark: Option<u32>, before: &[f32]) -> Surprise {
-        let Some(gap) = gap else { return NO_SURPRISE };
-        if before.iter().all(|value| value.is_nan()) {
-            return NO_SURPRISE;
-        }
-        let mut surprise = NO_SURPRISE;
-        let (time, marks) = self.split(before);
-        if self.mixture.read(time) {
-            let tau = gap.in_unit(self.setting.unit).max(self.setting.min_gap);
-            let u = ln(tau);
-            let sums = self.mixture.sums(u);
-            surprise.residual = self.mixture.compensator(&sums, u);
-            surprise.time = match self.setting.resolution {
-                // The density of the gap is that of u over the gap.
-                None => u - self.mixture.ln_density(&sums, u),
-                Some(width) => 0.0 - self.mixture.ln_interval(ln((tau - 0.5 * width).max(0.0)), ln(tau + 0.5 * width)),
-            };
-        } else {
-            surprise.flags = Flags::NOT_FINITE;
-        }
-        if marks.iter().all(|logit| logit.is_finite()) {
-            surprise.mark = mark.and_then(|mark| Marks::surprise(marks, index(mark))).unwrap_or(f64::NAN);
-        } else {
-            surprise.flags = Flags::NOT_FINITE;
-        }
-        surprise
-    }
-
-    /// Appends the columns of the next event to one row: times, `p_never`, `p_within`, marks and `intensity_now`.
-    pub(super) fn next(&mut self, now: EventTime, after: &[f32], into: &mut Forecasts) -> Flags {
-        let mut flags = Flags::NONE;
-        let (time, marks) = self.split(after);
-        if self.mixture.read(time) {
-            for (column, u) in into.next_times.iter_mut().zip(self.solver.quantiles(&self.mixture)) {
-                column.push(now.after(Gap(i64_of(exp(*u) * self.micros_per_unit + 0.5))).in_range());
-            }
-            for (column, u) in into.p_within.iter_mut().zip(&self.horizons) {
-                column.push(self.mixture.below(*u));
-            }
-            into.p_never.push(0.0);
-            into.intensity_now.push(self.intensity_now());
-        } else {
-            flags = Flags::NOT_FINITE;
-            super::push_no_time(into);
-        }
-        if marks.iter().all(|logit| logit.is_finite()) {
-            self.marks.likeliest(marks, &mut into.next_marks);
-        } else {
-            flags = Flags::NOT_FINITE;
-            self.marks.none(&mut into.next_marks);
-        }
-        flags
-    }
-
-    /// The hazard f / S at the smallest gap the law can tell: `min_gap`, or half a clock tick. At 0 itself it is always 0.
-    fn intensity_now(&self) -> f64 {
-        let (tau, u) = self.now;
-        let sums = self.mixture.sums(u);
-        let ln_hazard = self.mixture.ln_density(&sums, u) + self.mixture.compensator(&sums, u);
-        // Very small gaps can bring it beyond the largest number.
-        (exp(ln_hazard) / tau).min(f64::MAX)
+    /// Sets `into` to the intensity of each mark at a gap and says so; `false` where the mark does not depend on the gap and has logits.
+    fn intensities(&self, _time: Time, _into: &mut Vec<f64>) -> bool {
+        false
     }
 }
+
+/// Sums of logarithms that leave the range of numbers stay at its end: a law that gives nothing at all to a point cannot be told from one
+/// that gives e^-1e300, and the latter is finite.
+pub(super) fn finite(x: f64) -> f64 {
+    if x.is_nan() { f64::MIN } else { x.clamp(f64::MIN, f64::MAX) }
+}
+
+/// Logarithms of rates, scales and shapes are taken into this range, so that products of several stay numbers.
+pub(super) const LOG: (f64, f64) = (-200.0, 200.0);
+
+/// A parameter that is a logarithm, in range.
+pub(super) fn logarithm(value: f32) -> f64 {
+    f64::from(value).clamp(LOG.0, LOG.1)
+}
+
+/// e^x, but at most 1e300: compensators must stay finite.
+pub(super) fn exp_bounded(x: f64) -> f64 {
+    /// ln 1e300.
+    const HIGHEST: f64 = 690.775_527_898_213_7;
+    exp(x.min(HIGHEST))
+}
+
+/// The gap at which a rising compensator comes to `target`, below its total: Newton's steps within a bracket that is doubled until it holds
+/// the gap, replaced by bisection where they leave it. `both` gives compensator and hazard.
+pub(super) fn invert(target: f64, both: impl Fn(f64) -> (f64, f64)) -> f64 {
+    /// Enough to double from 1e-300 to infinity, and to bisect any bracket to nothing.
+    const STEPS: usize = 2200;
+    const WIDTH: f64 = 4e-16;
+    if target <= 0.0 {
+        return 0.0;
+    }
+    let (_, at_zero) = both(0.0);
+    let first = target / at_zero;
+    let mut high = if first > 0.0 && first.is_finite() { first } else { 1.0 };
+    let mut low = 0.0;
+    let mut tau = high;
+    let mut open = true;
+    for _ in 0..STEPS {
+        let (value, hazard) = both(tau);
+        let off = target - value;
+        if off > 0.0 {
+            low = tau;
+            if open {
+                high = 2.0 * tau;
+            }
+        } else {
+            high = tau;
+            open = false;
+        }
+        let next = tau + off / hazard;
+        let inside = next > low && (next < high || open);
+        let step = if inside { next } else { 0.5 * low + 0.5 * high };
+        // While the bracket is open, a Newton step from a hazard that is nearly gone could lead beyond all numbers.
+        let step = if open && inside { step.min(16.0 * tau) } else { step };
+        if !step.is_finite() {
+            return f64::INFINITY;
+        }
+        if (step - tau).abs() <= WIDTH * tau || (!open && high - low <= WIDTH * high) {
+            return step;
+        }
+        tau = step;
+    }
+    tau
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,16 +2,26 @@
 //!
 //! Each row is computed from that row alone, so that no batch changes a bit, and with this crate's own exponential and logarithm, so that no
 //! machine does. Bad parameters (NaN, infinity) give empty fields and the flag `not_finite`, never a panic.
+//!
+//! A law is one file and one variant of `HeadSpec`; `law` says what every law can be asked, `columns` makes the forecast of it.
 
+mod columns;
 mod elementary;
+mod exponential;
+mod gamma_poisson;
+mod gompertz;
+mod hawkes;
 mod law;
+mod lognormal;
 mod marks;
 mod mixture;
 mod normal;
+mod piecewise;
 #[cfg(test)]
 mod reference;
 mod score;
 mod solve;
+mod weibull;
 
 use std::collections::BTreeSet;
 
@@ -24,11 +34,19 @@ use crate::base::number::u32_of;
 use crate::base::time::{EventTime, Gap};
 use crate::data::flags::Flags;
 use crate::data::forecasts::Forecasts;
-use crate::data::law::{HeadSpec, ScoreLink};
+use crate::data::law::{HeadSpec, LawSpec, ScoreLink};
 use crate::data::outputs::Outputs;
-use law::{Law, Setting};
+use columns::{Clock, Columns, Timed};
+use exponential::Exponential;
+use gamma_poisson::GammaPoisson;
+use gompertz::Gompertz;
+use hawkes::Hawkes;
+use law::Law;
+use lognormal::LogNormals;
+use piecewise::Piecewise;
+use weibull::Weibull;
 
-/// Most components of a mixture.
+/// Most components of a mixture, bins of a hazard, or decays of a mark.
 pub const MAX_COMPONENTS: usize = 256;
 
 /// What the pipeline asks of a law.
@@ -71,16 +89,16 @@ pub struct Arrivals<'a> {
 }
 
 /// Turns outputs into forecasts. One per lane: it holds buffers that are used again.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Head {
     kind: Kind,
     width: usize,
     marks: HashMap<Box<[u8]>, u32, FixedState>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Kind {
-    LognormalMixture(Box<Law>),
+    Law(Box<dyn Timed>),
     Score(ScoreLink),
 }
 
@@ -88,18 +106,18 @@ impl Head {
     /// A head for a package's `[head]` and what the pipeline asks of it.
     ///
     /// # Errors
-    /// Of configuration: a number of components, marks, a gap, a resolution, a quantile or a horizon that is out of its bounds, a mark that
+    /// Of configuration: a number of components, bins or decays, marks, a gap, a resolution, a quantile or a horizon that is out of its bounds, a mark that
     /// stands twice, or more next marks asked for than the head has. A score head has no law: it leaves the columns of asked
     /// quantiles and horizons empty.
     pub fn new(spec: &HeadSpec, asks: Asks) -> Result<Head> {
         check_asks(spec, &asks)?;
-        let kind = match spec {
-            HeadSpec::LognormalMixture { components, time_unit, min_gap, resolution, marks, .. } => {
-                check_mixture(*components, *min_gap, *resolution, marks)?;
-                let setting = Setting { components: *components, unit: *time_unit, min_gap: *min_gap, resolution: *resolution };
-                Kind::LognormalMixture(Box::new(Law::new(setting, &asks.quantiles, &asks.horizons, asks.marks)))
+        let kind = match (spec, spec.law()) {
+            (HeadSpec::Score { link, .. }, _) => Kind::Score(*link),
+            (_, None) => return Err(Error::internal("head", "a head that is neither law nor score")),
+            (_, Some(law)) => {
+                check_law(spec, law)?;
+                Kind::Law(timed(spec, law, &asks))
             }
-            HeadSpec::Score { link, .. } => Kind::Score(*link),
         };
         let marks = spec.marks().iter().enumerate().map(|(i, name)| (name.as_bytes().into(), u32_of(i))).collect();
         Ok(Head { kind, width: spec.width(), marks })
@@ -114,7 +132,7 @@ impl Head {
     /// Whether it scores the arrived event against the law published before it, and so needs `Outputs::before`.
     #[must_use]
     pub fn scores_arrivals(&self) -> bool {
-        matches!(self.kind, Kind::LognormalMixture(_))
+        matches!(self.kind, Kind::Law(_))
     }
 
     /// Whether it gives a law of the next mark.
@@ -144,27 +162,15 @@ impl Head {
         assert!(into.flags.len() >= rows, "the flags of the arrivals come before their forecasts");
         let flags = into.flags.len() - rows;
         let width = self.width;
-        let after = outputs.after.chunks_exact(width);
         match &mut self.kind {
-            Kind::LognormalMixture(law) => {
+            Kind::Law(law) => {
                 assert!(outputs.before.len() == outputs.after.len(), "a law scores arrivals, so it is given the rows before them");
                 assert!(arrivals.gaps.len() == rows && arrivals.marks.len() == rows, "arrivals are columns of equal length");
-                into.marks_per_row = law.marks_per_row();
-                let arrived = arrivals.times.iter().zip(arrivals.gaps.iter().zip(arrivals.marks));
-                for (row, ((time, (gap, mark)), (before, after))) in arrived.zip(outputs.before.chunks_exact(width).zip(after)).enumerate()
-                {
-                    let surprise = law.surprise(*gap, *mark, before);
-                    into.surprise_time.push(surprise.time);
-                    into.surprise_mark.push(surprise.mark);
-                    into.residual.push(surprise.residual);
-                    into.score.push(f64::NAN);
-                    let next = law.next(*time, after, into);
-                    add_flags(into, flags + row, surprise.flags.with(next));
-                }
+                law.forecasts(arrivals, outputs, into);
             }
             Kind::Score(link) => {
                 into.marks_per_row = 0;
-                for (row, output) in after.enumerate() {
+                for (row, output) in outputs.after.chunks_exact(width).enumerate() {
                     let score = output.first().and_then(|output| score::score(*output, *link));
                     into.surprise_time.push(f64::NAN);
                     into.surprise_mark.push(f64::NAN);
@@ -214,10 +220,45 @@ fn check_asks(spec: &HeadSpec, asks: &Asks) -> Result<()> {
     Ok(())
 }
 
-fn check_mixture(components: usize, min_gap: f64, resolution: Option<f64>, marks: &[String]) -> Result<()> {
+/// The law of a package's head.
+fn timed(spec: &HeadSpec, law: &LawSpec, asks: &Asks) -> Box<dyn Timed> {
+    fn of<L: Law + 'static>(own: L, law: &LawSpec, asks: &Asks) -> Box<dyn Timed> {
+        let clock = Clock { unit: law.time_unit, min_gap: law.min_gap, resolution: law.resolution };
+        Box::new(Columns::new(own, clock, &asks.quantiles, &asks.horizons, asks.marks))
+    }
+    match spec {
+        HeadSpec::LognormalMixture(_) => of(LogNormals::new(law.components.unwrap_or(1), &asks.quantiles), law, asks),
+        HeadSpec::Weibull(_) => of(Weibull::default(), law, asks),
+        HeadSpec::Gompertz(_) => of(Gompertz::default(), law, asks),
+        HeadSpec::PiecewiseConstant(_) => of(Piecewise::new(&law.edges), law, asks),
+        HeadSpec::GammaPoisson(_) => of(GammaPoisson::default(), law, asks),
+        HeadSpec::Hawkes(_) => of(Hawkes::new(law.marks.len().max(1), law.decays.unwrap_or(1)), law, asks),
+        HeadSpec::Exponential(_) | HeadSpec::Score { .. } => of(Exponential::default(), law, asks),
+    }
+}
+
+fn check_law(spec: &HeadSpec, law: &LawSpec) -> Result<()> {
     let fault = |text: String, help: &str| Err(Error::config("head", text).help(format!("in [head] of model.toml, {help}")));
-    if !(1..=MAX_COMPONENTS).contains(&components) {
-        return fault(format!("components = {components}; allowed are 1 to {MAX_COMPONENTS}"), "set components to what the graph gives");
+    let (kind, min_gap, marks) = (spec.kind(), law.min_gap, &law.marks);
+    let owners = [
+        ("components", law.components.is_some(), matches!(spec, HeadSpec::LognormalMixture(_))),
+        ("edges", !law.edges.is_empty(), matches!(spec, HeadSpec::PiecewiseConstant(_))),
+        ("decays", law.decays.is_some(), matches!(spec, HeadSpec::Hawkes(_))),
+    ];
+    if let Some((name, ..)) = owners.iter().find(|(_, given, own)| *given && !own) {
+        return fault(format!("a head of the kind {kind} has no `{name}`"), "take it out");
+    }
+    let sizes = [
+        ("components", law.components.unwrap_or_default(), matches!(spec, HeadSpec::LognormalMixture(_))),
+        ("edges", law.edges.len(), matches!(spec, HeadSpec::PiecewiseConstant(_))),
+        ("decays", law.decays.unwrap_or(1), true),
+    ];
+    if let Some((name, size, _)) = sizes.iter().find(|(_, size, own)| *own && !(1..=MAX_COMPONENTS).contains(size)) {
+        return fault(format!("{name} = {size}; allowed are 1 to {MAX_COMPONENTS}"), "set it to what the graph gives");
+    }
+    let rising = law.edges.windows(2).all(|pair| matches!(pair, [a, b] if a < b)) && law.edges.first().is_none_or(|edge| *edge > 0.0);
+    if !rising || law.edges.iter().any(|edge| !edge.is_finite()) {
+        return fault(format!("edges = {:?} do not rise from above 0", law.edges), "write them in ascending order, without 0");
     }
     if !(min_gap > 0.0 && min_gap.is_finite()) {
         return fault(
@@ -225,7 +266,7 @@ fn check_mixture(components: usize, min_gap: f64, resolution: Option<f64>, marks
             "set min_gap to the smallest gap the clock can tell, in time_unit",
         );
     }
-    if let Some(width) = resolution
+    if let Some(width) = law.resolution
         && !(width > 0.0 && width.is_finite())
     {
         return fault(

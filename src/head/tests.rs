@@ -9,14 +9,8 @@ use crate::data::forecasts::{Identity, MarkChance};
 const HOUR: i64 = 3_600_000_000;
 
 fn mixture_spec(components: usize, resolution: Option<f64>, marks: &[&str]) -> HeadSpec {
-    HeadSpec::LognormalMixture {
-        outputs: vec!["law".to_owned()],
-        components,
-        time_unit: TimeUnit::Hour,
-        min_gap: 0.001,
-        resolution,
-        marks: marks.iter().map(|m| (*m).to_owned()).collect(),
-    }
+    let marks = marks.iter().map(|m| (*m).to_owned()).collect();
+    HeadSpec::LognormalMixture(LawSpec { components: Some(components), resolution, marks, ..LawSpec::new(&["law"], TimeUnit::Hour, 0.001) })
 }
 
 fn score_spec(link: ScoreLink) -> HeadSpec {
@@ -195,14 +189,16 @@ fn marks_are_found_by_name() {
 
 #[test]
 fn what_is_out_of_bounds_is_refused_with_its_value() {
-    let law = |components, min_gap, resolution, marks: Vec<String>| HeadSpec::LognormalMixture {
-        outputs: Vec::new(),
-        components,
-        time_unit: TimeUnit::Hour,
-        min_gap,
-        resolution,
-        marks,
+    let law = |components, min_gap, resolution, marks: Vec<String>| {
+        HeadSpec::LognormalMixture(LawSpec {
+            components: Some(components),
+            resolution,
+            marks,
+            ..LawSpec::new(&["law"], TimeUnit::Hour, min_gap)
+        })
     };
+    let other = || LawSpec::new(&["law"], TimeUnit::Hour, 1e-3);
+    let edges = |edges: &[f64]| HeadSpec::PiecewiseConstant(LawSpec { edges: edges.to_vec(), ..other() });
     let fine = || law(4, 1e-3, None, vec!["a".to_owned()]);
     let ask = |quantiles: &[f64], horizons: &[i64], marks| Asks {
         quantiles: quantiles.to_vec(),
@@ -214,6 +210,14 @@ fn what_is_out_of_bounds_is_refused_with_its_value() {
     let cases = [
         (law(0, 1e-3, None, Vec::new()), ask(&[], &[], 0), "components = 0"),
         (law(257, 1e-3, None, Vec::new()), ask(&[], &[], 0), "components = 257"),
+        (HeadSpec::LognormalMixture(other()), ask(&[], &[], 0), "components = 0"),
+        (HeadSpec::Weibull(LawSpec { components: Some(3), ..other() }), ask(&[], &[], 0), "weibull has no `components`"),
+        (HeadSpec::Exponential(LawSpec { decays: Some(1), ..other() }), ask(&[], &[], 0), "exponential has no `decays`"),
+        (HeadSpec::Hawkes(LawSpec { decays: Some(0), ..other() }), ask(&[], &[], 0), "decays = 0"),
+        (edges(&[]), ask(&[], &[], 0), "edges = 0"),
+        (edges(&[0.0, 1.0]), ask(&[], &[], 0), "do not rise"),
+        (edges(&[2.0, 1.0]), ask(&[], &[], 0), "do not rise"),
+        (edges(&[1.0, f64::INFINITY]), ask(&[], &[], 0), "do not rise"),
         (law(4, 0.0, None, Vec::new()), ask(&[], &[], 0), "min_gap = 0"),
         (law(4, f64::INFINITY, None, Vec::new()), ask(&[], &[], 0), "min_gap = inf"),
         (law(4, f64::NAN, None, Vec::new()), ask(&[], &[], 0), "min_gap = NaN"),

@@ -9,7 +9,7 @@ use tract_onnx::prelude::Framework;
 use super::manifest::{InputSpec, Manifest, StateSpec};
 use super::*;
 use crate::base::time::TimeUnit;
-use crate::data::law::{HeadSpec, ScoreLink};
+use crate::data::law::{HeadSpec, LawSpec, ScoreLink};
 
 /// Arrays of an uncompressed or deflated `.npz`, f32 only, by name.
 fn npz(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
@@ -73,14 +73,11 @@ fn package(folder: &Path, onnx: &Path, arrays: &BTreeMap<String, (Vec<usize>, Ve
                 init: 0.0,
             })
             .collect(),
-        head: HeadSpec::LognormalMixture {
-            outputs: vec![outputs[0].clone()],
-            components: head / 3,
-            time_unit: TimeUnit::Hour,
-            min_gap: 1e-6,
-            resolution: None,
+        head: HeadSpec::LognormalMixture(LawSpec {
+            components: Some(head / 3),
             marks: (0..head % 3).map(|i| i.to_string()).collect(),
-        },
+            ..LawSpec::new(&[&outputs[0]], TimeUnit::Hour, 1e-6)
+        }),
     };
     std::fs::copy(onnx, folder.join("model.onnx")).unwrap();
     std::fs::write(folder.join("model.toml"), manifest.to_toml().unwrap()).unwrap();

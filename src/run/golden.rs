@@ -4,7 +4,6 @@ use crate::base::error::{Error, Result};
 use crate::base::offset::{Offset, Partition};
 use crate::data::events::Events;
 use crate::data::input::{Input, Table};
-use crate::data::law::HeadSpec;
 use crate::data::outputs::Outputs;
 use crate::data::rejected::Rejected;
 use crate::data::schema::{EventSchema, TimeFormat};
@@ -68,7 +67,7 @@ pub fn check(package: &Package, recipe: &Recipe) -> Result<usize> {
 /// Scores the golden events one at a time and all at once: the law against which an event is scored must be that of its
 /// past, so it may not depend on which other events are in the batch.
 fn check_batches(package: &Package, rows: &[f32], gaps: &[Option<crate::base::time::Gap>]) -> Result<()> {
-    let (Some(golden), HeadSpec::LognormalMixture { .. }) = (&package.golden, &package.manifest.head) else { return Ok(()) };
+    let (Some(golden), true) = (&package.golden, package.manifest.head.is_timed()) else { return Ok(()) };
     let width = package.signature().features;
     let run = |rows: &[f32]| -> Result<Outputs> {
         let mut model = package.model()?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use meantime::base::time::TimeUnit;
-use meantime::data::law::{HeadSpec, ScoreLink};
+use meantime::data::law::{HeadSpec, LawSpec, ScoreLink};
 use meantime::fit::cell::{Sizes, Weights};
 use meantime::fit::export::{FEATURES, NEXT_STATE, STATE, step_graph};
 use meantime::model::manifest::{InputSpec, Manifest, StateSpec};
@@ -26,17 +26,11 @@ pub enum Head {
 }
 
 pub fn spec(head: Head) -> HeadSpec {
-    let outputs = vec!["out".to_owned()];
     match head {
-        Head::Score => HeadSpec::Score { outputs, link: ScoreLink::Logit },
-        Head::Mixture => HeadSpec::LognormalMixture {
-            outputs,
-            components: 16,
-            time_unit: TimeUnit::Hour,
-            min_gap: 1.0 / 3600.0,
-            resolution: None,
-            marks: Vec::new(),
-        },
+        Head::Score => HeadSpec::Score { outputs: vec!["out".to_owned()], link: ScoreLink::Logit },
+        Head::Mixture => {
+            HeadSpec::LognormalMixture(LawSpec { components: Some(16), ..LawSpec::new(&["out"], TimeUnit::Hour, 1.0 / 3600.0) })
+        }
     }
 }
 

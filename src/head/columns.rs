@@ -1,0 +1,208 @@
+//! One row of parameters to the columns of a forecast, for any law.
+
+use super::elementary::{ln, ln_1p};
+use super::law::{Law, Time};
+use super::marks::Marks;
+use super::{Arrivals, add_flags};
+use crate::base::number::{f32_of, i64_of, index};
+use crate::base::time::{EventTime, Gap, TimeUnit};
+use crate::data::flags::Flags;
+use crate::data::forecasts::Forecasts;
+use crate::data::outputs::Outputs;
+
+/// What the package says of the clock; checked by `Head::new`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    /// Unit of gaps, densities and intensities.
+    pub(super) unit: TimeUnit,
+    /// Gaps are not taken as smaller, in units.
+    pub(super) min_gap: f64,
+    /// Width of a clock tick, in units.
+    pub(super) resolution: Option<f64>,
+}
+
+/// A head that gives a law of the next event's time.
+pub(super) trait Timed: std::fmt::Debug + Send {
+    /// Appends a row per arrival to the columns that a head fills.
+    fn forecasts(&mut self, arrivals: &Arrivals<'_>, outputs: &Outputs, into: &mut Forecasts);
+}
+
+/// The columns of one law.
+#[derive(Debug)]
+pub(super) struct Columns<L> {
+    law: L,
+    clock: Clock,
+    marks: Marks,
+    horizons: Vec<Time>,
+    /// Compensators of the quantiles.
+    targets: Vec<f64>,
+    micros_per_unit: f64,
+    /// Gap at which `intensity_now` is taken: `min_gap`, or half a clock tick. At 0 itself the hazard of some laws is 0 or infinite.
+    now: Time,
+    quantiles: Vec<f64>,
+    intensities: Vec<f64>,
+    chances: Vec<f64>,
+    logits: Vec<f32>,
+}
+
+/// How surprising an arrival was; NaN stands for null.
+#[derive(Clone, Copy, Debug)]
+struct Surprise {
+    time: f64,
+    mark: f64,
+    residual: f64,
+    flags: Flags,
+}
+
+const NO_SURPRISE: Surprise = Surprise { time: f64::NAN, mark: f64::NAN, residual: f64::NAN, flags: Flags::NONE };
+
+/// Nodes and weights of Gauss and Legendre's rule on (0, 1), for the mean of what is smooth in the probability: exact for polynomials to
+/// degree 15.
+const NODES: [(f64, f64); 8] = [
+    (0.019_855_071_751_231_884, 0.050_614_268_145_188_13),
+    (0.101_666_761_293_186_63, 0.111_190_517_226_687_24),
+    (0.237_233_795_041_835_5, 0.156_853_322_938_943_64),
+    (0.408_282_678_752_175_1, 0.181_341_891_689_180_98),
+    (0.591_717_321_247_825, 0.181_341_891_689_180_98),
+    (0.762_766_204_958_164_5, 0.156_853_322_938_943_64),
+    (0.898_333_238_706_813_4, 0.111_190_517_226_687_24),
+    (0.980_144_928_248_768_1, 0.050_614_268_145_188_13),
+];
+
+impl<L: Law> Columns<L> {
+    /// For checked settings and asks.
+    pub(super) fn new(law: L, clock: Clock, quantiles: &[f64], horizons: &[Gap], top_marks: usize) -> Self {
+        let now = clock.resolution.map_or(clock.min_gap, |width| 0.5 * width);
+        Columns {
+            law,
+            clock,
+            marks: Marks::new(top_marks),
+            horizons: horizons.iter().map(|horizon| Time::of(horizon.in_unit(clock.unit))).collect(),
+            targets: quantiles.iter().map(|q| 0.0 - ln_1p(-q)).collect(),
+            micros_per_unit: clock.unit.seconds() * 1e6,
+            now: Time::of(now),
+            quantiles: Vec::new(),
+            intensities: Vec::new(),
+            chances: Vec::new(),
+            logits: Vec::new(),
+        }
+    }
+
+    fn split<'a>(&self, row: &'a [f32]) -> (&'a [f32], &'a [f32]) {
+        row.split_at_checked(self.law.width()).unwrap_or((row, &[]))
+    }
+
+    /// Scores an arrival against the law published before it. No gap, or a row of NaN throughout, means there was none.
+    fn surprise(&mut self, gap: Option<Gap>, mark: Option<u32>, before: &[f32]) -> Surprise {
+        let Some(gap) = gap else { return NO_SURPRISE };
+        if before.iter().all(|value| value.is_nan()) {
+            return NO_SURPRISE;
+        }
+        let mut surprise = NO_SURPRISE;
+        let (time, logits) = self.split(before);
+        let lawful = self.law.read(time);
+        let tau = gap.in_unit(self.clock.unit).max(self.clock.min_gap);
+        let at = Time::of(tau);
+        if lawful {
+            let point = self.law.at(at);
+            surprise.residual = point.compensator;
+            surprise.time = match self.clock.resolution {
+                None => -point.ln_density,
+                Some(width) => 0.0 - self.law.ln_interval(Time::of((tau - 0.5 * width).max(0.0)), Time::of(tau + 0.5 * width)),
+            };
+        } else {
+            surprise.flags = Flags::NOT_FINITE;
+        }
+        if lawful && self.law.intensities(at, &mut self.intensities) {
+            surprise.mark = mark.and_then(|mark| surprise_of(&self.intensities, index(mark))).unwrap_or(f64::NAN);
+        } else if logits.iter().all(|logit| logit.is_finite()) {
+            surprise.mark = mark.and_then(|mark| Marks::surprise(logits, index(mark))).unwrap_or(f64::NAN);
+        } else {
+            surprise.flags = Flags::NOT_FINITE;
+        }
+        surprise
+    }
+
+    /// Appends the columns of the next event to one row: times, `p_never`, `p_within`, marks and `intensity_now`.
+    fn next(&mut self, now: EventTime, after: &[f32], into: &mut Forecasts) -> Flags {
+        let mut flags = Flags::NONE;
+        let (time, logits) = self.split(after);
+        let lawful = self.law.read(time);
+        if lawful {
+            self.quantiles.clear();
+            self.law.quantiles(&self.targets, &mut self.quantiles);
+            for (column, tau) in into.next_times.iter_mut().zip(&self.quantiles) {
+                column.push(now.after(Gap(i64_of(tau * self.micros_per_unit + 0.5))).in_range());
+            }
+            for (column, horizon) in into.p_within.iter_mut().zip(&self.horizons) {
+                column.push(self.law.below(*horizon));
+            }
+            into.p_never.push(self.law.p_never());
+            into.intensity_now.push(self.law.hazard(self.now));
+        } else {
+            flags = Flags::NOT_FINITE;
+            super::push_no_time(into);
+        }
+        if self.marks.top() == 0 {
+            // Not asked for.
+        } else if lawful && self.next_chances() {
+            self.marks.likeliest(&self.logits, &mut into.next_marks);
+        } else if !logits.is_empty() && logits.iter().all(|logit| logit.is_finite()) {
+            self.marks.likeliest(logits, &mut into.next_marks);
+        } else {
+            flags = Flags::NOT_FINITE;
+            self.marks.none(&mut into.next_marks);
+        }
+        if !logits.iter().all(|logit| logit.is_finite()) {
+            flags = Flags::NOT_FINITE;
+        }
+        flags
+    }
+
+    /// Sets `logits` to those of the marks of the next event, whenever it comes, where they depend on when: the mean, over the law of its time, of
+    /// their shares of the intensity there.
+    fn next_chances(&mut self) -> bool {
+        self.chances.clear();
+        let comes = 1.0 - self.law.p_never();
+        for (node, weight) in NODES {
+            let tau = self.law.when(0.0 - ln_1p(-node * comes));
+            if !self.law.intensities(Time::of(tau), &mut self.intensities) {
+                return false;
+            }
+            let all: f64 = self.intensities.iter().sum();
+            self.chances.resize(self.intensities.len(), 0.0);
+            for (chance, own) in self.chances.iter_mut().zip(&self.intensities) {
+                *chance += weight * if all > 0.0 { own / all } else { 0.0 };
+            }
+        }
+        self.logits.clear();
+        self.logits.extend(self.chances.iter().map(|chance| f32_of(ln(*chance)).max(f32::MIN)));
+        true
+    }
+}
+
+/// -ln of a mark's share of the intensity.
+fn surprise_of(intensities: &[f64], mark: usize) -> Option<f64> {
+    let own = *intensities.get(mark)?;
+    let all: f64 = intensities.iter().sum();
+    Some(super::law::finite(ln(all) - ln(own)).max(0.0))
+}
+
+impl<L: Law> Timed for Columns<L> {
+    fn forecasts(&mut self, arrivals: &Arrivals<'_>, outputs: &Outputs, into: &mut Forecasts) {
+        let rows = arrivals.times.len();
+        let flags = into.flags.len().saturating_sub(rows);
+        into.marks_per_row = self.marks.top();
+        let arrived = arrivals.times.iter().zip(arrivals.gaps.iter().zip(arrivals.marks));
+        let laws = outputs.before.chunks_exact(outputs.width).zip(outputs.after.chunks_exact(outputs.width));
+        for (row, ((time, (gap, mark)), (before, after))) in arrived.zip(laws).enumerate() {
+            let surprise = self.surprise(*gap, *mark, before);
+            into.surprise_time.push(surprise.time);
+            into.surprise_mark.push(surprise.mark);
+            into.residual.push(surprise.residual);
+            into.score.push(f64::NAN);
+            let next = self.next(*time, after, into);
+            add_flags(into, flags + row, surprise.flags.with(next));
+        }
+    }
+}
