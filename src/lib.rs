@@ -20,6 +20,7 @@
 //! | [`sink`] | 2 | forecasts and dead letters out: kafka, parquet, ndjson, memory |
 //! | [`pipeline`] | 3 | the file as written to the plan that runs; all faults at once |
 //! | [`run`] | 4 | the only place that knows the order of the stages; start with `run/lane.rs` |
+//! | [`evaluate`] | 4 | forecasts against what happened: likelihood, calibration, ranking, report |
 //! | `fit` | 4 | history to model package (feature `fit`) |
 //! | [`cli`] | 5 | one file per command |
 //! | [`data`], [`link`] | 1 | what crosses a stage border; client settings that edges share, and files in folders or buckets |
@@ -55,6 +56,7 @@ pub mod base;
 pub mod cli;
 pub mod data;
 pub mod decode;
+pub mod evaluate;
 pub mod features;
 #[cfg(feature = "fit")]
 pub mod fit;

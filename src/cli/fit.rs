@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::PipelineArgs;
 use super::summary::grouped;
+use super::{PipelineArgs, files};
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::f64_of_count;
@@ -15,7 +15,7 @@ use crate::fit::card::number;
 use crate::fit::{self, Fitted, Step, Written};
 use crate::pipeline::plan::Plan;
 use crate::pipeline::{self, Purpose};
-use crate::source::{self, FileSettings, Opening, Settings};
+use crate::source::{self, Opening, Settings};
 
 /// Between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -78,23 +78,7 @@ fn history(plan: &Plan, from: &[String]) -> Result<Settings> {
             other => Ok(other.clone()),
         };
     }
-    let mut paths = Vec::new();
-    for pattern in from {
-        let found = glob::glob(pattern).map_err(|e| {
-            Error::new(Kind::Usage, "fit", format!("--from {pattern} is not a pattern: {e}"))
-                .help("quote it; `*`, `?`, `[..]` and `**` are known")
-        })?;
-        let before = paths.len();
-        for path in found {
-            paths.push(path.map_err(|e| Error::new(Kind::Config, "fit", e.to_string()).caused_by(e))?);
-        }
-        if paths.len() == before {
-            return Err(
-                Error::config("fit", format!("--from {pattern}: there is no such file")).help("paths are relative to the current folder")
-            );
-        }
-    }
-    Ok(Settings::File(FileSettings { paths }))
+    Ok(Settings::File(files::named("fit", from)?))
 }
 
 fn summary(out: &mut dyn Write, args: &Args, fitted: &Fitted, written: &Written, elapsed: Duration) -> io::Result<()> {

@@ -2,6 +2,8 @@
 
 pub mod check;
 pub mod demo;
+pub mod evaluate;
+pub mod files;
 #[cfg(feature = "fit")]
 pub mod fit;
 pub mod generate;
@@ -66,6 +68,8 @@ pub enum Command {
     Fit(fit::Args),
     /// Run a pipeline: read records, keep a state per key, write forecasts.
     Run(run::Args),
+    /// Compare a pipeline's forecasts with what then happened: likelihood, calibration, errors, ranking.
+    Evaluate(evaluate::Args),
     /// Report every fault of a pipeline file, its model and its schema at once.
     Check {
         /// The pipeline.
@@ -111,6 +115,7 @@ pub fn execute(cli: Cli) -> Result<()> {
         #[cfg(feature = "fit")]
         Command::Fit(args) => fit::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
         Command::Check { pipeline, connect } => check::run(&pipeline.pipeline, &pipeline.sets, connect),
         Command::Verify(args) => verify::run(&args),
         Command::Model(command) => model::run(&command),

@@ -25,6 +25,9 @@ pub(super) struct Clock {
 pub(super) trait Timed: std::fmt::Debug + Send {
     /// Appends a row per arrival to the columns that a head fills.
     fn forecasts(&mut self, arrivals: &Arrivals<'_>, outputs: &Outputs, into: &mut Forecasts);
+
+    /// Hazard (per unit) and compensator of a row's law at each gap; empty if the row is not that of a law.
+    fn curve(&mut self, row: &[f32], gaps: &[Gap]) -> Vec<(f64, f64)>;
 }
 
 /// The columns of one law.
@@ -189,6 +192,15 @@ fn surprise_of(intensities: &[f64], mark: usize) -> Option<f64> {
 }
 
 impl<L: Law> Timed for Columns<L> {
+    fn curve(&mut self, row: &[f32], gaps: &[Gap]) -> Vec<(f64, f64)> {
+        let (time, _) = self.split(row);
+        if !self.law.read(time) {
+            return Vec::new();
+        }
+        let times = gaps.iter().map(|gap| Time::of(gap.in_unit(self.clock.unit).max(self.clock.min_gap)));
+        times.map(|time| (self.law.hazard(time), self.law.compensator(time))).collect()
+    }
+
     fn forecasts(&mut self, arrivals: &Arrivals<'_>, outputs: &Outputs, into: &mut Forecasts) {
         let rows = arrivals.times.len();
         let flags = into.flags.len().saturating_sub(rows);

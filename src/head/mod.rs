@@ -147,6 +147,16 @@ impl Head {
         self.marks.get(mark).copied()
     }
 
+    /// Hazard, per unit of the law, and compensator of a row of parameters at each gap after its event. Empty for a score, and for a row
+    /// that is not that of a law.
+    #[must_use]
+    pub fn curve(&mut self, row: &[f32], gaps: &[Gap]) -> Vec<(f64, f64)> {
+        match &mut self.kind {
+            Kind::Law(law) => law.curve(row, gaps),
+            Kind::Score(_) => Vec::new(),
+        }
+    }
+
     /// Appends the head's columns for every arrival to `into`: `surprise_time`, `surprise_mark`, `residual`, `score`, `next_times`, `p_never`,
     /// `p_within`, `next_marks` and `intensity_now`, NaN (or `None`) where it has none, so that all columns have the same length.
     /// Sets `marks_per_row`, and the flag `not_finite` among the last rows of `into.flags`, which the caller has pushed already; all other

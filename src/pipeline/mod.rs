@@ -54,6 +54,8 @@ pub enum Purpose {
     Run,
     /// To train: no package yet; the fields of `[fit]` and the label are read.
     Fit,
+    /// To evaluate: as to run, with the label, and files that may be named elsewhere.
+    Evaluate,
     /// To generate a stream: neither package nor files.
     Generate,
 }

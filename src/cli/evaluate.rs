@@ -1,0 +1,322 @@
+//! `meantime evaluate`: forecasts against what then happened, through the served path.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::progress::Progress;
+use super::{PipelineArgs, files};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::limits::MAX_BATCH;
+use crate::base::number::f64_of_count;
+use crate::base::time::{EventTime, Gap};
+use crate::data::events::Column;
+use crate::data::input::Input;
+use crate::data::schema::{Field, FieldKind};
+use crate::evaluate::history::{Arrival, KeyHistory, Moment};
+use crate::evaluate::report::Report;
+use crate::evaluate::{Batch, Evaluation, Settings, html, text};
+use crate::pipeline::plan::Plan;
+use crate::pipeline::{self, Purpose};
+use crate::run::{Lane, Stage};
+use crate::source::{self, Feed, Opening, Polled};
+
+/// Longest a poll of a topic waits.
+const WAIT: Duration = Duration::from_millis(50);
+/// Keys of which one is shown, if none is named: that with the most events.
+const WATCHED: usize = 32;
+/// Events of that key that are shown.
+const SHOWN: usize = 40;
+/// Moments between two of them.
+const MOMENTS: i64 = 24;
+const HOUR: f64 = 3600.0;
+
+/// Arguments of `evaluate`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// What happened: Parquet or NDJSON files, or patterns of them (in quotes). By default the pipeline's own source; a topic is read from its first
+    /// to its present end in a consumer group of its own, which commits nothing.
+    #[arg(long, value_name = "GLOB", num_args = 1..)]
+    from: Vec<String>,
+    /// Only events from this time on count, such as 2018-07-01 or 2018-07-01T12:00:00Z; earlier ones still build up the states.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only events whose field has this value count; others still build up the states.
+    #[arg(long = "where", value_name = "FIELD=VALUE")]
+    only: Option<String>,
+    /// Add the survival over the gap between each key's last event and the end of the data.
+    #[arg(long)]
+    open_gaps: bool,
+    /// Key whose history is shown in the report, by default one with many events.
+    #[arg(long)]
+    key: Option<String>,
+    /// Events, and keys, that are looked at per day when a score is ranked.
+    #[arg(long, default_value_t = 100)]
+    k: usize,
+    /// Write the figures as JSON to this file; `-` for stdout, in place of the table.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write a report with plots to this file: one page of HTML that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// Evaluates and prints a table to stdout.
+///
+/// # Errors
+/// The pipeline or package is refused, the history cannot be read, or a report cannot be written.
+pub fn run(args: &Args) -> Result<()> {
+    let since = args.since.as_deref().map(time).transpose()?;
+    let mut plan = pipeline::load(&args.pipeline.pipeline, &args.pipeline.sets, Purpose::Evaluate)?;
+    let only = args.only.as_deref().map(|only| column_of(&mut plan, only)).transpose()?;
+    aim(&mut plan, args)?;
+    let stage = Stage::load(plan)?;
+    let opening = Opening { lanes: 1, until_caught_up: true, fields: stage.plan.field_names(), ..Opening::default() };
+    let feeds = source::open(&stage.plan.source, &opening)?;
+    let feed = feeds.into_iter().next().ok_or_else(|| Error::internal("evaluate", "the source gave no feed"))?;
+    let filter = Filter { since, only };
+    let report = Watcher::new(&stage, &filter, args)?.watch(feed, args.open_gaps)?;
+    let json = |report: &Report| serde_json::to_vec_pretty(report).map_err(|e| Error::internal("evaluate", e.to_string()));
+    let stdout = |e: std::io::Error| Error::io("evaluate", Path::new("stdout"), e);
+    let mut out = std::io::stdout().lock();
+    match args.json.as_deref() {
+        Some(path) if path == Path::new("-") => out.write_all(&json(&report)?).and_then(|()| writeln!(out)).map_err(stdout)?,
+        Some(path) => {
+            std::fs::write(path, json(&report)?).map_err(|e| Error::io("evaluate", path, e))?;
+            text::write(&mut out, &report).map_err(stdout)?;
+        }
+        None => text::write(&mut out, &report).map_err(stdout)?,
+    }
+    if let Some(path) = &args.html {
+        std::fs::write(path, html::page(&report)).map_err(|e| Error::io("evaluate", path, e))?;
+        eprintln!("report: {}", path.display());
+    }
+    Ok(())
+}
+
+/// A day or a moment.
+fn time(text: &str) -> Result<EventTime> {
+    let day = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().and_then(|day| day.and_hms_opt(0, 0, 0)).map(|time| time.and_utc());
+    let moment = chrono::DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
+    day.or(moment).map(|time| EventTime(time.timestamp_micros())).ok_or_else(|| {
+        Error::new(Kind::Usage, "evaluate", format!("--since {text} is not a time")).help("write 2018-07-01 or 2018-07-01T12:00:00Z")
+    })
+}
+
+/// A field and the value it must have: adds it to what is read.
+fn column_of(plan: &mut Plan, only: &str) -> Result<(usize, String)> {
+    let Some((field, value)) = only.split_once('=') else {
+        return Err(Error::new(Kind::Usage, "evaluate", format!("--where {only} is not FIELD=VALUE")).help("write --where split=test"));
+    };
+    let column = plan.schema.field(field).unwrap_or_else(|| {
+        plan.schema.fields.push(Field { name: field.to_owned(), kind: FieldKind::Text });
+        plan.schema.fields.len() - 1
+    });
+    Ok((column, value.to_owned()))
+}
+
+/// Points the plan at what is to be evaluated.
+fn aim(plan: &mut Plan, args: &Args) -> Result<()> {
+    if !args.from.is_empty() {
+        plan.source = source::Settings::File(files::named("evaluate", &args.from)?);
+    } else if let source::Settings::Kafka(kafka) = &mut plan.source {
+        kafka.group = format!("{}-evaluate-{}", kafka.group, std::process::id());
+        kafka.instance = None;
+        kafka.idle_after = None;
+    }
+    plan.lanes = 1;
+    // Nobody is told who is overdue, and the errors of the median want a median.
+    plan.asks.overdue.clear();
+    plan.order.timed = false;
+    if let Some((manifest, _)) = plan.model.as_ref().filter(|(manifest, _)| manifest.head.is_timed()) {
+        if let Err(at) = plan.asks.quantiles.binary_search_by(|q| q.total_cmp(&0.5)) {
+            plan.asks.quantiles.insert(at, 0.5);
+        }
+        if plan.schema.mark.is_some() && !manifest.head.marks().is_empty() {
+            plan.asks.marks = plan.asks.marks.max(1);
+        }
+    }
+    Ok(())
+}
+
+/// Which events count.
+struct Filter {
+    since: Option<EventTime>,
+    only: Option<(usize, String)>,
+}
+
+impl Filter {
+    fn counts(&self, row: usize, time: EventTime, columns: &[Column]) -> bool {
+        let has = |(column, value): &(usize, String)| match columns.get(*column) {
+            Some(Column::Text(texts)) => texts.get(row) == Some(value.as_bytes()),
+            Some(Column::Number(numbers)) => numbers.get(row).is_some_and(|number| value.parse() == Ok(*number)),
+            None => false,
+        };
+        self.since.is_none_or(|since| time >= since) && self.only.as_ref().is_none_or(has)
+    }
+}
+
+/// One event of a watched key, with the law it has published.
+struct Law {
+    time: EventTime,
+    surprise: f64,
+    mark: Option<u32>,
+    parameters: Vec<f32>,
+}
+
+struct Watcher<'a> {
+    stage: &'a Stage,
+    filter: &'a Filter,
+    lane: Lane,
+    evaluation: Evaluation,
+    key: Option<Vec<u8>>,
+    histories: HashMap<Vec<u8>, Vec<Law>>,
+    rejected: usize,
+    rows: usize,
+    end: EventTime,
+}
+
+impl<'a> Watcher<'a> {
+    fn new(stage: &'a Stage, filter: &'a Filter, args: &Args) -> Result<Self> {
+        let plan = &stage.plan;
+        let law = plan.model.as_ref().and_then(|(manifest, _)| manifest.head.law());
+        let settings = Settings {
+            unit: law.map(|law| law.time_unit),
+            coarse: law.is_some_and(|law| law.resolution.is_some()),
+            quantiles: plan.asks.quantiles.clone(),
+            horizons: plan.horizon_names.iter().cloned().zip(plan.asks.horizons.iter().copied()).collect(),
+            marks: law.map(|law| law.marks.clone()).unwrap_or_default(),
+            k: args.k.max(1),
+        };
+        Ok(Watcher {
+            stage,
+            filter,
+            lane: stage.lane()?,
+            evaluation: Evaluation::new(settings),
+            key: args.key.as_ref().map(|key| key.as_bytes().to_vec()),
+            histories: HashMap::new(),
+            rejected: 0,
+            rows: 0,
+            end: EventTime(i64::MIN),
+        })
+    }
+
+    /// Runs the whole feed through the lane.
+    fn watch(mut self, mut feed: Box<dyn Feed>, open_gaps: bool) -> Result<Report> {
+        let mut progress = Progress::start("events", feed.backlog());
+        let mut input = Input::default();
+        let mut read = 0;
+        loop {
+            input.clear();
+            match feed.poll(self.stage.plan.max_batch.min(MAX_BATCH), WAIT, &mut input)? {
+                Polled::Records => {
+                    self.lane.advance(&input)?;
+                    self.take();
+                    read += input.len();
+                    progress.at(u64::try_from(read).unwrap_or(u64::MAX));
+                }
+                Polled::Assigned(assignment) => {
+                    let start = assignment.start(None, None)?;
+                    self.lane.assign(assignment.partition, start.live_from);
+                    feed.start(assignment.partition, start.read_from, start.live_from)?;
+                }
+                Polled::Revoked(partition) => {
+                    return Err(Error::new(Kind::Unavailable, "evaluate", format!("partition {partition} was taken away by the group"))
+                        .help("run it again"));
+                }
+                Polled::Idle | Polled::Quiet(..) => {}
+                Polled::Ended => break,
+            }
+        }
+        self.lane.finish()?;
+        self.take();
+        feed.close()?;
+        if open_gaps {
+            self.add_open_gaps();
+        }
+        let seconds = progress.stop().as_secs_f64();
+        let history = self.history();
+        let identity = &self.stage.identity;
+        let head = self.stage.plan.model.as_ref().map(|(manifest, _)| manifest.head.describe()).unwrap_or_default();
+        Ok(Report {
+            pipeline: self.stage.plan.name.clone(),
+            model: identity.model.clone(),
+            model_version: identity.model_version.clone(),
+            head,
+            rejected: self.rejected,
+            seconds,
+            events_per_s: f64_of_count(self.rows) / seconds,
+            history,
+            ..self.evaluation.close()
+        })
+    }
+
+    /// Takes the lane's last output into account.
+    fn take(&mut self) {
+        let (forecasts, arrived) = (&self.lane.forecasts, self.lane.arrived());
+        self.rejected += self.lane.rejected.len();
+        self.rows += forecasts.len();
+        let times = &forecasts.event_times;
+        let counted: Vec<bool> = times.iter().enumerate().map(|(row, time)| self.filter.counts(row, *time, arrived.columns)).collect();
+        let labels = self.stage.plan.schema.label.and_then(|label| arrived.columns.get(label)).and_then(Column::numbers);
+        self.evaluation.add(&Batch { forecasts, marks: arrived.marks, labels: labels.unwrap_or_default(), counted: &counted });
+        self.end = times.iter().copied().fold(self.end, EventTime::max);
+        let width = arrived.laws.width;
+        for (row, time) in times.iter().enumerate() {
+            let key = forecasts.keys.bytes_at(row);
+            let watched = match &self.key {
+                Some(own) => own == key,
+                None => self.histories.len() < WATCHED || self.histories.contains_key(key),
+            };
+            if !watched {
+                continue;
+            }
+            let laws = self.histories.entry_ref(key).or_default();
+            if laws.len() >= SHOWN {
+                laws.remove(0);
+            }
+            laws.push(Law {
+                time: *time,
+                surprise: forecasts.surprise_time.get(row).copied().unwrap_or(f64::NAN),
+                mark: arrived.marks.get(row).copied().flatten(),
+                parameters: arrived.laws.after.get(row * width..(row + 1) * width).unwrap_or_default().to_vec(),
+            });
+        }
+    }
+
+    fn add_open_gaps(&mut self) {
+        let mut open = Vec::new();
+        self.lane.open_laws(&mut |last, law| open.push((last, law.to_vec())));
+        for (last, law) in open {
+            // An event at the very end leaves no gap.
+            let gap = self.end.since(last);
+            let compensator =
+                if gap > Gap::ZERO { self.lane.curve(&law, &[gap]).first().map(|(_, compensator)| *compensator) } else { Some(0.0) };
+            self.evaluation.add_open(compensator.unwrap_or(f64::NAN));
+        }
+    }
+
+    /// What is shown of one key.
+    fn history(&mut self) -> Option<KeyHistory> {
+        let law = self.stage.plan.model.as_ref()?.0.head.law()?;
+        let (key, laws) = self.histories.iter().max_by_key(|(_, laws)| laws.len())?;
+        let first = laws.first()?.time;
+        let hours = |time: EventTime| time.since(first).seconds() / HOUR;
+        let mut history = KeyHistory { key: String::from_utf8_lossy(key).into_owned(), ..KeyHistory::default() };
+        for (i, own) in laws.iter().enumerate() {
+            let mark = own.mark.and_then(|mark| law.marks.get(crate::base::number::index(mark))).cloned();
+            history.events.push(Arrival { hour: hours(own.time), time: own.time.to_string(), surprise: own.surprise, mark });
+            let Some(next) = laws.get(i + 1) else { break };
+            let whole = next.time.since(own.time).0;
+            let gaps: Vec<Gap> = (0..=MOMENTS).map(|i| Gap(whole / MOMENTS * i)).collect();
+            for (gap, (intensity, compensator)) in gaps.iter().zip(self.lane.curve(&own.parameters, &gaps)) {
+                history.curve.push(Moment { hour: hours(own.time.after(*gap)), intensity, survival: (-compensator).exp() });
+            }
+        }
+        Some(history)
+    }
+}

@@ -1,0 +1,110 @@
+//! The figures as one page that needs nothing else.
+
+use std::fmt::Write;
+
+use super::history::KeyHistory;
+use super::plot::{Plot, escape};
+use super::report::{Report, TimeLaw};
+use super::text;
+
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#1b1f24}\
+h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}pre{background:#f5f6f8;padding:1em;overflow-x:auto;font-size:13px}\
+svg{margin:0 1em 1em 0}.title{font-weight:600;font-size:14px}.tick{font-size:11px;fill:#57606a}.axis{font-size:12px;fill:#57606a}\
+.grid{stroke:#e4e7eb}.ideal{stroke:#8c959f;stroke-dasharray:5 4;fill:none}.one{stroke:#0b62c4;stroke-width:2;fill:none}\
+.two{stroke:#c4510b;stroke-width:2;fill:none}.dot{fill:#0b62c4}.bar{fill:#7fb2e8}.other{fill:#e8a87f;opacity:.7}.event{stroke:#1b1f24;stroke-width:1;opacity:.55}\
+p.note{color:#57606a}";
+
+/// The page.
+#[must_use]
+pub fn page(report: &Report) -> String {
+    let mut html = String::new();
+    let title = format!("{}: {} {}", report.pipeline, report.model, report.model_version);
+    let mut table = Vec::new();
+    // Writing to memory cannot fail.
+    let _ = text::write(&mut table, report);
+    let table = String::from_utf8_lossy(&table).into_owned();
+    let _ = write!(
+        html,
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{}</title><style>{STYLE}</style></head><body>\n<h1>{}</h1>\n<pre>{}</pre>\n",
+        escape(&title),
+        escape(&title),
+        escape(&table)
+    );
+    if let Some(time) = &report.time {
+        html.push_str("<h2>Is the law of time right?</h2>\n");
+        html.push_str("<p class=\"note\">The dashed lines are what a true law gives, up to chance.</p>\n");
+        html.push_str(&residuals(time));
+    }
+    if let Some(score) = &report.score {
+        html.push_str("<h2>Score</h2>\n");
+        let [negative, positive] = &score.histogram;
+        let highest = negative.iter().chain(positive).copied().fold(0.0, f64::max);
+        let plot =
+            Plot::new("Scores of negatives (blue) and positives (orange)", ("score", (0.0, 1.0)), ("share of each", (0.0, highest)), 1.0);
+        html.push_str(&plot.bars("bar", negative).bars("other", positive).close());
+    }
+    if let Some(history) = report.history.as_ref().filter(|history| history.events.len() > 1) {
+        html.push_str("<h2>One key</h2>\n");
+        html.push_str(&key(history, report.time.as_ref().map_or("", |time| &time.unit)));
+    }
+    html.push_str("</body></html>\n");
+    html
+}
+
+fn residuals(time: &TimeLaw) -> String {
+    let ideal = [(0.0, 0.0), (1.0, 1.0)];
+    let calibration = Plot::new("Calibration", ("probability that the law gave", (0.0, 1.0)), ("share of gaps below", (0.0, 1.0)), 1.0)
+        .line("ideal", &ideal)
+        .line("one", &time.residuals.calibration)
+        .dots("dot", &time.quantiles.iter().map(|q| (q.quantile, q.coverage)).collect::<Vec<_>>())
+        .close();
+    let pit = &time.residuals.pit;
+    #[allow(clippy::cast_precision_loss)]
+    let even = 1.0 / pit.len().max(1) as f64;
+    let highest = pit.iter().copied().fold(2.0 * even, f64::max);
+    let histogram = Plot::new("Probability integral transform", ("1 - e^-residual", (0.0, 1.0)), ("share", (0.0, highest)), 1.0)
+        .bars("bar", pit)
+        .line("ideal", &[(0.0, even), (1.0, even)])
+        .close();
+    let end = time.residuals.qq.iter().flat_map(|(a, b)| [*a, *b]).fold(1.0, f64::max);
+    let qq = Plot::new("Residuals against Exp(1)", ("quantile of Exp(1)", (0.0, end)), ("quantile of the residuals", (0.0, end)), 1.0)
+        .line("ideal", &[(0.0, 0.0), (end, end)])
+        .dots("dot", &time.residuals.qq)
+        .close();
+    let mut all = calibration + &histogram + &qq;
+    for horizon in &time.horizons {
+        let points: Vec<(f64, f64)> = horizon.reliability.iter().map(|(p, rate, _)| (*p, *rate)).collect();
+        let name = format!("An event within {}", horizon.horizon);
+        let plot = Plot::new(&name, ("mean probability", (0.0, 1.0)), ("share that came", (0.0, 1.0)), 1.0);
+        all.push_str(&plot.line("ideal", &ideal).line("one", &points).dots("dot", &points).close());
+    }
+    all
+}
+
+fn key(history: &KeyHistory, unit: &str) -> String {
+    let end = history.events.last().map_or(1.0, |event| event.hour);
+    let stems: Vec<(f64, String)> = history
+        .events
+        .iter()
+        .map(|event| {
+            let mark = event.mark.as_ref().map(|mark| format!(", {mark}")).unwrap_or_default();
+            (event.hour, format!("{}{mark}, surprise {:.2}", event.time, event.surprise))
+        })
+        .collect();
+    let intensity: Vec<(f64, f64)> = history.curve.iter().map(|moment| (moment.hour, moment.intensity)).collect();
+    // A peak right after an event would flatten all the rest.
+    let mut heights: Vec<f64> = intensity.iter().map(|(_, y)| *y).filter(|y| y.is_finite()).collect();
+    heights.sort_by(f64::total_cmp);
+    let high = heights.get(heights.len().saturating_sub(1 + heights.len() / 20)).copied().unwrap_or(1.0) * 1.2;
+    let title = format!("Intensity between the events of `{}` (upright lines)", history.key);
+    let first = Plot::new(&title, ("hours", (0.0, end)), (&format!("intensity per {unit}"), (0.0, high)), 2.2)
+        .stems("event", &stems)
+        .line("one", &intensity)
+        .close();
+    let survival: Vec<(f64, f64)> = history.curve.iter().map(|moment| (moment.hour, moment.survival)).collect();
+    let second = Plot::new("Probability that none has come since the last one", ("hours", (0.0, end)), ("survival", (0.0, 1.0)), 2.2)
+        .stems("event", &stems)
+        .line("two", &survival)
+        .close();
+    first + &second
+}

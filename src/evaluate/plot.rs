@@ -1,0 +1,182 @@
+//! Plots as SVG, without any library and without scripts: they open wherever the report does.
+
+use std::fmt::Write;
+
+use crate::base::number::f64_of_count;
+
+/// Size of the area that is drawn in.
+const WIDTH: f64 = 400.0;
+const HEIGHT: f64 = 240.0;
+/// Room for what stands left of it, and around the other sides.
+const LEFT: f64 = 58.0;
+const AROUND: f64 = 34.0;
+const TICKS: usize = 5;
+
+/// One plot under way.
+pub struct Plot {
+    svg: String,
+    x: (f64, f64),
+    y: (f64, f64),
+    wide: f64,
+}
+
+impl Plot {
+    /// An empty one with its axes. `wide`: how many times as wide as others.
+    #[must_use]
+    pub fn new(title: &str, (x_name, x): (&str, (f64, f64)), (y_name, y): (&str, (f64, f64)), wide: f64) -> Self {
+        let sound = |(low, high): (f64, f64)| if low.is_finite() && high.is_finite() && high > low { (low, high) } else { (0.0, 1.0) };
+        let mut plot = Plot { svg: String::new(), x: sound(x), y: sound(y), wide };
+        let (width, right, bottom) = (LEFT + WIDTH * wide + AROUND, LEFT + WIDTH * wide, AROUND + HEIGHT);
+        let height = HEIGHT + 2.6 * AROUND;
+        plot.put(&format!(
+            "<svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" role=\"img\" aria-label=\"{}\">",
+            escape(title)
+        ));
+        plot.put(&format!("<text class=\"title\" x=\"{LEFT}\" y=\"18\">{}</text>", escape(title)));
+        for i in 0..=TICKS {
+            let share = f64_of_count(i) / f64_of_count(TICKS);
+            let (vx, vy) = (plot.x.0 + share * (plot.x.1 - plot.x.0), plot.y.0 + share * (plot.y.1 - plot.y.0));
+            let (px, py) = (plot.at_x(vx), plot.at_y(vy));
+            plot.put(&format!("<line class=\"grid\" x1=\"{px:.1}\" y1=\"{AROUND}\" x2=\"{px:.1}\" y2=\"{bottom}\"/>"));
+            plot.put(&format!("<line class=\"grid\" x1=\"{LEFT}\" y1=\"{py:.1}\" x2=\"{right}\" y2=\"{py:.1}\"/>"));
+            plot.put(&format!("<text class=\"tick\" text-anchor=\"middle\" x=\"{px:.1}\" y=\"{:.1}\">{}</text>", bottom + 15.0, short(vx)));
+            plot.put(&format!(
+                "<text class=\"tick\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                LEFT - 5.0,
+                py + 4.0,
+                short(vy)
+            ));
+        }
+        plot.put(&format!(
+            "<text class=\"axis\" text-anchor=\"middle\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            0.5 * (LEFT + right),
+            bottom + 34.0,
+            escape(x_name)
+        ));
+        let middle = AROUND + 0.5 * HEIGHT;
+        plot.put(&format!(
+            "<text class=\"axis\" text-anchor=\"middle\" transform=\"translate(13 {middle}) rotate(-90)\">{}</text>",
+            escape(y_name)
+        ));
+        plot
+    }
+
+    fn put(&mut self, text: &str) {
+        self.svg.push_str(text);
+        self.svg.push('\n');
+    }
+
+    fn at_x(&self, x: f64) -> f64 {
+        LEFT + WIDTH * self.wide * ((x - self.x.0) / (self.x.1 - self.x.0)).clamp(0.0, 1.0)
+    }
+
+    fn at_y(&self, y: f64) -> f64 {
+        AROUND + HEIGHT * (1.0 - ((y - self.y.0) / (self.y.1 - self.y.0)).clamp(0.0, 1.0))
+    }
+
+    /// A line through points.
+    #[must_use]
+    pub fn line(mut self, class: &str, points: &[(f64, f64)]) -> Self {
+        let mut path = String::new();
+        for (x, y) in points.iter().filter(|(x, y)| x.is_finite() && y.is_finite()) {
+            let _ = write!(path, "{:.1},{:.1} ", self.at_x(*x), self.at_y(*y));
+        }
+        self.put(&format!("<polyline class=\"{class}\" points=\"{}\"/>", path.trim_end()));
+        self
+    }
+
+    /// Points.
+    #[must_use]
+    pub fn dots(mut self, class: &str, points: &[(f64, f64)]) -> Self {
+        for (x, y) in points.iter().filter(|(x, y)| x.is_finite() && y.is_finite()) {
+            let circle = format!("<circle class=\"{class}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>", self.at_x(*x), self.at_y(*y));
+            self.put(&circle);
+        }
+        self
+    }
+
+    /// Bars of equal width from 0 up.
+    #[must_use]
+    pub fn bars(mut self, class: &str, heights: &[f64]) -> Self {
+        let step = WIDTH * self.wide / f64_of_count(heights.len().max(1));
+        for (i, height) in heights.iter().enumerate().filter(|(_, height)| height.is_finite()) {
+            let top = self.at_y(*height);
+            let bar = format!(
+                "<rect class=\"{class}\" x=\"{:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\"/>",
+                LEFT + step * f64_of_count(i) + 0.5,
+                step - 1.0,
+                self.at_y(self.y.0) - top
+            );
+            self.put(&bar);
+        }
+        self
+    }
+
+    /// Upright lines with a text that shows when the pointer rests on them.
+    #[must_use]
+    pub fn stems(mut self, class: &str, stems: &[(f64, String)]) -> Self {
+        for (x, text) in stems {
+            let px = self.at_x(*x);
+            let stem = format!(
+                "<line class=\"{class}\" x1=\"{px:.1}\" y1=\"{AROUND}\" x2=\"{px:.1}\" y2=\"{:.1}\"><title>{}</title></line>",
+                AROUND + HEIGHT,
+                escape(text)
+            );
+            self.put(&stem);
+        }
+        self
+    }
+
+    /// The finished picture.
+    #[must_use]
+    pub fn close(mut self) -> String {
+        self.put("</svg>");
+        self.svg
+    }
+}
+
+/// A number on an axis.
+fn short(value: f64) -> String {
+    let size = value.abs();
+    if value == 0.0 {
+        "0".to_owned()
+    } else if !(0.001..10_000.0).contains(&size) {
+        format!("{value:.1e}")
+    } else if size >= 100.0 {
+        format!("{value:.0}")
+    } else if size >= 1.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.3}").trim_end_matches('0').to_owned()
+    }
+}
+
+/// Text that may stand in HTML.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_a_number_is_left_out_and_text_is_escaped() {
+        let plot = Plot::new("a < b & \"c\"", ("x", (0.0, 1.0)), ("y", (f64::NAN, 1.0)), 1.0);
+        let svg = plot
+            .line("l", &[(0.0, 0.0), (f64::NAN, 1.0), (1.0, 2.0)])
+            .dots("d", &[(0.5, f64::INFINITY)])
+            .bars("b", &[0.5, f64::NAN])
+            .close();
+        assert!(svg.contains("a &lt; b &amp; &quot;c&quot;") && !svg.contains("NaN") && !svg.contains("inf"));
+        assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
+        assert_eq!(svg.matches("<circle").count(), 0);
+        assert_eq!(svg.matches("<rect").count(), 1);
+    }
+
+    #[test]
+    fn numbers_on_axes_are_short() {
+        assert_eq!([0.0, 0.2, 0.25, 3.0, 250.0, 12_345.0, 0.0001].map(short), ["0", "0.2", "0.25", "3.0", "250", "1.2e4", "1.0e-4"]);
+    }
+}

@@ -1,0 +1,152 @@
+use std::sync::Arc;
+
+use rand::SeedableRng;
+use rand::distr::{Distribution, Uniform as Draws};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::base::offset::{Offset, Partition};
+use crate::data::flags::Flags;
+use crate::data::forecasts::{Identity, MarkChance};
+
+const HOUR: i64 = 3_600_000_000;
+
+fn settings(coarse: bool) -> Settings {
+    Settings {
+        unit: Some(TimeUnit::Hour),
+        coarse,
+        quantiles: vec![0.1, 0.5, 0.9],
+        horizons: vec![("1h".to_owned(), Gap(HOUR))],
+        marks: vec!["a".to_owned(), "b".to_owned()],
+        k: 2,
+    }
+}
+
+/// Gaps of a Poisson process of one event an hour and key, with forecasts of a rate of `rate`: marks a and b, three to one.
+fn poisson(keys: usize, events: usize, rate: f64) -> (Forecasts, Vec<Option<u32>>) {
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let unit = Draws::new(0.0_f64, 1.0).unwrap();
+    let identity = Identity { quantiles: vec![0.1, 0.5, 0.9], horizons: vec!["1h".to_owned()], ..Identity::default() };
+    let mut f = Forecasts { marks_per_row: 1, ..Forecasts::new(Arc::new(identity)) };
+    let mut clocks = vec![0_i64; keys];
+    let mut marks = Vec::new();
+    for n in 0..keys * events {
+        let key = (0..keys).min_by_key(|key| clocks[*key]).unwrap();
+        let gap = -unit.sample(&mut random).ln();
+        let first = clocks[key] == 0;
+        clocks[key] += (gap * HOUR as f64) as i64;
+        let now = clocks[key];
+        f.keys.push(key.to_string().as_bytes());
+        f.event_times.push(EventTime(now));
+        f.partitions.push(Partition(0));
+        f.offsets.push(Offset(n as i64));
+        f.n_events.push(2);
+        f.gap_s.push(if first { f64::NAN } else { gap * 3600.0 });
+        f.residual.push(if first { f64::NAN } else { rate * gap });
+        f.surprise_time.push(if first { f64::NAN } else { rate * gap - rate.ln() });
+        let mark = u32::from(unit.sample(&mut random) > 0.75);
+        f.surprise_mark.push(if first { f64::NAN } else { -[0.75_f64, 0.25][mark as usize].ln() });
+        f.score.push(f64::NAN);
+        for (column, q) in f.next_times.iter_mut().zip([0.1_f64, 0.5, 0.9]) {
+            column.push(Some(EventTime(now + (-(1.0 - q).ln() / rate * HOUR as f64) as i64)));
+        }
+        f.p_within[0].push(1.0 - (-rate).exp());
+        f.next_marks.push(MarkChance { mark: 0, p: 0.75 });
+        f.flags.push(Flags::NONE);
+        marks.push(Some(mark));
+    }
+    (f, marks)
+}
+
+fn evaluate(f: &Forecasts, marks: &[Option<u32>], coarse: bool) -> Report {
+    let mut evaluation = Evaluation::new(settings(coarse));
+    evaluation.add(&Batch { forecasts: f, marks, labels: &[], counted: &vec![true; f.len()] });
+    evaluation.close()
+}
+
+#[test]
+fn a_true_law_is_found_to_be_one() {
+    let (f, marks) = poisson(20, 1000, 1.0);
+    let report = evaluate(&f, &marks, false);
+    let time = report.time.unwrap();
+    assert_eq!((report.events, report.keys, report.first, time.scored), (20_000, 20, 20, 19_980));
+    assert!((time.nll - 1.0).abs() < 0.03 && time.nll >= time.constant_rate.unwrap() - 1e-9, "{time:?}");
+    assert!(time.residuals.ks < time.residuals.ks_bound, "{:?}", time.residuals);
+    for q in &time.quantiles {
+        assert!((q.coverage - q.quantile).abs() < 0.01, "{q:?}");
+    }
+    let horizon = &time.horizons[0];
+    assert!((horizon.mean_p - horizon.rate).abs() < 0.01 && (horizon.brier - horizon.brier_rate).abs() < 1e-3, "{horizon:?}");
+    // The mean distance of Exp(1) from its median is ln 2.
+    assert!((time.next_time.mae_s / 3600.0 - std::f64::consts::LN_2).abs() < 0.02, "{:?}", time.next_time);
+    let marks = report.marks.unwrap();
+    assert!((marks.accuracy - 0.75).abs() < 0.01 && (marks.log_loss - 0.5623).abs() < 0.01);
+    assert_eq!((marks.by_mark[0].recall, marks.by_mark[1].recall), (1.0, 0.0));
+    assert!(marks.by_mark.iter().all(|mark| mark.ks < mark.ks_bound));
+    assert!(time.residuals.calibration.iter().all(|(p, share)| (p - share).abs() < 0.02));
+}
+
+#[test]
+fn a_wrong_law_is_caught() {
+    let (f, marks) = poisson(20, 500, 2.0);
+    let time = evaluate(&f, &marks, false).time.unwrap();
+    assert!(time.residuals.ks > 0.2 && (time.residuals.mean - 2.0).abs() < 0.1, "{:?}", time.residuals.ks);
+    assert!(time.nll > time.constant_rate.unwrap() + 0.2);
+    assert!(time.quantiles.iter().all(|q| q.coverage < q.quantile), "{:?}", time.quantiles);
+}
+
+#[test]
+fn residuals_of_a_coarse_clock_are_spread_over_their_tick() {
+    // Gaps of a geometric law: 1, 2, 3.. ticks with probability 1/2, 1/4, 1/8..; the law gives tick i the interval from 1 - 2^-(i-1) to 1 - 2^-i.
+    let mut evaluation = Evaluation::new(Settings { quantiles: Vec::new(), horizons: Vec::new(), marks: Vec::new(), ..settings(true) });
+    let mut random = ChaCha8Rng::seed_from_u64(5);
+    let unit = Draws::new(0.0_f64, 1.0).unwrap();
+    let mut f = Forecasts::default();
+    for n in 0..20_000 {
+        let tick = (-unit.sample(&mut random).log2()).ceil().max(1.0);
+        f.keys.push(b"k");
+        f.event_times.push(EventTime(n));
+        f.partitions.push(Partition(0));
+        f.offsets.push(Offset(n));
+        f.gap_s.push(tick);
+        f.surprise_time.push(tick * std::f64::consts::LN_2);
+        // The middle of the tick's interval.
+        f.residual.push(-(1.5 * 0.5_f64.powf(tick)).ln());
+        f.flags.push(Flags::NONE);
+    }
+    evaluation.add(&Batch { forecasts: &f, marks: &[], labels: &[], counted: &vec![true; f.len()] });
+    let time = evaluation.close().time.unwrap();
+    assert!(time.residuals.ks < time.residuals.ks_bound, "{:?}", time.residuals);
+    assert!(time.constant_rate.is_none());
+}
+
+#[test]
+fn what_does_not_count_still_ends_the_law_before_it() {
+    let (f, marks) = poisson(5, 400, 1.0);
+    let half = f.event_times[f.len() / 2];
+    let counted: Vec<bool> = f.event_times.iter().map(|time| *time < half).collect();
+    let mut evaluation = Evaluation::new(settings(false));
+    evaluation.add(&Batch { forecasts: &f, marks: &marks, labels: &[], counted: &counted });
+    let report = evaluation.close();
+    let time = report.time.unwrap();
+    assert_eq!(report.events, f.len() / 2);
+    // All counted laws have ended within the data: as many are judged as there are.
+    assert!(time.quantiles.iter().all(|q| q.laws == report.events), "{:?}", time.quantiles);
+}
+
+#[test]
+fn batches_change_no_figure_and_the_page_holds_all_plots() {
+    let (f, marks) = poisson(7, 200, 1.3);
+    let whole = evaluate(&f, &marks, false);
+    let mut evaluation = Evaluation::new(settings(false));
+    for row in 0..f.len() {
+        let keep: Vec<bool> = (0..f.len()).map(|other| other == row).collect();
+        let mut one = f.clone();
+        one.retain(&keep);
+        evaluation.add(&Batch { forecasts: &one, marks: &marks[row..=row], labels: &[], counted: &[true] });
+    }
+    assert_eq!(evaluation.close(), whole);
+    let page = html::page(&whole);
+    assert_eq!(page.matches("<svg").count(), 4, "calibration, PIT, QQ, one horizon");
+    assert!(!page.contains("NaN") && !page.contains("<script") && !page.contains("http"));
+}

@@ -1,0 +1,106 @@
+//! The figures as a table for people.
+
+use std::io::{self, Write};
+
+use super::report::Report;
+use crate::base::number::f64_of_count;
+
+/// Writes the table.
+///
+/// # Errors
+/// The writer fails.
+pub fn write(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+    writeln!(out, "{}: model {} {}, {}", report.pipeline, report.model, report.model_version, report.head)?;
+    let mut line = format!("  {} events of {} keys, {} of them first ones", report.events, report.keys, report.first);
+    if report.late > 0 {
+        line.push_str(&format!(", {} late", report.late));
+    }
+    if report.rejected > 0 {
+        line.push_str(&format!("; {} records could not be used", report.rejected));
+    }
+    writeln!(out, "{line}")?;
+    writeln!(out, "  {:.1} s, {:.0} events/s", report.seconds, report.events_per_s)?;
+    if let Some(time) = &report.time {
+        let unit = &time.unit;
+        writeln!(out, "\ntime of the next event ({} events with a law before them; densities per `{unit}`)", time.scored)?;
+        writeln!(out, "  negative log-likelihood    {:.6} nats per event", time.nll)?;
+        if let Some(constant) = time.constant_rate {
+            writeln!(out, "  best constant rate         {constant:.6}")?;
+        }
+        if report.marks.is_some() {
+            writeln!(out, "  gap and mark together      {:.6}", time.nll_with_marks)?;
+        }
+        if let Some(open) = &time.open {
+            writeln!(out, "  with {} open last gaps     {:.6}, by all events", open.keys, open.nll_per_event)?;
+        }
+        let residuals = &time.residuals;
+        let verdict = if residuals.ks <= residuals.ks_bound { "within" } else { "beyond" };
+        writeln!(
+            out,
+            "  residuals                  mean {:.4}, KS {:.4}, {verdict} the {:.4} of a true law (19 of 20 times)",
+            residuals.mean, residuals.ks, residuals.ks_bound
+        )?;
+        let next = &time.next_time;
+        if next.events > 0 {
+            writeln!(out, "  error of the median        mean {}, root mean square {}", span(next.mae_s), span(next.rmse_s))?;
+        }
+        if !time.quantiles.is_empty() {
+            writeln!(out, "\n  {:<12} {:>10} {:>12}", "quantile", "coverage", "laws")?;
+            for q in &time.quantiles {
+                writeln!(out, "  {:<12} {:>10.4} {:>12}", q.quantile, q.coverage, q.laws)?;
+            }
+        }
+        if !time.horizons.is_empty() {
+            writeln!(out, "\n  {:<12} {:>10} {:>12} {:>10} {:>10} {:>12}", "within", "mean p", "came", "Brier", "of rate", "laws")?;
+            for h in &time.horizons {
+                let cells = [h.mean_p, h.rate, h.brier, h.brier_rate];
+                write!(out, "  {:<12} {:>10.4} {:>12.4}", h.horizon, cells[0], cells[1])?;
+                writeln!(out, " {:>10.4} {:>10.4} {:>12}", cells[2], cells[3], h.laws)?;
+            }
+        }
+    }
+    if let Some(marks) = &report.marks {
+        writeln!(out, "\nmark of the next event ({} events)", marks.scored)?;
+        writeln!(out, "  log-loss                   {:.6} nats per event", marks.log_loss)?;
+        writeln!(out, "  likeliest was right        {:.4}", marks.accuracy)?;
+        writeln!(out, "\n  {:<20} {:>10} {:>10} {:>10} {:>10}", "mark", "events", "log-loss", "recall", "KS")?;
+        for mark in &marks.by_mark {
+            let star = if mark.ks > mark.ks_bound { " *" } else { "" };
+            let cells = [mark.log_loss, mark.recall, mark.ks];
+            writeln!(out, "  {:<20} {:>10} {:>10.4} {:>10.4} {:>10.4}{star}", mark.mark, mark.events, cells[0], cells[1], cells[2])?;
+        }
+        writeln!(out, "  * beyond what a true law has, 19 of 20 times")?;
+    }
+    match &report.score {
+        Some(score) => {
+            let share = f64_of_count(score.positive) / f64_of_count(score.events);
+            writeln!(out, "\nscore ({} labelled events, {} positive: {:.4} %)", score.events, score.positive, 100.0 * share)?;
+            writeln!(out, "  log-loss                   {:.6} nats; the share alone {:.6}", score.log_loss, score.log_loss_share)?;
+            writeln!(out, "  Brier                      {:.6}", score.brier)?;
+            writeln!(out, "  average precision          {:.4}", score.average_precision)?;
+            writeln!(out, "  area under ROC             {:.4}", score.roc_auc)?;
+            let k = score.k;
+            writeln!(
+                out,
+                "  precision at {k:<4} a day    {:.4} of events, {:.4} of keys, {} days",
+                score.precision_at_k_per_day, score.key_precision_at_k_per_day, score.days
+            )?;
+        }
+        None if report.time.is_none() => writeln!(out, "\nno event has a label: name its field in [event] label")?,
+        None => {}
+    }
+    Ok(())
+}
+
+/// Seconds as people say them.
+#[must_use]
+pub fn span(seconds: f64) -> String {
+    match seconds {
+        s if s.is_nan() => "-".to_owned(),
+        s if s < 1.0 => format!("{:.1} ms", s * 1e3),
+        s if s < 120.0 => format!("{s:.2} s"),
+        s if s < 7200.0 => format!("{:.2} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.2} h", s / 3600.0),
+        s => format!("{:.2} d", s / 86_400.0),
+    }
+}
