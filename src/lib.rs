@@ -20,6 +20,7 @@
 //! | [`sink`] | 2 | forecasts and dead letters out: kafka, parquet, ndjson, memory |
 //! | [`pipeline`] | 3 | the file as written to the plan that runs; all faults at once |
 //! | [`run`] | 4 | the only place that knows the order of the stages; start with `run/lane.rs` |
+//! | [`backfill`] | 4 | history in files through the same machine: order, shards, resuming |
 //! | [`evaluate`] | 4 | forecasts against what happened: likelihood, calibration, ranking, report |
 //! | `fit` | 4 | history to model package (feature `fit`) |
 //! | [`cli`] | 5 | one file per command |
@@ -52,6 +53,7 @@
     )
 )]
 
+pub mod backfill;
 pub mod base;
 pub mod cli;
 pub mod data;

@@ -19,6 +19,7 @@ use crate::evaluate::history::{Arrival, KeyHistory, Moment};
 use crate::evaluate::report::Report;
 use crate::evaluate::{Batch, Evaluation, Settings, html, text};
 use crate::pipeline::plan::Plan;
+use crate::pipeline::unit;
 use crate::pipeline::{self, Purpose};
 use crate::run::{Lane, Stage};
 use crate::source::{self, Feed, Opening, Polled};
@@ -70,7 +71,11 @@ pub struct Args {
 /// # Errors
 /// The pipeline or package is refused, the history cannot be read, or a report cannot be written.
 pub fn run(args: &Args) -> Result<()> {
-    let since = args.since.as_deref().map(time).transpose()?;
+    let since =
+        args.since.clone().map(unit::Moment::try_from).transpose().map_err(|why| {
+            Error::new(Kind::Usage, "evaluate", format!("--since: {why}")).help("write 2018-07-01 or 2018-07-01T12:00:00Z")
+        })?;
+    let since = since.map(|moment| moment.value);
     let mut plan = pipeline::load(&args.pipeline.pipeline, &args.pipeline.sets, Purpose::Evaluate)?;
     let only = args.only.as_deref().map(|only| column_of(&mut plan, only)).transpose()?;
     aim(&mut plan, args)?;
@@ -96,15 +101,6 @@ pub fn run(args: &Args) -> Result<()> {
         eprintln!("report: {}", path.display());
     }
     Ok(())
-}
-
-/// A day or a moment.
-fn time(text: &str) -> Result<EventTime> {
-    let day = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().and_then(|day| day.and_hms_opt(0, 0, 0)).map(|time| time.and_utc());
-    let moment = chrono::DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
-    day.or(moment).map(|time| EventTime(time.timestamp_micros())).ok_or_else(|| {
-        Error::new(Kind::Usage, "evaluate", format!("--since {text} is not a time")).help("write 2018-07-01 or 2018-07-01T12:00:00Z")
-    })
 }
 
 /// A field and the value it must have: adds it to what is read.

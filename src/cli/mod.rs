@@ -1,5 +1,6 @@
 //! One file per command; here only what they share: the arguments, logging and the way out.
 
+pub mod backfill;
 pub mod check;
 pub mod demo;
 pub mod evaluate;
@@ -68,6 +69,8 @@ pub enum Command {
     Fit(fit::Args),
     /// Run a pipeline: read records, keep a state per key, write forecasts.
     Run(run::Args),
+    /// Run history in files through the pipeline: in the order of event time, by key shard, resumable.
+    Backfill(backfill::Args),
     /// Compare a pipeline's forecasts with what then happened: likelihood, calibration, errors, ranking.
     Evaluate(evaluate::Args),
     /// Report every fault of a pipeline file, its model and its schema at once.
@@ -115,6 +118,7 @@ pub fn execute(cli: Cli) -> Result<()> {
         #[cfg(feature = "fit")]
         Command::Fit(args) => fit::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Backfill(args) => backfill::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Check { pipeline, connect } => check::run(&pipeline.pipeline, &pipeline.sets, connect),
         Command::Verify(args) => verify::run(&args),

@@ -51,7 +51,8 @@ impl Build<'_> {
         let name = written.name.clone();
         let source = written.source.as_ref().and_then(|source| self.source(source, written));
         let package = self.folder.join(written.model.as_ref().map_or("model", |model| model.package.as_str()));
-        let model = if matches!(self.purpose, Purpose::Run | Purpose::Evaluate) { self.package(&package) } else { None };
+        let model =
+            if matches!(self.purpose, Purpose::Run | Purpose::Evaluate | Purpose::Backfill) { self.package(&package) } else { None };
         let fit = self.fit(written.fit.as_ref());
         let event = written.event.as_ref();
         let schema = event.and_then(|event| schema::event_schema(self, event, model.as_ref().map(|(_, recipe)| recipe), &fit));

@@ -56,6 +56,8 @@ pub enum Purpose {
     Fit,
     /// To evaluate: as to run, with the label, and files that may be named elsewhere.
     Evaluate,
+    /// To backfill: as to run, from files that are named elsewhere.
+    Backfill,
     /// To generate a stream: neither package nor files.
     Generate,
 }

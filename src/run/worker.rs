@@ -69,7 +69,9 @@ pub fn run(plan: &Plan, feed: Box<dyn Feed>, lane: Lane, sinks: Sinks, snapshots
         torn: false,
     };
     let outcome = worker.work(plan, stop);
-    let committed = if worker.torn { worker.commit_durable() } else { worker.commit_now() };
+    // What a feed that says where epochs end has handed out beyond the last end comes again.
+    let inside = worker.feed.boundary() == Some(false);
+    let committed = if worker.torn || inside { worker.commit_durable() } else { worker.commit_now() };
     if committed.is_ok() && outcome.is_ok() {
         worker.snapshots.settle(&mut worker.lane, &worker.committed, None, LAST_SNAPSHOT.min(plan.stop_timeout / 2));
     }
@@ -111,10 +113,11 @@ impl Worker<'_> {
                     return self.bad.check(true);
                 }
             }
-            if epoch_start.elapsed() >= plan.commit_every || self.sinks.forecasts.is_full() {
+            let boundary = self.feed.boundary();
+            if boundary.unwrap_or_else(|| epoch_start.elapsed() >= plan.commit_every || self.sinks.forecasts.is_full()) {
                 epoch_start = clock::tick();
                 self.note_partitions();
-                self.end_epoch(false)?;
+                self.end_epoch(boundary.is_some())?;
                 self.commit_durable()?;
                 let prompt = self.sinks.forecasts.is_prompt();
                 self.snapshots.begin(&mut self.lane, &self.committed, prompt);

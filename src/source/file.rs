@@ -5,14 +5,16 @@
 //! When a log took a record in is not known of a file, so `recorded` is `None`.
 
 mod lines;
+mod nested;
 mod rows;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use self::lines::Lines;
-use self::rows::Rows;
+pub use self::lines::Lines;
+pub use self::rows::Rows;
+
 use super::start::ended;
 use super::{Assignment, Feed, FileSettings, Handed, Opening, Polled};
 use crate::base::error::{Error, Result};
@@ -26,7 +28,7 @@ use crate::data::input::{Input, Table};
 pub enum Kind {
     /// `.parquet`, `.pq`.
     Parquet,
-    /// `.ndjson`, `.jsonl`, `.json`: one JSON object a line.
+    /// `.ndjson`, `.jsonl`, `.json`: one JSON object a line; also compressed, `.gz` or `.zst`.
     Ndjson,
 }
 
@@ -36,13 +38,19 @@ impl Kind {
     /// # Errors
     /// The ending is none of those above.
     pub fn of(path: &Path) -> Result<Kind> {
-        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        let ending_of = |path: &Path| path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        let ending = match ending_of(path).as_deref() {
+            Some("gz" | "zst") => {
+                path.file_stem().and_then(|stem| ending_of(Path::new(stem))).filter(|inner| !matches!(inner.as_str(), "parquet" | "pq"))
+            }
+            _ => ending_of(path),
+        };
         match ending.as_deref() {
             Some("parquet" | "pq") => Ok(Kind::Parquet),
             Some("ndjson" | "jsonl" | "json") => Ok(Kind::Ndjson),
             _ => Err(Error::config("source", "the ending of the name does not say what the file holds")
                 .at(path.display().to_string())
-                .help("name it .parquet, .pq, .ndjson, .jsonl or .json")),
+                .help("name it .parquet, .pq, .ndjson, .jsonl or .json; the last three may be compressed, .gz or .zst")),
         }
     }
 }

@@ -149,6 +149,11 @@ pub trait Feed: Send {
     }
     /// The lane has let go of a revoked partition.
     fn released(&mut self, partition: Partition);
+    /// Whether an epoch ends behind what the last poll brought; `None` where the time decides. Where the feed decides, an epoch ends there and
+    /// nowhere else, so that what is written is cut the same way every time.
+    fn boundary(&self) -> Option<bool> {
+        None
+    }
     /// Records that are known to be waiting, for progress; `None` where the source cannot know.
     fn backlog(&self) -> Option<u64>;
     /// Tells `note` how far each partition of this lane has been handed out and where its log ends, for lag and health. Never blocks.

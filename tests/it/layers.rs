@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Level of each top-level module, as the map in `src/lib.rs` has it.
-const LEVELS: [(&str, u32); 18] = [
+const LEVELS: [(&str, u32); 19] = [
     ("base", 0),
     ("data", 1),
     ("link", 1),
@@ -20,6 +20,7 @@ const LEVELS: [(&str, u32); 18] = [
     ("run", 4),
     ("fit", 4),
     ("evaluate", 4),
+    ("backfill", 4),
     ("cli", 5),
     ("lib", 6),
     ("main", 6),

@@ -13,7 +13,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Lines that are still to be read.
 pub struct Lines {
     path: PathBuf,
-    reader: BufReader<File>,
+    reader: BufReader<Box<dyn Read + Send>>,
     first: bool,
     limit: usize,
 }
@@ -30,13 +30,26 @@ pub fn check(path: &Path) -> Result<()> {
 
 impl Lines {
     /// Starts at the first line.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io("source", path, e))?;
-        Ok(Lines { path: path.to_owned(), reader: BufReader::with_capacity(BUFFER, file), first: true, limit: MAX_RECORD_BYTES })
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        let bytes: Box<dyn Read + Send> = match ending.as_deref() {
+            // Several parts one after the other, as parallel compressors write them, are one text.
+            Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(file)),
+            Some("zst") => Box::new(zstd::Decoder::new(file).map_err(|e| Error::io("source", path, e))?),
+            _ => Box::new(file),
+        };
+        Ok(Lines { path: path.to_owned(), reader: BufReader::with_capacity(BUFFER, bytes), first: true, limit: MAX_RECORD_BYTES })
     }
 
     /// Replaces `line` by the next line without its end (`\n` or `\r\n`). Of a line longer than a record may be only as much is kept as shows
     /// that it is too long: one byte more than allowed. False at the end of the file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not compressed as its name says.
     pub fn next(&mut self, line: &mut Vec<u8>) -> Result<bool> {
         let broken = |e: std::io::Error| Error::io("source", &self.path, e);
         line.clear();

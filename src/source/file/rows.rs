@@ -2,12 +2,15 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arrow::datatypes::Field;
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::ParquetMetaData;
 
+use super::nested;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::limits::MAX_BATCH_BYTES;
 
@@ -16,6 +19,7 @@ const BATCH: usize = 8192;
 
 /// Rows that are still to be read.
 pub struct Rows {
+    fields: Vec<String>,
     path: PathBuf,
     reader: ParquetRecordBatchReader,
     /// What has been decoded but not handed out.
@@ -52,28 +56,52 @@ fn batch_rows(metadata: &ParquetMetaData) -> usize {
 }
 
 impl Rows {
-    /// Starts at the first row. Reads only the top-level columns in `fields` that the file has; all of them if `fields` is empty.
+    /// Starts at the first row. Reads only the columns in `fields` that the file has; all of them if `fields` is empty. A field `a.b` is the column of
+    /// that name, or else `b` within the column `a`.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or is not Parquet.
     pub fn open(path: &Path, fields: &[String]) -> Result<Self> {
         let builder = builder(path)?;
         let mask = if fields.is_empty() {
             ProjectionMask::all()
         } else {
-            let names = builder.parquet_schema().root_schema().get_fields().iter().map(|field| field.name().to_owned());
-            let wanted: Vec<usize> = names.enumerate().filter(|(_, name)| fields.contains(name)).map(|(i, _)| i).collect();
+            let names: Vec<&str> = builder.parquet_schema().root_schema().get_fields().iter().map(|field| field.name()).collect();
+            let roots = nested::roots(fields, &names);
+            let wanted: Vec<usize> = names.iter().enumerate().filter(|(_, name)| roots.contains(*(*name))).map(|(i, _)| i).collect();
             ProjectionMask::roots(builder.parquet_schema(), wanted)
         };
         let rows = batch_rows(builder.metadata());
         let reader = builder.with_projection(mask).with_batch_size(rows).build().map_err(|e| broken(path, e))?;
-        Ok(Rows { path: path.to_owned(), reader, rest: None })
+        Ok(Rows { fields: fields.to_vec(), path: path.to_owned(), reader, rest: None })
+    }
+
+    /// The columns that would be read, with their types.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn columns(path: &Path, fields: &[String]) -> Result<Vec<Field>> {
+        let builder = builder(path)?;
+        let schema = Arc::clone(builder.schema());
+        let lifted = nested::lift(&RecordBatch::new_empty(schema), fields).schema();
+        Ok(lifted
+            .fields()
+            .iter()
+            .filter(|field| fields.is_empty() || fields.contains(field.name()))
+            .map(|field| field.as_ref().clone())
+            .collect())
     }
 
     /// The next rows, at most `max` and at least one; `None` at the end of the file.
+    ///
+    /// # Errors
+    /// The file is broken.
     pub fn next(&mut self, max: usize) -> Result<Option<RecordBatch>> {
         let batch = match self.rest.take() {
             Some(rest) => rest,
             None => match self.reader.find(|batch| !matches!(batch, Ok(batch) if batch.num_rows() == 0)) {
                 None => return Ok(None),
-                Some(batch) => batch.map_err(|e| broken(&self.path, e))?,
+                Some(batch) => nested::lift(&batch.map_err(|e| broken(&self.path, e))?, &self.fields),
             },
         };
         let taken = max.min(batch.num_rows());

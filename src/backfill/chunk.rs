@@ -1,0 +1,196 @@
+//! Rows as they were read, with the time and the shard of each.
+
+use arrow::array::{ArrayRef, BinaryArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use std::sync::Arc;
+
+use super::murmur2::partition;
+use crate::base::error::{Error, Result};
+use crate::base::number::u32_of;
+use crate::base::offset::{Offset, Partition};
+use crate::data::events::Events;
+use crate::data::input::{Input, Table};
+use crate::data::rejected::Rejected;
+use crate::data::schema::EventSchema;
+use crate::decode::Decoder;
+
+/// The column that holds a line of an NDJSON file.
+pub const LINE: &str = "line";
+
+/// Rows.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    /// Event time of each row in microseconds; of one whose time cannot be read that of the row before.
+    pub times: Vec<i64>,
+    /// Shard of each row.
+    pub shards: Vec<u32>,
+    /// What was read.
+    pub rows: RecordBatch,
+}
+
+impl Chunk {
+    /// Number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.times.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.times.is_empty()
+    }
+
+    /// Rows from one on.
+    #[must_use]
+    pub fn slice(&self, from: usize, len: usize) -> Chunk {
+        let part = |values: &[i64]| values.get(from..from + len).unwrap_or_default().to_vec();
+        Chunk {
+            times: part(&self.times),
+            shards: self.shards.get(from..from + len).unwrap_or_default().to_vec(),
+            rows: self.rows.slice(from, len),
+        }
+    }
+
+    /// Several one after the other.
+    ///
+    /// # Errors
+    /// Never for chunks of one backfill.
+    pub fn concat(chunks: &[Chunk]) -> Result<Chunk> {
+        if let [one] = chunks {
+            return Ok(one.clone());
+        }
+        let Some(first) = chunks.first() else { return Err(Error::internal("backfill", "no rows to join")) };
+        Ok(Chunk {
+            times: chunks.iter().flat_map(|chunk| chunk.times.iter().copied()).collect(),
+            shards: chunks.iter().flat_map(|chunk| chunk.shards.iter().copied()).collect(),
+            rows: concat_batches(&first.rows.schema(), chunks.iter().map(|chunk| &chunk.rows)).map_err(|e| broken(&e))?,
+        })
+    }
+
+    /// Rows of several in any order: (chunk, row).
+    ///
+    /// # Errors
+    /// Never for chunks of one backfill.
+    pub fn interleave(chunks: &[&Chunk], places: &[(usize, usize)]) -> Result<Chunk> {
+        let rows: Vec<&RecordBatch> = chunks.iter().map(|chunk| &chunk.rows).collect();
+        let at = |(chunk, row): &(usize, usize)| chunks.get(*chunk).map(|chunk| (chunk, *row));
+        Ok(Chunk {
+            times: places.iter().filter_map(at).filter_map(|(chunk, row)| chunk.times.get(row).copied()).collect(),
+            shards: places.iter().filter_map(at).filter_map(|(chunk, row)| chunk.shards.get(row).copied()).collect(),
+            rows: interleave_record_batch(&rows, places).map_err(|e| broken(&e))?,
+        })
+    }
+
+    /// The rows of each shard, in order; shards without rows are left out.
+    ///
+    /// # Errors
+    /// Never for chunks of one backfill.
+    pub fn by_shard(&self, shards: u32) -> Result<Vec<(u32, RecordBatch)>> {
+        if shards == 1 {
+            return Ok(vec![(0, self.rows.clone())]);
+        }
+        let mut rows: Vec<Vec<u32>> = vec![Vec::new(); crate::base::number::index(shards)];
+        for (row, shard) in self.shards.iter().enumerate() {
+            if let Some(rows) = rows.get_mut(crate::base::number::index(*shard)) {
+                rows.push(u32_of(row));
+            }
+        }
+        let taken = rows.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty());
+        taken
+            .map(|(shard, rows)| Ok((u32_of(shard), take_record_batch(&self.rows, &UInt32Array::from(rows)).map_err(|e| broken(&e))?)))
+            .collect()
+    }
+}
+
+/// Finds time and shard of rows, by the code that decodes them when they are served.
+pub struct Sight {
+    decoder: Decoder,
+    shards: u32,
+    /// Time of the last row.
+    last: i64,
+    events: Events,
+    rejected: Rejected,
+}
+
+impl Sight {
+    /// At the beginning of a file.
+    #[must_use]
+    pub fn new(schema: &EventSchema, shards: u32) -> Self {
+        let schema = EventSchema { id: None, fields: Vec::new(), mark: None, label: None, ..schema.clone() };
+        Sight { decoder: Decoder::new(&schema), shards, last: i64::MIN, events: Events::new(&schema), rejected: Rejected::default() }
+    }
+
+    /// Rows of a table, or lines in its column `line`.
+    #[must_use]
+    pub fn look(&mut self, rows: RecordBatch, lines: bool) -> Chunk {
+        let input = input_of(&[(0, Offset(0), rows.clone())], lines);
+        self.events.clear();
+        self.rejected.clear();
+        self.decoder.decode(&input, &mut self.events, &mut self.rejected);
+        let (mut times, mut shards) = (vec![None; rows.num_rows()], vec![0; rows.num_rows()]);
+        for (i, (offset, time)) in self.events.offsets.iter().zip(&self.events.times).enumerate() {
+            if let Some(row) = usize::try_from(offset.0).ok().filter(|row| *row < times.len()) {
+                if let Some(place) = times.get_mut(row) {
+                    *place = Some(time.0);
+                }
+                if let Some(place) = shards.get_mut(row) {
+                    *place = partition(self.events.keys.bytes_at(i), self.shards);
+                }
+            }
+        }
+        for (i, offset) in self.rejected.offsets.iter().enumerate() {
+            let key = self.rejected.keys.get(i).unwrap_or_default();
+            if let Some(place) = usize::try_from(offset.0).ok().and_then(|row| shards.get_mut(row)) {
+                *place = partition(key, self.shards);
+            }
+        }
+        let times = times.into_iter().map(|time| {
+            self.last = time.unwrap_or(self.last);
+            self.last
+        });
+        Chunk { times: times.collect(), shards, rows }
+    }
+}
+
+/// What a lane takes: (shard, offset of the first row, rows).
+#[must_use]
+pub fn input_of(parts: &[(u32, Offset, RecordBatch)], lines: bool) -> Input {
+    let mut input = Input::default();
+    for (shard, first, rows) in parts {
+        let partition = Partition(shard.cast_signed());
+        if !lines {
+            input.tables.push(Table { partition, first: *first, rows: rows.clone() });
+            continue;
+        }
+        let column = rows.column_by_name(LINE).and_then(|column| column.as_any().downcast_ref::<BinaryArray>());
+        let mut offset = *first;
+        for line in column.into_iter().flatten() {
+            input.records.push(partition, offset, None, None, line);
+            offset = offset.next();
+        }
+    }
+    input
+}
+
+/// The schema of lines.
+#[must_use]
+pub fn line_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new(LINE, DataType::Binary, false)]))
+}
+
+/// Lines as a table.
+///
+/// # Errors
+/// Never.
+pub fn of_lines(lines: &[Vec<u8>]) -> Result<RecordBatch> {
+    let array: ArrayRef = Arc::new(BinaryArray::from_iter_values(lines));
+    RecordBatch::try_new_with_options(line_schema(), vec![array], &RecordBatchOptions::new()).map_err(|e| broken(&e))
+}
+
+/// A fault of the table library, which only a defect can cause.
+pub fn broken(error: &ArrowError) -> Error {
+    Error::internal("backfill", format!("rows cannot be put together: {error}"))
+}

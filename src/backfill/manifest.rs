@@ -1,0 +1,133 @@
+//! What a backfill was begun with, beside its output: a run that goes on must be given the same.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::Settings;
+use super::survey::Survey;
+use crate::base::error::{Error, Result};
+use crate::link::objects::{Folder, Objects, Put};
+
+/// Its name in the output folder.
+pub const NAME: &str = "backfill.json";
+const FORMAT: u32 = 1;
+
+/// The file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this file.
+    pub format: u32,
+    /// What the states depend on.
+    pub fingerprint: String,
+    /// Shards, of all machines together.
+    pub shards: u32,
+    /// Rows of all shards together between two ends of output files.
+    pub epoch_rows: u64,
+    /// Input files in their order.
+    pub files: Vec<InputFile>,
+}
+
+/// An input file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputFile {
+    /// Its name, without folders: these may be elsewhere on another machine.
+    pub name: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Its rows.
+    pub rows: u64,
+}
+
+impl Manifest {
+    /// What is about to be done.
+    #[must_use]
+    pub fn of(settings: &Settings, survey: &Survey, fingerprint: &str) -> Self {
+        let files = survey.files.iter().map(|file| InputFile {
+            name: file.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            bytes: file.bytes,
+            rows: file.rows,
+        });
+        Manifest {
+            format: FORMAT,
+            fingerprint: fingerprint.to_owned(),
+            shards: settings.shards,
+            epoch_rows: settings.epoch_rows,
+            files: files.collect(),
+        }
+    }
+
+    /// What differs from what a backfill was begun with.
+    #[must_use]
+    pub fn difference(&self, begun: &Manifest) -> Option<String> {
+        if begun.format != FORMAT {
+            return Some(format!("it was begun by another meantime (format {})", begun.format));
+        }
+        if begun.shards != self.shards {
+            return Some(format!("it was begun with {} shards, now there are {}", begun.shards, self.shards));
+        }
+        if begun.epoch_rows != self.epoch_rows {
+            return Some(format!(
+                "it was begun with {} rows between the ends of files, now there are {}",
+                begun.epoch_rows, self.epoch_rows
+            ));
+        }
+        if begun.fingerprint != self.fingerprint {
+            return Some("the pipeline or the model has changed since it was begun".to_owned());
+        }
+        if begun.files.len() != self.files.len() {
+            return Some(format!("it was begun with {} input files, now there are {}", begun.files.len(), self.files.len()));
+        }
+        let other = begun.files.iter().zip(&self.files).find(|(a, b)| a != b);
+        other.map(|(before, now)| {
+            format!(
+                "input file `{}` of {} bytes and {} rows is now `{}` of {} bytes and {} rows",
+                before.name, before.bytes, before.rows, now.name, now.bytes, now.rows
+            )
+        })
+    }
+
+    /// Begins a backfill in a folder, or goes on with the one that is there.
+    ///
+    /// # Errors
+    /// There is one, and `resume` was not asked for, or it was begun with something else; the folder holds what is none; it cannot be written.
+    pub fn agree(&self, to: &Path, resume: bool) -> Result<()> {
+        let place = to.display().to_string();
+        std::fs::create_dir_all(to).map_err(|e| Error::io("backfill", to, e))?;
+        let folder = Folder::open(to)?;
+        let read = || -> Result<Option<Manifest>> {
+            let Some(bytes) = folder.get(NAME)? else { return Ok(None) };
+            serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+                Error::config("backfill", format!("{NAME} cannot be read: {e}")).at(place.clone()).help("name another folder with --to")
+            })
+        };
+        let begun = match read()? {
+            Some(begun) => begun,
+            None => {
+                let mut entries = std::fs::read_dir(to).map_err(|e| Error::io("backfill", to, e))?;
+                if entries.any(|entry| entry.is_ok_and(|entry| !entry.file_name().to_string_lossy().starts_with('.'))) {
+                    return Err(Error::config("backfill", "the folder holds something that is no backfill")
+                        .at(place)
+                        .help("name a folder with --to that is empty or does not exist yet"));
+                }
+                let bytes = serde_json::to_vec_pretty(self).map_err(|e| Error::internal("backfill", e.to_string()))?;
+                match folder.put_new(NAME, &bytes)? {
+                    Put::Created => return Ok(()),
+                    // Another machine was faster.
+                    Put::Exists => read()?.ok_or_else(|| Error::internal("backfill", "the manifest vanished").at(place.clone()))?,
+                }
+            }
+        };
+        if let Some(difference) = self.difference(&begun) {
+            return Err(Error::config("backfill", difference)
+                .at(place)
+                .help("give the same files and options again, or another folder with --to"));
+        }
+        if !resume {
+            return Err(Error::config("backfill", "a backfill was begun here already")
+                .at(place)
+                .help("go on with it: --resume; or name another folder with --to"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,61 @@
+//! Backfill: history in files through the machine that runs live, in the order of event time, shard by shard as Kafka partitions keys.
+//!
+//! The files' rows have one total order: (event time, file, row), the files in the order in which they are named. A row's shard is the partition that
+//! Kafka's default partitioner gives its key; its offset is the number of rows of its shard before it. So a shard is a partition like any other,
+//! and the lanes, sinks and snapshots that run live know no difference.
+//!
+//! Files of output end where the total order has come to a multiple of a fixed number of rows, not by time or size. So a backfill that was killed and
+//! goes on writes the same files, byte for byte, as one that never was.
+//!
+//! Reading order: `murmur2`, `chunk` (rows with their time and shard), `reader` (a file to chunks), `survey` (what is in the files, and whether they are in
+//! order), `sort` (those that are not), `merge`, `feed` (to the lanes), `manifest` (what a backfill was begun with).
+
+pub mod chunk;
+pub mod feed;
+pub mod manifest;
+pub mod merge;
+pub mod murmur2;
+pub mod reader;
+pub mod sort;
+pub mod survey;
+
+use std::path::PathBuf;
+
+use crate::data::schema::EventSchema;
+
+/// What is backfilled, and how.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The files, in the order in which rows of the same time follow each other.
+    pub paths: Vec<PathBuf>,
+    /// Everything that is read from them.
+    pub schema: EventSchema,
+    /// Names of these fields, each once.
+    pub fields: Vec<String>,
+    /// Shards, of all machines together.
+    pub shards: u32,
+    /// This machine does the shards whose number leaves `mine.0` when divided by `mine.1`.
+    pub mine: (u32, u32),
+    /// A file of output ends after so many rows of all shards together.
+    pub epoch_rows: u64,
+    /// Bytes that sorting may hold.
+    pub memory: u64,
+    /// Folder for sorted parts of files that are not in order.
+    pub scratch: PathBuf,
+}
+
+impl Settings {
+    /// Whether this machine does a shard.
+    #[must_use]
+    pub fn is_mine(&self, shard: u32) -> bool {
+        shard % self.mine.1.max(1) == self.mine.0
+    }
+
+    /// The shards of this machine.
+    pub fn shards(&self) -> impl Iterator<Item = u32> {
+        (0..self.shards).filter(|shard| self.is_mine(*shard))
+    }
+}
+
+#[cfg(test)]
+mod tests;

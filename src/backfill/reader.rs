@@ -1,0 +1,117 @@
+//! A file to chunks, all files with the same columns.
+
+use std::path::{Path, PathBuf};
+
+use arrow::array::{RecordBatch, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::SchemaRef;
+use std::sync::Arc;
+
+use super::chunk::{Chunk, Sight, of_lines};
+use crate::base::error::{Error, Kind as ErrorKind, Result};
+use crate::base::limits::MAX_BATCH_BYTES;
+use crate::data::schema::EventSchema;
+use crate::source::file::{Kind, Lines, Rows};
+
+/// Rows of a chunk.
+pub const ROWS: usize = 8192;
+
+/// How files are read.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// What must be found in a row.
+    pub schema: EventSchema,
+    /// Columns that are read of Parquet files.
+    pub fields: Vec<String>,
+    /// Columns that every chunk has; lines of NDJSON files have one.
+    pub columns: SchemaRef,
+    /// Whether the files hold lines.
+    pub lines: bool,
+    /// Shards.
+    pub shards: u32,
+}
+
+enum Source {
+    Rows(Rows),
+    Lines(Lines),
+}
+
+/// A file under way.
+pub struct Reader {
+    path: PathBuf,
+    source: Source,
+    sight: Sight,
+    columns: SchemaRef,
+}
+
+impl Reader {
+    /// Starts at the first row.
+    ///
+    /// # Errors
+    /// The file cannot be opened or is not what its name says.
+    pub fn open(path: &Path, reading: &Reading) -> Result<Self> {
+        let source = match Kind::of(path)? {
+            Kind::Parquet => Source::Rows(Rows::open(path, &reading.fields)?),
+            Kind::Ndjson => Source::Lines(Lines::open(path)?),
+        };
+        let sight = Sight::new(&reading.schema, reading.shards);
+        Ok(Reader { path: path.to_owned(), source, sight, columns: Arc::clone(&reading.columns) })
+    }
+
+    /// The next rows; `None` at the end of the file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a column cannot be read as that of the other files.
+    pub fn chunk(&mut self) -> Result<Option<Chunk>> {
+        match &mut self.source {
+            Source::Rows(rows) => {
+                let Some(batch) = rows.next(ROWS)? else { return Ok(None) };
+                let batch = conform(&batch, &self.columns, &self.path)?;
+                Ok(Some(self.sight.look(batch, false)))
+            }
+            Source::Lines(lines) => {
+                let (mut found, mut bytes) = (Vec::new(), 0);
+                while found.len() < ROWS && bytes < MAX_BATCH_BYTES {
+                    let mut line = Vec::new();
+                    if !lines.next(&mut line)? {
+                        break;
+                    }
+                    bytes += line.len();
+                    if !line.iter().all(u8::is_ascii_whitespace) {
+                        found.push(line);
+                    }
+                }
+                if found.is_empty() {
+                    return Ok(None);
+                }
+                Ok(Some(self.sight.look(of_lines(&found)?, true)))
+            }
+        }
+    }
+}
+
+/// The batch with the columns that all files have: missing ones null, others cast.
+fn conform(batch: &RecordBatch, columns: &SchemaRef, path: &Path) -> Result<RecordBatch> {
+    if batch.schema().fields() == columns.fields() {
+        return Ok(batch.clone());
+    }
+    let arrays = columns.fields().iter().map(|field| match batch.column_by_name(field.name()) {
+        None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+        Some(array) if array.data_type() == field.data_type() => Ok(Arc::clone(array)),
+        Some(array) => cast_with_options(array, field.data_type(), &CastOptions { safe: false, ..CastOptions::default() }).map_err(|e| {
+            let text = format!(
+                "column `{}` is {} here and {} in other files, and cannot be read as that",
+                field.name(),
+                array.data_type(),
+                field.data_type()
+            );
+            Error::new(ErrorKind::Data, "backfill", text)
+                .at(path.display().to_string())
+                .help("write the files with one type for the column")
+                .caused_by(e)
+        }),
+    });
+    let arrays = arrays.collect::<Result<Vec<_>>>()?;
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(columns), arrays, &options).map_err(|e| super::chunk::broken(&e))
+}

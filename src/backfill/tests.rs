@@ -1,0 +1,198 @@
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::Int64Type;
+use parquet::arrow::ArrowWriter;
+use proptest::prelude::*;
+
+use super::merge::{Merge, Place, Run};
+use super::survey::survey;
+use super::*;
+use crate::base::time::TimeUnit;
+use crate::data::schema::TimeFormat;
+
+fn schema() -> EventSchema {
+    EventSchema {
+        key: "k".into(),
+        time: "t".into(),
+        time_format: TimeFormat::Unit(TimeUnit::Second),
+        id: None,
+        fields: Vec::new(),
+        mark: None,
+        label: None,
+    }
+}
+
+fn settings(paths: Vec<PathBuf>, shards: u32, memory: u64, scratch: &std::path::Path) -> Settings {
+    Settings {
+        paths,
+        schema: schema(),
+        fields: vec!["k".into(), "t".into(), "n".into()],
+        shards,
+        mine: (0, 1),
+        epoch_rows: 1000,
+        memory,
+        scratch: scratch.to_owned(),
+    }
+}
+
+/// Rows (key, time, number) in one Parquet file.
+fn write(path: &std::path::Path, rows: &[(String, Option<i64>, i64)]) {
+    let keys: ArrayRef = Arc::new(rows.iter().map(|row| Some(row.0.clone())).collect::<StringArray>());
+    let times: ArrayRef = Arc::new(rows.iter().map(|row| row.1).collect::<Int64Array>());
+    let numbers: ArrayRef = Arc::new(rows.iter().map(|row| Some(row.2)).collect::<Int64Array>());
+    let batch = RecordBatch::try_from_iter_with_nullable([("k", keys, true), ("t", times, true), ("n", numbers, true)]).unwrap();
+    let mut writer = ArrowWriter::try_new(std::fs::File::create(path).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+/// The numbers in the order in which they are handed out, and the shards.
+fn merged(settings: &Settings) -> (Vec<i64>, Vec<u32>) {
+    let survey = survey(settings, &mut |_| {}).unwrap();
+    let mut runs = Vec::new();
+    for (i, file) in survey.files.iter().enumerate() {
+        let Some((first, _)) = file.span else { continue };
+        if file.sorted {
+            runs.push(Run { order: (i, 0), first, place: Place::File(file.path.clone()) });
+        } else {
+            let parts = sort::sort(file, &survey.reading, settings.memory, &settings.scratch, &i.to_string()).unwrap();
+            runs.extend(parts.into_iter().enumerate().map(|(j, part)| Run {
+                order: (i, j),
+                first: part.first,
+                place: Place::Part(part.path),
+            }));
+        }
+    }
+    let mut merge = Merge::new(survey.reading.clone(), runs);
+    let (mut numbers, mut shards) = (Vec::new(), Vec::new());
+    let mut last = merge::BLOCK;
+    while let Some(block) = merge.block().unwrap() {
+        assert_eq!(last, merge::BLOCK, "only the last block may be short");
+        last = block.len();
+        numbers.extend(block.rows.column_by_name("n").unwrap().as_primitive::<Int64Type>().values().iter().copied());
+        shards.extend(block.shards.iter().copied());
+    }
+    (numbers, shards)
+}
+
+/// The order by its definition.
+fn reference(files: &[Vec<(String, Option<i64>, i64)>]) -> Vec<i64> {
+    let mut all = Vec::new();
+    for (file, rows) in files.iter().enumerate() {
+        let mut time = i64::MIN;
+        for (row, (_, own, number)) in rows.iter().enumerate() {
+            time = own.unwrap_or(time);
+            all.push((time, file, row, *number));
+        }
+    }
+    all.sort_unstable();
+    all.into_iter().map(|(.., number)| number).collect()
+}
+
+fn check(files: &[Vec<(String, Option<i64>, i64)>], shards: u32, memory: u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let paths: Vec<PathBuf> = (0..files.len()).map(|i| folder.path().join(format!("{i}.parquet"))).collect();
+    paths.iter().zip(files).for_each(|(path, rows)| write(path, rows));
+    let (numbers, found) = merged(&settings(paths, shards, memory, folder.path()));
+    assert_eq!(numbers, reference(files));
+    let key_of: std::collections::BTreeMap<i64, &str> = files.iter().flatten().map(|(key, _, number)| (*number, key.as_str())).collect();
+    for (number, shard) in numbers.iter().zip(found) {
+        assert_eq!(shard, murmur2::partition(key_of[number].as_bytes(), shards));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn rows_come_in_the_order_of_time_file_and_row(
+        lengths in prop::collection::vec(0_usize..60, 1..5), times in prop::collection::vec(prop::option::weighted(0.95, 0_i64..40), 300),
+        sorted in prop::collection::vec(any::<bool>(), 5), shards in 1_u32..5, memory in prop_oneof![Just(1_u64), Just(1 << 30)],
+    ) {
+        let mut number = 0;
+        let mut times = times.into_iter().cycle();
+        let files: Vec<Vec<(String, Option<i64>, i64)>> = lengths.iter().zip(sorted).map(|(len, sorted)| {
+            let mut own: Vec<Option<i64>> = times.by_ref().take(*len).collect();
+            if sorted {
+                own.sort_unstable();
+            }
+            own.into_iter().map(|time| { number += 1; (format!("key{}", number % 7), time, number) }).collect()
+        }).collect();
+        check(&files, shards, memory);
+    }
+}
+
+#[test]
+fn many_blocks_of_sorted_and_unsorted_files_are_merged() {
+    let mut number = 0;
+    let mut file = |rows: i64, time: &dyn Fn(i64) -> i64| -> Vec<(String, Option<i64>, i64)> {
+        (0..rows)
+            .map(|i| {
+                number += 1;
+                (format!("key{}", number % 101), Some(time(i)), number)
+            })
+            .collect()
+    };
+    // Two overlap, one begins later, one is in no order, one is all of one moment.
+    let files = vec![
+        file(30_000, &|i| i / 3),
+        file(20_000, &|i| 2000 + i / 2),
+        file(9_000, &|i| 50_000 + i),
+        file(25_000, &|i| i * 7919 % 15_000),
+        file(10_000, &|_| 5_000),
+    ];
+    check(&files, 3, 1);
+    check(&files, 1, 1 << 30);
+}
+
+#[test]
+fn files_of_two_kinds_or_types_are_refused_with_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    write(&path("a.parquet"), &[("x".into(), Some(1), 1)]);
+    std::fs::write(path("b.ndjson"), "{\"k\":\"x\",\"t\":1}\n").unwrap();
+    let refusal = |paths: &[&str]| {
+        survey(&settings(paths.iter().map(|name| path(name)).collect(), 1, 1, folder.path()), &mut |_| {}).unwrap_err().to_string()
+    };
+    assert!(refusal(&["a.parquet", "b.ndjson"]).contains("mixed"));
+    assert!(refusal(&[]).contains("no files"));
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["1"]));
+    let batch = RecordBatch::try_from_iter([("k", texts.clone()), ("t", texts.clone()), ("n", texts)]).unwrap();
+    let mut writer = ArrowWriter::try_new(std::fs::File::create(path("c.parquet")).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let text = refusal(&["a.parquet", "c.parquet"]);
+    assert!(text.contains("column `t`") || text.contains("column `n`"), "{text}");
+}
+
+#[test]
+fn compressed_lines_are_read_and_put_in_order() {
+    use std::io::Write;
+    let folder = tempfile::tempdir().unwrap();
+    let line = |t: i64| format!("{{\"k\":\"x{t}\",\"t\":{t}}}\n");
+    let (plain, gz, zst) = (folder.path().join("a.ndjson"), folder.path().join("b.jsonl.gz"), folder.path().join("c.json.zst"));
+    std::fs::write(&plain, [line(1), "\n".into(), line(7)].concat()).unwrap();
+    let mut encoder = flate2::write::GzEncoder::new(std::fs::File::create(&gz).unwrap(), flate2::Compression::fast());
+    encoder.write_all([line(6), line(2), "broken\n".into()].concat().as_bytes()).unwrap();
+    encoder.finish().unwrap();
+    std::fs::write(&zst, zstd::encode_all([line(3), line(4)].concat().as_bytes(), 1).unwrap()).unwrap();
+    let settings = settings(vec![plain, gz, zst], 1, 1, folder.path());
+    let survey = survey(&settings, &mut |_| {}).unwrap();
+    assert_eq!(survey.files.iter().map(|file| (file.rows, file.sorted)).collect::<Vec<_>>(), [(2, true), (3, false), (2, true)]);
+    let feeds = feed::open(&settings, &survey, 1).unwrap();
+    let mut feed = feeds.into_iter().next().unwrap();
+    let (mut input, mut lines) = (crate::data::input::Input::default(), Vec::new());
+    loop {
+        match feed.poll(2, std::time::Duration::from_millis(50), &mut input).unwrap() {
+            crate::source::Polled::Records => {
+                lines.extend(input.records.payloads.iter().flatten().map(|line| String::from_utf8_lossy(line).into_owned()));
+            }
+            crate::source::Polled::Ended => break,
+            _ => {}
+        }
+    }
+    // What is broken follows the row before it.
+    let expected = [line(1), line(2), "broken\n".into(), line(3), line(4), line(6), line(7)];
+    assert_eq!(lines, expected.iter().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>());
+}

@@ -1,0 +1,185 @@
+//! `meantime backfill`: history in files through the pipeline, exactly once, in the order of event time.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::progress::Progress;
+use super::run::execute;
+use super::stop::Signals;
+use super::summary::{self, grouped};
+use super::{PipelineArgs, files};
+use crate::backfill::manifest::Manifest;
+use crate::backfill::survey::{Survey, survey};
+use crate::backfill::{Settings, feed};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::time::EventTime;
+use crate::link::objects::Place;
+use crate::pipeline::plan::Plan;
+use crate::pipeline::unit::Size;
+use crate::pipeline::{self, Purpose};
+use crate::run::Stage;
+use crate::sink::parquet::audit::audit;
+use crate::sink::{self, Delivery};
+
+/// Arguments of `backfill`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// Parquet or NDJSON files (these also compressed, .gz or .zst), or patterns of them in quotes. They need not be in order; of rows of the same
+    /// time those of the file that is named first come first.
+    #[arg(long, value_name = "GLOB", num_args = 1.., required = true)]
+    from: Vec<String>,
+    /// Folder for what comes out: forecasts/ and dead-letters/ (Parquet, a sub-folder a shard), state/ (snapshots), backfill.json.
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Shards: keys are spread over them as Kafka spreads them over as many partitions. By default as many as there are lanes ([run] lanes).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    shards: Option<u32>,
+    /// Do only part I of N of the shards, such as 0/4: those whose number divided by N leaves I. The machines that do the others need no word of each
+    /// other, only the same folder.
+    #[arg(long, value_name = "I/N")]
+    shard: Option<String>,
+    /// Go on with a backfill that was begun in the folder. The files it writes are those it would have written without the break.
+    #[arg(long)]
+    resume: bool,
+    /// Rows of a file of output, about: files end after so many times the number of shards.
+    #[arg(long, value_name = "ROWS", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
+    rows_per_file: u64,
+    /// Memory for sorting files that are not in order, such as 512MB.
+    #[arg(long, value_name = "SIZE", default_value = "1GB")]
+    memory_max: String,
+    /// Folder for sorted parts of such files; by default one beside the output, which is removed at the end.
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Backfills and prints a summary to stdout.
+///
+/// # Errors
+/// The pipeline or package is refused, the files cannot be read or do not fit together, the folder holds something else, or the run fails.
+pub fn run(args: &Args) -> Result<()> {
+    if args.to.to_string_lossy().contains("://") {
+        return Err(Error::new(Kind::Usage, "backfill", "--to must be a folder; object stores are not written to yet")
+            .help("write to a folder and copy the files: their names stay valid"));
+    }
+    let mut plan = pipeline::load(&args.pipeline.pipeline, &args.pipeline.sets, Purpose::Backfill)?;
+    let settings = settings(args, &plan)?;
+    let mut progress = Progress::start("files looked at", u64::try_from(settings.paths.len()).ok());
+    let mut looked = 0;
+    let survey = survey(&settings, &mut |_| {
+        looked += 1;
+        progress.at(looked);
+    })?;
+    let _ = progress.stop();
+    plan.lanes = feed::useful_lanes(&settings, plan.lanes);
+    show(&settings, &survey, &plan, args);
+    if args.dry_run {
+        return Ok(());
+    }
+    aim(&mut plan, &args.to, &settings);
+    let stage = Arc::new(Stage::load(plan)?);
+    Manifest::of(&settings, &survey, &stage.identity.fingerprint).agree(&args.to, args.resume || settings.mine.1 > 1)?;
+    std::fs::create_dir_all(&settings.scratch).map_err(|e| Error::io("backfill", &settings.scratch, e))?;
+    let feeds = feed::open(&settings, &survey, stage.plan.lanes)?;
+    let lanes = feeds.into_iter().enumerate().map(|(lane, feed)| Ok((feed, stage.sinks(lane)?))).collect::<Result<Vec<_>>>()?;
+    let outcome = execute(&stage, lanes, Arc::default(), &Signals::listen()?, Some(survey.rows()));
+    if args.scratch.is_none() {
+        // What is left there is of no use to the next run, which sorts anew; that it cannot be removed is no reason to fail.
+        let _ = std::fs::remove_dir_all(&settings.scratch);
+    }
+    let outcome = outcome?;
+    outcome.ended?;
+    let done = audit(&args.to.join("forecasts"))?;
+    let rows: u64 = done.partitions.values().map(|tiles| tiles.rows).sum();
+    let files: u64 = done.partitions.values().map(|tiles| tiles.files).sum();
+    let mut out = std::io::stdout().lock();
+    summary::write(&mut out, &outcome.counts, Some(&outcome.calibration), outcome.elapsed)
+        .and_then(|()| farewell(&mut out, args, rows, files))
+        .map_err(|e| Error::io("backfill", Path::new("stdout"), e))
+}
+
+fn farewell(out: &mut dyn std::io::Write, args: &Args, rows: u64, files: u64) -> std::io::Result<()> {
+    writeln!(out, "{} forecasts in {} files in {}", grouped(rows), grouped(files), args.to.join("forecasts").display())
+}
+
+fn settings(args: &Args, plan: &Plan) -> Result<Settings> {
+    let paths = files::named("backfill", &args.from)?.paths;
+    let size = Size::try_from(args.memory_max.clone()).map_err(|why| {
+        Error::new(Kind::Usage, "backfill", format!("--memory-max {}: {why}", args.memory_max)).help("write 512MB or 2GiB")
+    })?;
+    let mine = args.shard.as_deref().map(part).transpose()?.unwrap_or((0, 1));
+    let shards = args.shards.unwrap_or_else(|| u32::try_from(plan.lanes).unwrap_or(1));
+    if mine.1 > shards {
+        let text = format!("--shard {}/{} of {shards} shards leaves some machines without any", mine.0, mine.1);
+        return Err(Error::new(Kind::Usage, "backfill", text).help("give more --shards, at least one a machine"));
+    }
+    Ok(Settings {
+        paths,
+        schema: plan.schema.clone(),
+        fields: plan.field_names(),
+        shards,
+        mine,
+        epoch_rows: args.rows_per_file.saturating_mul(u64::from(shards)),
+        memory: size.bytes,
+        scratch: args.scratch.clone().unwrap_or_else(|| args.to.join(format!(".sorting-{}-{}", mine.0, mine.1))),
+    })
+}
+
+/// `I/N`.
+fn part(text: &str) -> Result<(u32, u32)> {
+    let parts = text.split_once('/').and_then(|(i, n)| Some((i.trim().parse().ok()?, n.trim().parse().ok()?)));
+    parts.filter(|(i, n)| i < n).ok_or_else(|| {
+        Error::new(Kind::Usage, "backfill", format!("--shard {text} is not I/N with I below N"))
+            .help("write 0/4, 1/4, 2/4 and 3/4 on four machines")
+    })
+}
+
+/// Points the plan at the output folder.
+fn aim(plan: &mut Plan, to: &Path, settings: &Settings) {
+    plan.source = crate::source::Settings::File(crate::source::FileSettings { paths: settings.paths.clone() });
+    // Files end where the feed says so, and nowhere else.
+    let parquet = |folder: &str| sink::Settings::Parquet { path: to.join(folder), roll_bytes: u64::MAX, roll_every: Duration::MAX };
+    plan.sink = parquet("forecasts");
+    plan.dead_letter = parquet("dead-letters");
+    plan.delivery = Delivery::ExactlyOnce;
+    // Offsets are counted by shard here: snapshots of a topic's partitions have their own place.
+    if let Some(snapshots) = &mut plan.snapshots {
+        snapshots.place = Place::Folder(to.join("state"));
+    }
+}
+
+fn show(settings: &Settings, survey: &Survey, plan: &Plan, args: &Args) {
+    let span = survey.files.iter().filter_map(|file| file.span).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+    let unsorted = survey.unsorted().count();
+    let mine = settings.shards().count();
+    eprintln!("backfill of {}", plan.name);
+    eprintln!("  files    {}, {} rows, {} MB", survey.files.len(), grouped(survey.rows()), grouped(survey.bytes() / 1_000_000));
+    if let Some((first, last)) = span {
+        eprintln!("  time     {} to {}", EventTime(first), EventTime(last));
+    }
+    let order = match unsorted {
+        0 => "all files are in order: they are merged as they are".to_owned(),
+        n => format!(
+            "{n} of {} files are not in order: they are sorted in parts of {} in {}",
+            survey.files.len(),
+            args.memory_max,
+            settings.scratch.display()
+        ),
+    };
+    eprintln!("  order    {order}");
+    eprintln!("  shards   {mine} of {}, on {} lanes", settings.shards, plan.lanes);
+    eprintln!("  output   {}, files end every {} rows of all shards", args.to.display(), grouped(settings.epoch_rows));
+    let resuming = match &plan.snapshots {
+        Some(snapshots) => format!("from snapshots, one every {} s at the end of a file", snapshots.every.as_secs()),
+        None => "by replaying silently; [state] snapshots makes it faster".to_owned(),
+    };
+    eprintln!("  resume   {resuming}");
+    for file in survey.unsorted().take(5) {
+        eprintln!("  unsorted {} ({} rows)", file.path.display(), grouped(file.rows));
+    }
+}
