@@ -80,12 +80,12 @@ fn read(settings: &Settings, survey: &Survey, lane_of: &BTreeMap<u32, usize>, se
     let runs = runs(settings, survey)?;
     let mut merge = Merge::new(survey.reading.clone(), runs);
     let mut next: BTreeMap<u32, i64> = BTreeMap::new();
-    let (mut rows, mut epoch) = (0_u64, 1_u64);
+    let (mut rows, mut end) = (0_u64, settings.epoch_rows);
     while let Some(block) = merge.block()? {
         rows += u64::try_from(block.len()).unwrap_or(0);
-        let ends = rows >= epoch.saturating_mul(settings.epoch_rows);
-        if ends {
-            epoch += 1;
+        let ends = rows >= end;
+        while rows >= end {
+            end = end.saturating_add(settings.epoch_rows.max(1));
         }
         let mut items: Vec<Vec<(u32, Offset, RecordBatch)>> = senders.iter().map(|_| Vec::new()).collect();
         for (shard, part) in block.by_shard(settings.shards)? {

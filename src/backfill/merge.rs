@@ -32,7 +32,7 @@ pub struct Run {
 
 enum Stream {
     File(Box<Reader>),
-    Part(PartReader),
+    Part(Box<PartReader>),
 }
 
 impl Stream {
@@ -128,7 +128,7 @@ impl Merge {
             if let Some(run) = self.waiting.pop() {
                 let mut stream = match &run.place {
                     Place::File(path) => Stream::File(Box::new(Reader::open(path, &self.reading)?)),
-                    Place::Part(path) => Stream::Part(PartReader::open(path)?),
+                    Place::Part(path) => Stream::Part(Box::new(PartReader::open(path)?)),
                 };
                 if let Some(chunk) = stream.next()? {
                     self.open.push(Open { order: run.order, stream, chunk, at: 0 });

@@ -44,7 +44,7 @@ pub struct Args {
     /// Go on with a backfill that was begun in the folder. The files it writes are those it would have written without the break.
     #[arg(long)]
     resume: bool,
-    /// Rows of a file of output, about: files end after so many times the number of shards.
+    /// Rows of a file of output, about: all files end after so many rows times the number of shards, rounded up to 8,192.
     #[arg(long, value_name = "ROWS", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
     rows_per_file: u64,
     /// Memory for sorting files that are not in order, such as 512MB.

@@ -244,6 +244,7 @@ impl<'a> Watcher<'a> {
             model_version: identity.model_version.clone(),
             head,
             rejected: self.rejected,
+            keys: self.lane.size().0,
             seconds,
             events_per_s: f64_of_count(self.rows) / seconds,
             history,

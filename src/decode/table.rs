@@ -168,6 +168,12 @@ fn row_as_json(rows: &RecordBatch, row: usize) -> String {
         .iter()
         .zip(rows.columns())
         .map(|(field, column)| {
+            // Names of time zones are not known to the formatter; the instant is the same without.
+            let plain = match column.data_type() {
+                DataType::Timestamp(unit, Some(_)) => cast(column, &DataType::Timestamp(*unit, None)).ok(),
+                _ => None,
+            };
+            let column = plain.as_ref().unwrap_or(column);
             let text = ArrayFormatter::try_new(column, &options).ok().map(|f| f.value(row).to_string());
             let value = if column.is_null(row) { serde_json::Value::Null } else { text.into() };
             (field.name().clone(), value)

@@ -82,7 +82,7 @@ pub fn write(out: &mut dyn Write, report: &Report) -> io::Result<()> {
             let k = score.k;
             writeln!(
                 out,
-                "  precision at {k:<4} a day    {:.4} of events, {:.4} of keys, {} days",
+                "  precision, {k:<4} a day       {:.4} of events, {:.4} of keys, {} days",
                 score.precision_at_k_per_day, score.key_precision_at_k_per_day, score.days
             )?;
         }

@@ -1,0 +1,241 @@
+//! Backfill, on the program itself: the same forecasts however the files are cut, ordered and shared out; the same bytes after any number of kills.
+//!
+//! `MEANTIME_KILLS=100 cargo test --test it backfill -- --nocapture` kills more often than the test does by default.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, UInt32Array};
+use arrow::compute::{cast, concat_batches, take_record_batch};
+use arrow::datatypes::DataType;
+use arrow::record_batch::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const EVENTS: &str = "20000";
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn cards() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/cards")
+}
+
+fn generate(path: &Path, events: &str) {
+    let pipeline = cards();
+    let arguments = ["generate", pipeline.to_str().unwrap(), "--events", events, "--keys", "300", "--to", "file", "--out"];
+    let output = Command::new(env!("CARGO_BIN_EXE_meantime")).args(arguments).arg(path).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+fn command(from: &[&str], to: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meantime"));
+    command.arg("backfill").arg(cards()).arg("--from").args(from).arg("--to").arg(to);
+    command.args(["--set", "dead_letter.max_bad_ratio=0.5", "--rows-per-file", "1000"]).args(more);
+    command
+}
+
+fn backfill(from: &[&str], to: &Path, more: &[&str]) -> Output {
+    command(from, to, more).output().unwrap()
+}
+
+fn read(path: &Path) -> RecordBatch {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap();
+    let schema = builder.schema().clone();
+    concat_batches(&schema, &builder.build().unwrap().map(Result::unwrap).collect::<Vec<_>>()).unwrap()
+}
+
+fn write(path: &Path, rows: &RecordBatch) {
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), rows.schema(), None).unwrap();
+    writer.write(rows).unwrap();
+    writer.close().unwrap();
+}
+
+/// All files below a folder, by name from there.
+fn files(folder: &Path) -> BTreeMap<String, PathBuf> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder_of) = open.pop() {
+        for entry in std::fs::read_dir(folder_of).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                found.insert(path.strip_prefix(folder).unwrap().display().to_string(), path);
+            }
+        }
+    }
+    found
+}
+
+/// Every forecast but for its partition and offset, as text, in the order of the rows' text.
+fn forecasts(to: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    for path in files(&to.join("forecasts")).values() {
+        let rows = read(path);
+        let schema = rows.schema();
+        let names: Vec<usize> =
+            (0..rows.num_columns()).filter(|i| !["partition", "offset"].contains(&schema.field(*i).name().as_str())).collect();
+        let options = FormatOptions::default();
+        let plain: Vec<ArrayRef> = names
+            .iter()
+            .map(|i| match rows.column(*i).data_type() {
+                DataType::Timestamp(unit, _) => cast(rows.column(*i), &DataType::Timestamp(*unit, None)).unwrap(),
+                _ => rows.column(*i).clone(),
+            })
+            .collect();
+        let columns: Vec<ArrayFormatter<'_>> = plain.iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+        all.extend(
+            (0..rows.num_rows()).map(|row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join("|")),
+        );
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn shards_batches_lanes_and_the_order_of_the_files_change_no_forecast() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = folder.path().join("whole.parquet");
+    generate(&whole, EVENTS);
+    let rows = read(&whole);
+    // The same rows: in three files of their order, and in two of none.
+    for (i, (from, to)) in [(0, 9_000), (9_000, 9_100), (9_100, rows.num_rows())].into_iter().enumerate() {
+        write(&folder.path().join(format!("sorted-{i}.parquet")), &rows.slice(from, to - from));
+    }
+    let mut places: Vec<u32> = (0..u32::try_from(rows.num_rows()).unwrap()).collect();
+    places.shuffle(&mut ChaCha8Rng::seed_from_u64(1));
+    let shuffled = take_record_batch(&rows, &UInt32Array::from(places)).unwrap();
+    write(&folder.path().join("shuffled-0.parquet"), &shuffled.slice(0, 7_000));
+    write(&folder.path().join("shuffled-1.parquet"), &shuffled.slice(7_000, rows.num_rows() - 7_000));
+    let lines = folder.path().join("lines.ndjson");
+    generate(&lines, EVENTS);
+
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let mut first: Option<Vec<String>> = None;
+    for (name, from, more) in [
+        ("one", "whole.parquet", &["--shards", "1"][..]),
+        ("two", "sorted-*.parquet", &["--shards", "2", "--set", "run.lanes=2"]),
+        ("seven", "shuffled-*.parquet", &["--shards", "7", "--set", "run.lanes=3", "--memory-max", "300KiB"]),
+        ("small", "sorted-*.parquet", &["--shards", "3", "--set", "run.max_batch=1"]),
+        ("lines", "lines.ndjson", &["--shards", "2"]),
+    ] {
+        let to = folder.path().join(name);
+        let output = backfill(&[&path(from)], &to, more);
+        assert!(output.status.success(), "{name}: {}", text(&output.stderr));
+        let found = forecasts(&to);
+        assert_eq!(found.len(), rows.num_rows(), "{name}");
+        match &first {
+            None => first = Some(found),
+            Some(first) => assert!(*first == found, "{name} differs"),
+        }
+        assert!(!to.join(".sorting-0-1").exists());
+    }
+    // Two machines that know nothing of each other do what one does.
+    let (whole, parts) = (folder.path().join("seven"), folder.path().join("parts"));
+    for part in ["0/2", "1/2"] {
+        let output = backfill(&[&path("shuffled-*.parquet")], &parts, &["--shards", "7", "--shard", part, "--set", "run.lanes=1"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    same_files(&whole, &parts);
+}
+
+fn same_files(expected: &Path, found: &Path) {
+    let of =
+        |folder: &Path| files(&folder.join("forecasts")).into_iter().chain(files(&folder.join("dead-letters"))).collect::<BTreeMap<_, _>>();
+    let (expected, found) = (of(expected), of(found));
+    assert_eq!(expected.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
+    assert!(expected.len() > 5);
+    for (name, path) in &expected {
+        assert!(std::fs::read(path).unwrap() == std::fs::read(&found[name]).unwrap(), "{name} has other bytes");
+    }
+}
+
+#[test]
+fn killed_at_any_moment_and_resumed_it_writes_the_same_bytes() {
+    let kills: usize = std::env::var("MEANTIME_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(12);
+    let folder = tempfile::tempdir().unwrap();
+    let events = folder.path().join("events.ndjson");
+    generate(&events, "60000");
+    let mut lines: Vec<String> = std::fs::read_to_string(&events).unwrap().lines().map(str::to_owned).collect();
+    for i in (0..lines.len()).step_by(97) {
+        lines.insert(i, format!("not JSON {i}"));
+    }
+    std::fs::write(&events, lines.join("\n") + "\n").unwrap();
+    let from = events.display().to_string();
+    let whole = folder.path().join("whole");
+    let state = ["--set", "state.snapshots=ignored", "--set", "state.snapshot_every=1s"];
+    let started = std::time::Instant::now();
+    let output = backfill(&[&from], &whole, &["--shards", "3"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let takes = started.elapsed();
+    assert!(files(&whole.join("dead-letters")).len() > 3);
+
+    let mut random = ChaCha8Rng::seed_from_u64(7);
+    let (mut killed, mut rounds, mut resumed) = (0, 0, BTreeSet::new());
+    while killed < kills {
+        // With and without snapshots, on one lane and on two.
+        let to = folder.path().join(format!("killed-{rounds}"));
+        let mut more = vec!["--shards", "3", "--resume"];
+        more.extend(if rounds % 2 == 0 { &state[..] } else { &[] });
+        more.extend(if rounds % 3 == 0 { &["--set", "run.lanes=2"][..] } else { &["--set", "run.lanes=1"] });
+        for _ in 0..3 {
+            let mut child = command(&[&from], &to, &more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(takes.mul_f64(random.random_range(0.1..0.9)).max(Duration::from_millis(5)));
+            if child.try_wait().unwrap().is_none() {
+                child.kill().unwrap();
+                killed += 1;
+            }
+            child.wait().unwrap();
+            resumed.insert(files(&to.join("forecasts")).keys().filter(|name| name.contains("/from=")).count());
+        }
+        let output = backfill(&[&from], &to, &more);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        same_files(&whole, &to);
+        rounds += 1;
+    }
+    println!("{killed} kills in {rounds} rounds; files that were there at a kill: {resumed:?}");
+    assert!(resumed.len() > 2, "no kill fell between two files: {resumed:?}");
+}
+
+#[test]
+fn what_does_not_go_on_with_what_is_there_is_refused_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let events = folder.path().join("events.parquet");
+    generate(&events, EVENTS);
+    let (from, to) = (events.display().to_string(), folder.path().join("out"));
+    let shown = text(&backfill(&[&from], &to, &["--shards", "4", "--dry-run"]).stderr);
+    assert!(shown.contains("20,000 rows") && shown.contains("4 of 4") && shown.contains("in order"), "{shown}");
+    assert!(!to.exists(), "a dry run leaves nothing");
+    assert!(backfill(&[&from], &to, &["--shards", "2"]).status.success());
+    for (more, code, says) in [
+        (&["--shards", "2"][..], 78, "--resume"),
+        (&["--shards", "3", "--resume"], 78, "begun with 2 shards"),
+        (&["--shards", "2", "--resume", "--set", "state.expiry=9d"], 78, "pipeline or the model has changed"),
+        (&["--shards", "2", "--shard", "2/2"], 2, "I/N"),
+        (&["--shards", "2", "--memory-max", "lots"], 2, "512MB"),
+    ] {
+        let output = backfill(&[&from], &to, more);
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(says), "{says}: {}", text(&output.stderr));
+    }
+    // What is complete stays as it is.
+    let before: Vec<Vec<u8>> = files(&to).values().map(|path| std::fs::read(path).unwrap()).collect();
+    assert!(backfill(&[&from], &to, &["--shards", "2", "--resume"]).status.success());
+    assert_eq!(before, files(&to).values().map(|path| std::fs::read(path).unwrap()).collect::<Vec<_>>());
+    let stranger = folder.path().join("stranger");
+    std::fs::create_dir(&stranger).unwrap();
+    std::fs::write(stranger.join("letter.txt"), "mine").unwrap();
+    let output = backfill(&[&from], &stranger, &[]);
+    assert!(text(&output.stderr).contains("no backfill"), "{}", text(&output.stderr));
+    let missing = backfill(&["nowhere/*.parquet"], &to, &[]);
+    assert_eq!(missing.status.code(), Some(78));
+}
