@@ -37,6 +37,12 @@ pub struct Args {
     /// Most passes over the training events, over `fit.epochs`.
     #[arg(long)]
     epochs: Option<u32>,
+    /// What is fitted, over `fit.cell`: a network (`gru`), or a process known in closed form.
+    #[arg(long, value_parser = ["gru", "poisson", "gamma_poisson", "history", "hawkes"])]
+    cell: Option<String>,
+    /// The law of time that a network gives, over `fit.law`.
+    #[arg(long, value_parser = ["lognormal_mixture", "exponential", "weibull", "gompertz", "piecewise_constant", "gamma_poisson"])]
+    law: Option<String>,
     /// Size of the recurrent state, over `fit.hidden`.
     #[arg(long)]
     hidden: Option<u32>,
@@ -54,6 +60,8 @@ pub fn run(args: &Args) -> Result<()> {
     let mut sets = args.pipeline.sets.clone();
     let mut over = |name: &str, value: Option<String>| sets.extend(value.map(|value| format!("fit.{name}={value}")));
     over("epochs", args.epochs.map(|value| value.to_string()));
+    over("cell", args.cell.clone());
+    over("law", args.law.clone());
     over("hidden", args.hidden.map(|value| value.to_string()));
     over("seed", args.seed.map(|value| value.to_string()));
     let plan = pipeline::load(&args.pipeline.pipeline, &sets, Purpose::Fit)?;
@@ -136,7 +144,11 @@ fn summary(out: &mut dyn Write, args: &Args, fitted: &Fitted, written: &Written,
             )?;
         }
     }
-    writeln!(out, "\npass {} of {} made was the best on {}", report.best_epoch, report.epochs, report.chosen_by.name())?;
+    if report.epochs > 0 {
+        writeln!(out, "\npass {} of {} made was the best on {}", report.best_epoch, report.epochs, report.chosen_by.name())?;
+    } else {
+        writeln!(out, "\n{}", report.model)?;
+    }
     let off = written.mismatch.outputs.max(written.mismatch.states);
     writeln!(out, "the exported step is within {off:.0e} of the trainer on the golden events")?;
     if let Some(served) = written.served {

@@ -4,13 +4,16 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::hazard;
 use super::history::{History, Part};
-use super::loss::{Objective, Target};
+use super::loss::{LawKind, Objective, Target};
 use super::normal::{HALF_LN_2PI, ln_sum_exp};
 use crate::base::number::{f32_of, f64_of_count, index};
 
 /// Most gaps the mixture is fitted to; a longer history is thinned evenly.
 const MOST_GAPS: usize = 50_000;
+/// Components of the mixture beside a law that is none.
+const COMPONENTS: usize = 16;
 /// Passes of expectation maximisation.
 const PASSES: usize = 80;
 /// Narrowest component, in ln(gap): a few per cent of the gap. Narrower ones are ties, not law.
@@ -24,6 +27,8 @@ pub struct Baseline {
     rate: f64,
     /// Parameters of the mixture, 3K.
     mixture: Vec<f32>,
+    /// Parameters of the law that training starts at.
+    start: Vec<f32>,
     /// ln of the smoothed frequency of each mark.
     marks: Vec<f64>,
     /// Share of positive labels.
@@ -34,12 +39,19 @@ impl Baseline {
     /// Fits all to the train split.
     #[must_use]
     pub fn fit(history: &History, objective: &Objective, seed: u64) -> Self {
-        let mut baseline = Baseline { objective: *objective, rate: 1.0, mixture: Vec::new(), marks: Vec::new(), share: 0.5 };
-        match *objective {
-            Objective::Law { components, min_gap, resolution, marks } => {
+        let mut baseline =
+            Baseline { objective: objective.clone(), rate: 1.0, mixture: Vec::new(), start: Vec::new(), marks: Vec::new(), share: 0.5 };
+        match objective {
+            Objective::Law { law, min_gap, resolution, marks } => {
+                let components = if let LawKind::Mixture(components) = law { *components } else { COMPONENTS };
+                let (min_gap, resolution, marks) = (*min_gap, *resolution, *marks);
                 let gaps: Vec<f64> = history.gaps_of(Part::Train).map(|gap| gap.max(min_gap)).collect();
                 baseline.rate = f64_of_count(gaps.len().max(1)) / gaps.iter().sum::<f64>().max(f64::MIN_POSITIVE);
                 baseline.mixture = mixture(&gaps, components, resolution, seed);
+                baseline.start = match law {
+                    LawKind::Mixture(_) => baseline.mixture.clone(),
+                    other => hazard::start(other, &gaps),
+                };
                 let mut counts = vec![0.5; marks];
                 for mark in history.marks_of(Part::Train) {
                     if let Some(count) = counts.get_mut(index(mark)) {
@@ -65,7 +77,7 @@ impl Baseline {
     #[must_use]
     pub fn bias(&self) -> Vec<f32> {
         match self.objective {
-            Objective::Law { .. } => self.mixture.iter().copied().chain(self.marks.iter().map(|ln| f32_of(*ln))).collect(),
+            Objective::Law { .. } => self.start.iter().copied().chain(self.marks.iter().map(|ln| f32_of(*ln))).collect(),
             Objective::Score => vec![f32_of((self.share / (1.0 - self.share)).ln())],
         }
     }
@@ -87,8 +99,8 @@ impl Baseline {
     /// -ln of the mixture without history at a gap.
     #[must_use]
     pub fn history_free(&self, gap: f64) -> f64 {
-        let Objective::Law { components, min_gap, resolution, .. } = self.objective else { return f64::NAN };
-        let law = Objective::Law { components, min_gap, resolution, marks: 0 };
+        let Objective::Law { min_gap, resolution, .. } = self.objective else { return f64::NAN };
+        let law = Objective::Law { law: LawKind::Mixture(self.mixture.len() / 3), min_gap, resolution, marks: 0 };
         let mut slope = vec![0f32; law.width()];
         law.row(&self.mixture, &Target { gap, ..Target::NONE }, &mut slope).total()
     }
@@ -201,7 +213,7 @@ mod tests {
     fn exponential_gaps_give_the_entropy_of_the_exponential_law() {
         let mut random = ChaCha8Rng::seed_from_u64(1);
         let gaps: Vec<f64> = (0..20_000).map(|_| -(1.0 - random.random::<f64>()).ln() / 2.0).collect();
-        let objective = Objective::Law { components: 8, min_gap: 1e-9, resolution: None, marks: 0 };
+        let objective = Objective::Law { law: LawKind::Mixture(8), min_gap: 1e-9, resolution: None, marks: 0 };
         let baseline = Baseline::fit(&history(&gaps), &objective, 1);
         let entropy = 1.0 - 2f64.ln();
         assert!((mean(gaps.iter().map(|gap| baseline.constant_rate(*gap))) - entropy).abs() < 0.02);
@@ -212,7 +224,7 @@ mod tests {
     fn coarse_gaps_are_given_probabilities_of_their_ticks() {
         let mut random = ChaCha8Rng::seed_from_u64(2);
         let gaps: Vec<f64> = (0..20_000).map(|_| (-(1.0 - random.random::<f64>()).ln() * 3.0).round()).collect();
-        let objective = Objective::Law { components: 4, min_gap: 1e-9, resolution: Some(1.0), marks: 0 };
+        let objective = Objective::Law { law: LawKind::Mixture(4), min_gap: 1e-9, resolution: Some(1.0), marks: 0 };
         let baseline = Baseline::fit(&history(&gaps), &objective, 1);
         let total = |law: &dyn Fn(f64) -> f64| (0..200).map(|day| (-law(f64::from(day))).exp()).sum::<f64>();
         assert!((total(&|gap| baseline.constant_rate(gap)) - 1.0).abs() < 1e-9);

@@ -63,13 +63,7 @@ pub fn card(facts: &Facts<'_>) -> Result<String, std::fmt::Error> {
             writeln!(out, "The probability that the arrived event has `{label}` = 1.")?;
         }
     }
-    writeln!(
-        out,
-        "\nA GRU of {} numbers per key, {} weights, {} floats per feature row.",
-        facts.fit.hidden,
-        report.weights,
-        facts.recipe.width()
-    )?;
+    writeln!(out, "\n{}", report.model)?;
     writeln!(out, "\n## Data\n")?;
     if let Some((first, last)) = facts.span {
         writeln!(out, "{} events of {} keys, {first} to {last}.", report.events, report.keys)?;
@@ -88,15 +82,19 @@ pub fn card(facts: &Facts<'_>) -> Result<String, std::fmt::Error> {
     writeln!(out, "Fields: {fields}.")?;
     writeln!(out, "\n## Figures\n")?;
     figures(&mut out, report)?;
-    writeln!(
-        out,
-        "\nChosen: pass {} of {} made, by the loss on {}. Seed {}, step size {}.",
-        report.best_epoch,
-        report.epochs,
-        report.chosen_by.name(),
-        facts.fit.seed,
-        facts.fit.learning_rate
-    )?;
+    if report.epochs > 0 {
+        writeln!(
+            out,
+            "\nChosen: pass {} of {} made, by the loss on {}. Seed {}, step size {}.",
+            report.best_epoch,
+            report.epochs,
+            report.chosen_by.name(),
+            facts.fit.seed,
+            facts.fit.learning_rate
+        )?;
+    } else {
+        writeln!(out, "\nFitted to the train split by maximum likelihood.")?;
+    }
     writeln!(out, "\n## Limits\n")?;
     for limit in limits(facts) {
         writeln!(out, "- {limit}")?;
@@ -161,7 +159,7 @@ fn limits(facts: &Facts<'_>) -> Vec<String> {
         }
         _ => limits.push("There was no test split: the figures above are not those of data it has never seen.".to_owned()),
     }
-    if facts.report.chosen_by == Part::Train {
+    if facts.report.epochs > 0 && facts.report.chosen_by == Part::Train {
         limits.push("There was no valid split: nothing stopped it from learning the train split by heart.".to_owned());
     }
     if let Some(law) = facts.head.law() {

@@ -146,7 +146,7 @@ mod tests {
     use crate::fit::loss::{MeanLoss, Objective, Target};
 
     const SIZES: Sizes = Sizes { features: 3, hidden: 4, outputs: 6 };
-    const OBJECTIVE: Objective = Objective::Law { components: 2, min_gap: 1e-6, resolution: None, marks: 0 };
+    const OBJECTIVE: Objective = Objective::Law { law: crate::fit::loss::LawKind::Mixture(2), min_gap: 1e-6, resolution: None, marks: 0 };
 
     fn loss(network: &Network, x: &Tensor, targets: &[Target]) -> Tensor {
         let before = Tensor::full(0.2f32, (2, 4), &Device::Cpu).unwrap();

@@ -3,8 +3,16 @@
 //! One product for `x`, one for `h`, gates split off: tract pushes the splits into the products, which then take two thirds of a step
 //! (`docs/performance.md`).
 
-use super::cell::{Sizes, Weights};
+use super::autograd;
+use super::batch::Sequence;
+use super::cell::{Network, Sizes, Weights};
+use super::history::History;
+use super::step::{Forward, Step};
+use super::train::Each;
+use crate::base::error::Result;
 use crate::base::number::i64_of_count;
+use crate::base::time::TimeUnit;
+use crate::model::manifest::{InputSpec, StateSpec};
 use crate::model::onnx::Graph;
 
 /// Input that takes the feature row.
@@ -55,4 +63,52 @@ pub fn step_graph(weights: &Weights, output: &str) -> Vec<u8> {
     graph.output(output, &[outputs]);
     graph.output(NEXT_STATE, &[hidden]);
     graph.to_bytes()
+}
+
+/// A trained network with its weights.
+pub struct Gru {
+    /// Runs.
+    pub network: Network,
+    /// Is written.
+    pub weights: Weights,
+}
+
+impl Gru {
+    /// The network of these weights.
+    ///
+    /// # Errors
+    /// A vector has another length than the sizes say.
+    pub fn new(weights: Weights) -> Result<Self> {
+        Ok(Gru { network: Network::new(&weights).map_err(autograd)?, weights })
+    }
+}
+
+impl Forward for Gru {
+    fn forward(&self, history: &History, group: &[Sequence], each: &mut Each<'_>) -> Result<()> {
+        self.network.forward(history, group, each)
+    }
+}
+
+impl Step for Gru {
+    fn input(&self) -> InputSpec {
+        InputSpec { features: FEATURES.to_owned(), gap: None, gap_unit: TimeUnit::Second }
+    }
+
+    fn states(&self) -> Vec<StateSpec> {
+        let shape = vec![self.weights.sizes.hidden];
+        vec![StateSpec { input: STATE.to_owned(), output: NEXT_STATE.to_owned(), shape, init: 0.0 }]
+    }
+
+    fn graph(&self, output: &str) -> Vec<u8> {
+        step_graph(&self.weights, output)
+    }
+
+    fn weights(&self) -> usize {
+        self.weights.len()
+    }
+
+    fn describe(&self) -> String {
+        let Sizes { features, hidden, .. } = self.weights.sizes;
+        format!("A GRU of {hidden} numbers per key, {} weights, {features} floats per feature row.", self.weights.len())
+    }
 }

@@ -8,42 +8,39 @@ use arrow::datatypes::{DataType, Field};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
-use super::autograd;
 use super::batch::Sequence;
-use super::cell::Network;
-use super::export::STATE;
 use super::history::Part;
 use super::read::{Prepared, Seen};
-use super::train::forward;
+use super::step::Step;
 use crate::base::error::{Error, Result};
 use crate::base::number::index;
 use crate::data::events::Column;
 use crate::data::schema::EventSchema;
 use crate::features::recipe::Recipe;
+use crate::model::manifest::StateSpec;
 
 /// Keys shown.
 const KEYS: usize = 4;
 /// Events shown of each.
 const EVENTS: usize = 16;
 
-/// The table of golden events: `key`, `event_time`, the fields that the recipe and the mark need, `x`, `state.h`, `outputs`. Key by key, in order of
+/// The table of golden events: `key`, `event_time`, the fields that the recipe and the mark need, `x`, a column for each state, `outputs`. Key by key, in order of
 /// time.
 ///
 /// # Errors
 /// Never for a prepared history and its own network.
-pub fn table(network: &Network, seen: &Seen, prepared: &Prepared, schema: &EventSchema, recipe: &Recipe) -> Result<RecordBatch> {
+pub fn table(step: &dyn Step, seen: &Seen, prepared: &Prepared, schema: &EventSchema, recipe: &Recipe) -> Result<RecordBatch> {
     let history = &prepared.history;
     let shown = shown(seen, prepared);
     let (mut rows, mut x, mut states, mut outputs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for range in &shown {
         let sequence = Sequence { start: range.start, len: range.len() };
-        forward(network, history, &[sequence], &mut |event, output, state| {
+        step.forward(history, &[sequence], &mut |event, output, state| {
             rows.push(prepared.rows.get(event).map_or(0, |row| index(*row)));
             x.extend_from_slice(history.row(event));
             states.extend_from_slice(state);
             outputs.extend_from_slice(output);
-        })
-        .map_err(autograd)?;
+        })?;
     }
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let keys: StringArray = rows.iter().map(|row| Some(text(seen.events.keys.bytes_at(*row)))).collect();
@@ -66,7 +63,14 @@ pub fn table(network: &Network, seen: &Seen, prepared: &Prepared, schema: &Event
     }
     let fault = |e: ArrowError| Error::internal("fit", e.to_string()).caused_by(e);
     columns.push(("x".to_owned(), list(x, rows.len()).map_err(fault)?));
-    columns.push((format!("state.{STATE}"), list(states, rows.len()).map_err(fault)?));
+    let each: usize = step.states().iter().map(StateSpec::floats).sum();
+    let mut start = 0;
+    for state in step.states() {
+        let own = start..start + state.floats();
+        let values = states.chunks(each.max(1)).flat_map(|all| all.get(own.clone()).unwrap_or_default().iter().copied()).collect();
+        columns.push((format!("state.{}", state.input), list(values, rows.len()).map_err(fault)?));
+        start = own.end;
+    }
     columns.push(("outputs".to_owned(), list(outputs, rows.len()).map_err(fault)?));
     RecordBatch::try_from_iter(columns).map_err(fault)
 }

@@ -2,7 +2,8 @@
 //! lives only here.
 //!
 //! Reading order: `read` (history through the serving code), `split`, `recipe`, `history` (what training sees), `baseline` (what has to be beaten),
-//! `batch`, `cell` and `window` (the network), `loss`, `train`, `report`, `export`, `golden`, `card`, `package`, `served`.
+//! `step` (what every fit ends in), `batch`, `cell` and `window` (the network), `loss` and `hazard`, `train`, `export`, `process` and `likelihood` (what is known in
+//! closed form), `report`, `golden`, `card`, `package`, `served`.
 
 pub mod baseline;
 pub mod batch;
@@ -10,15 +11,19 @@ pub mod card;
 pub mod cell;
 pub mod export;
 pub mod golden;
+pub mod hazard;
 pub mod history;
+pub mod likelihood;
 pub mod loss;
 pub mod normal;
 pub mod package;
+pub mod process;
 pub mod read;
 pub mod recipe;
 pub mod report;
 pub mod served;
 pub mod split;
+pub mod step;
 pub mod train;
 pub mod window;
 
@@ -32,17 +37,18 @@ pub use train::Progress;
 use candle_core::{CpuStorage, Layout};
 
 use self::baseline::Baseline;
-use self::cell::Network;
+use self::export::Gru;
 use self::history::{History, Part};
-use self::loss::Objective;
+use self::loss::{LawKind, Objective};
+use self::process::Process;
 use self::read::{Prepared, Seen};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::f64_of_count;
 use crate::base::time::{Gap, TimeUnit};
 use crate::data::law::{HeadSpec, LawSpec, ScoreLink};
 use crate::data::schema::EventSchema;
-use crate::model::manifest::{FORMAT, InputSpec, Manifest, StateSpec};
-use crate::pipeline::plan::{FitPlan, Plan};
+use crate::model::manifest::{FORMAT, Manifest};
+use crate::pipeline::plan::{Cell, FitPlan, Law, Plan};
 use crate::source::Feed;
 
 /// Fewest gaps (or labelled events) of the train split that are worth a fit.
@@ -89,17 +95,32 @@ pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> 
     let clock = Clock::of(&plan.fit, seen.tick(), unit);
     let gaps = seen.train_gaps(unit);
     let facts = recipe::GapFacts { gaps: &gaps, unit, floor: clock.floor };
-    let recipe = recipe::derive(&plan.fit, &plan.schema, &seen, &facts)?;
+    let process = plan.fit.cell != Cell::Gru;
+    let recipe = match plan.fit.cell {
+        Cell::Gru => recipe::derive(&plan.fit, &plan.schema, &seen, &facts)?,
+        Cell::Hawkes => recipe::of_marks(&plan.schema, &marks),
+        Cell::Poisson | Cell::GammaPoisson | Cell::History => recipe::of_first(plan.fit.cell == Cell::Poisson),
+    };
     let prepared = read::prepare(&seen, &plan.schema, &recipe, unit, &marks)?;
+    if process && plan.schema.label.is_some() {
+        return Err(Error::config(
+            "fit",
+            format!("the cell `{}` gives a law of time, and [event] names a label to be scored", plan.fit.cell.name()),
+        )
+        .help("take `label` out of [event], or fit a score with cell = \"gru\""));
+    }
     let objective = match plan.schema.label {
         Some(_) => Objective::Score,
-        None => {
-            Objective::Law { components: plan.fit.components, min_gap: clock.min_gap, resolution: clock.resolution, marks: marks.len() }
-        }
+        None => Objective::Law {
+            law: law_kind(plan, &gaps, marks.len()),
+            min_gap: clock.min_gap,
+            resolution: clock.resolution,
+            marks: marks.len(),
+        },
     };
     check_history(&prepared.history, &objective, plan, &seen)?;
-    let (network, report) = learn(plan, &seen, &prepared.history, &objective, unit, progress)?;
-    let package = assemble(plan, &seen, &prepared, &network, &report, head(&objective, unit, marks), recipe)?;
+    let (step, report) = learn(plan, &seen, &prepared.history, &objective, unit, progress)?;
+    let package = assemble(plan, &seen, &prepared, &*step, &report, head(&objective, unit, marks), recipe)?;
     Ok(Fitted { package, report, schema: plan.schema.clone(), seen, prepared })
 }
 
@@ -110,46 +131,80 @@ fn learn(
     objective: &Objective,
     unit: TimeUnit,
     progress: &mut dyn FnMut(Step),
-) -> Result<(Network, Report)> {
+) -> Result<(Box<dyn step::Step>, Report)> {
     let baseline = Baseline::fit(history, objective, plan.fit.seed);
-    let options = train::Options {
-        hidden: plan.fit.hidden,
-        epochs: plan.fit.epochs,
-        patience: plan.fit.patience,
-        learning_rate: plan.fit.learning_rate,
-        seed: plan.fit.seed,
+    let (step, trained): (Box<dyn step::Step>, _) = match plan.fit.cell {
+        Cell::Gru => {
+            let options = train::Options {
+                hidden: plan.fit.hidden,
+                epochs: plan.fit.epochs,
+                patience: plan.fit.patience,
+                learning_rate: plan.fit.learning_rate,
+                seed: plan.fit.seed,
+            };
+            let trained = train::train(history, objective, &baseline.bias(), &options, &mut |at| progress(Step::Training(*at)))?;
+            let facts = (trained.epochs, trained.best_epoch, trained.chosen_by);
+            (Box::new(Gru::new(trained.weights)?), facts)
+        }
+        cell => (Box::new(process(cell, history, objective, plan.fit.components, unit)), (0, 0, Part::Train)),
     };
-    let trained = train::train(history, objective, &baseline.bias(), &options, &mut |at| progress(Step::Training(*at)))?;
     progress(Step::Scoring);
-    let network = Network::new(&trained.weights).map_err(autograd)?;
     let parts =
-        Part::SCORED.into_iter().map(|part| report::figures(&network, history, objective, &baseline, part)).collect::<Result<Vec<_>>>()?;
+        Part::SCORED.into_iter().map(|part| report::figures(&*step, history, objective, &baseline, part)).collect::<Result<Vec<_>>>()?;
+    let (epochs, best_epoch, chosen_by) = trained;
     let report = Report {
         keys: seen.keys,
         events: seen.events.len(),
         rejected: seen.rejected,
         parts,
-        weights: trained.weights.len(),
-        epochs: trained.epochs,
-        best_epoch: trained.best_epoch,
-        chosen_by: trained.chosen_by,
+        weights: step.weights(),
+        model: step.describe(),
+        epochs,
+        best_epoch,
+        chosen_by,
         time_unit: matches!(objective, Objective::Law { .. }).then_some(unit),
     };
-    Ok((network, report))
+    Ok((step, report))
+}
+
+/// The process that the train split is likeliest under.
+fn process(cell: Cell, history: &History, objective: &Objective, bins: usize, unit: TimeUnit) -> Process {
+    let marks = if let Objective::Law { marks, .. } = objective { *marks } else { 0 };
+    let kind = match cell {
+        Cell::Gru | Cell::Poisson => likelihood::poisson(history),
+        Cell::GammaPoisson => likelihood::gamma_poisson(history),
+        Cell::History => likelihood::history(history, bins),
+        Cell::Hawkes => likelihood::hawkes(history, &|event| likelihood::mark_of(history, event), marks.max(1)),
+    };
+    let marks = if cell == Cell::Hawkes || marks == 0 { Vec::new() } else { likelihood::frequencies(history, marks) };
+    Process { kind, marks, unit, width: history.width }
+}
+
+/// The law that the cell gives.
+fn law_kind(plan: &Plan, gaps: &[f64], marks: usize) -> LawKind {
+    let edges = || LawKind::Piecewise(hazard::edges(gaps, plan.fit.components));
+    match (plan.fit.cell, plan.fit.law) {
+        (Cell::Poisson, _) | (Cell::Gru, Law::Exponential) => LawKind::Exponential,
+        (Cell::GammaPoisson, _) | (Cell::Gru, Law::GammaPoisson) => LawKind::GammaPoisson,
+        (Cell::History, _) | (Cell::Gru, Law::PiecewiseConstant) => edges(),
+        (Cell::Hawkes, _) => LawKind::Hawkes(marks.max(1)),
+        (Cell::Gru, Law::LognormalMixture) => LawKind::Mixture(plan.fit.components),
+        (Cell::Gru, Law::Weibull) => LawKind::Weibull,
+        (Cell::Gru, Law::Gompertz) => LawKind::Gompertz,
+    }
 }
 
 fn assemble(
     plan: &Plan,
     seen: &Seen,
     prepared: &Prepared,
-    network: &Network,
+    step: &dyn step::Step,
     report: &Report,
     head: HeadSpec,
     recipe: crate::features::recipe::Recipe,
 ) -> Result<Package> {
-    let weights = network.weights().map_err(autograd)?;
     let output = head.outputs().first().cloned().unwrap_or_default();
-    let golden = golden::table(network, seen, prepared, &plan.schema, &recipe)?;
+    let golden = golden::table(step, seen, prepared, &plan.schema, &recipe)?;
     let facts = card::Facts {
         name: &plan.name,
         head: &head,
@@ -160,20 +215,9 @@ fn assemble(
         report,
     };
     let card = card::card(&facts).map_err(|e| Error::internal("fit", e.to_string()))?;
-    let manifest = Manifest {
-        format: FORMAT,
-        name: plan.name.clone(),
-        version: "1".to_owned(),
-        input: InputSpec { features: export::FEATURES.to_owned(), gap: None, gap_unit: TimeUnit::Second },
-        states: vec![StateSpec {
-            input: export::STATE.to_owned(),
-            output: export::NEXT_STATE.to_owned(),
-            shape: vec![weights.sizes.hidden],
-            init: 0.0,
-        }],
-        head,
-    };
-    Ok(Package { manifest, recipe, graph: export::step_graph(&weights, &output), golden, card })
+    let manifest =
+        Manifest { format: FORMAT, name: plan.name.clone(), version: "1".to_owned(), input: step.input(), states: step.states(), head };
+    Ok(Package { manifest, recipe, graph: step.graph(&output), golden, card })
 }
 
 /// How gaps are floored and, for a coarse clock, how wide its tick is; all in the law's unit.
@@ -194,9 +238,18 @@ impl Clock {
 }
 
 fn head(objective: &Objective, unit: TimeUnit, marks: Vec<String>) -> HeadSpec {
-    match *objective {
-        Objective::Law { components, min_gap, resolution, .. } => {
-            HeadSpec::LognormalMixture(LawSpec { components: Some(components), resolution, marks, ..LawSpec::new(&[LAW], unit, min_gap) })
+    match objective {
+        Objective::Law { law, min_gap, resolution, .. } => {
+            let spec = LawSpec { resolution: *resolution, marks, ..LawSpec::new(&[LAW], unit, *min_gap) };
+            match law {
+                LawKind::Mixture(components) => HeadSpec::LognormalMixture(LawSpec { components: Some(*components), ..spec }),
+                LawKind::Exponential => HeadSpec::Exponential(spec),
+                LawKind::Weibull => HeadSpec::Weibull(spec),
+                LawKind::Gompertz => HeadSpec::Gompertz(spec),
+                LawKind::Piecewise(edges) => HeadSpec::PiecewiseConstant(LawSpec { edges: edges.clone(), ..spec }),
+                LawKind::GammaPoisson => HeadSpec::GammaPoisson(spec),
+                LawKind::Hawkes(_) => HeadSpec::Hawkes(spec),
+            }
         }
         Objective::Score => HeadSpec::Score { outputs: vec![LOGIT.to_owned()], link: ScoreLink::Logit },
     }

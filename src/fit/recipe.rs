@@ -66,6 +66,24 @@ pub fn derive(fit: &FitPlan, schema: &EventSchema, seen: &Seen, facts: &GapFacts
     Ok(recipe)
 }
 
+/// The recipe of a process of marks: which one arrived, or a constant without marks.
+#[must_use]
+pub fn of_marks(schema: &EventSchema, marks: &[String]) -> Recipe {
+    let field = schema.mark.and_then(|mark| schema.fields.get(mark)).filter(|_| !marks.is_empty());
+    let column = match field {
+        None => Spec::Constant { value: 1.0 },
+        Some(field) => Spec::Category { field: field.name.clone(), vocabulary: marks.to_vec(), encoding: Encoding::OneHot, unknown: false },
+    };
+    Recipe { format: FORMAT, columns: vec![column] }
+}
+
+/// The recipe of a process of gaps: whether an event is the first of its key, or nothing at all.
+#[must_use]
+pub fn of_first(nothing: bool) -> Recipe {
+    let column = if nothing { Spec::Constant { value: 0.0 } } else { Spec::IsFirst {} };
+    Recipe { format: FORMAT, columns: vec![column] }
+}
+
 fn gap_columns(facts: &GapFacts<'_>) -> Vec<Spec> {
     let logs: Vec<f64> = facts.gaps.iter().map(|gap| gap.max(facts.floor).ln()).collect();
     let (mean, std) = moments(&logs);

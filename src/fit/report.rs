@@ -1,9 +1,9 @@
 //! The figures of a fit, as values: per part of the history, beside what knows no history.
 
 use super::baseline::Baseline;
-use super::cell::Network;
 use super::history::{History, Part};
 use super::loss::Objective;
+use super::step::Forward;
 use super::train::evaluate;
 use crate::base::error::Result;
 use crate::base::number::f64_of_count;
@@ -72,7 +72,9 @@ pub struct Report {
     pub parts: Vec<Figures>,
     /// Weights of the network.
     pub weights: usize,
-    /// Passes made.
+    /// What was fitted, in a sentence.
+    pub model: String,
+    /// Passes made; 0 where there are none.
     pub epochs: usize,
     /// Pass whose weights were kept.
     pub best_epoch: usize,
@@ -94,12 +96,12 @@ impl Report {
 ///
 /// # Errors
 /// Never for a history and a network of the same widths.
-pub fn figures(network: &Network, history: &History, objective: &Objective, baseline: &Baseline, part: Part) -> Result<Figures> {
+pub fn figures(model: &dyn Forward, history: &History, objective: &Objective, baseline: &Baseline, part: Part) -> Result<Figures> {
     let mut events = 0;
     let (mut nll, mut constant_rate, mut history_free) = (0.0, 0.0, 0.0);
     let (mut marks, mut mark_loss, mut frequencies) = (0, 0.0, 0.0);
     let (mut label_loss, mut share, mut scored) = (0.0, 0.0, Vec::new());
-    evaluate(network, history, objective, part, &mut |event, outputs, terms| {
+    evaluate(model, history, objective, part, &mut |event, outputs, terms| {
         events += 1;
         let target = history.target(event, objective, part);
         if let Some(time) = terms.time {
@@ -125,7 +127,7 @@ pub fn figures(network: &Network, history: &History, objective: &Objective, base
         part,
         events,
         time: timed.then(|| TimeFigures { nll: of(nll), constant_rate: of(constant_rate), history_free: of(history_free) }),
-        mark: (!history.marks_next.is_empty() && timed).then(|| MarkFigures {
+        mark: (!history.marks_next.is_empty() && timed && marks > 0).then(|| MarkFigures {
             events: marks,
             log_loss: mark_loss / f64_of_count(marks),
             frequencies: frequencies / f64_of_count(marks),

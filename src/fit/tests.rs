@@ -14,7 +14,7 @@ use crate::base::offset::{Offset, Partition};
 use crate::data::commit::Commits;
 use crate::data::input::{Input, Table};
 use crate::data::schema::{EventSchema, Field, FieldKind, TimeFormat};
-use crate::pipeline::plan::Split;
+use crate::pipeline::plan::{Cell, Law, Split};
 use crate::source::Polled;
 use crate::{decode, order, sink, source, state};
 
@@ -114,6 +114,8 @@ fn plan(fields: &[(&str, FieldKind)], mark: Option<usize>, label: Option<usize>)
         lanes: 1,
         max_batch: 1024,
         fit: FitPlan {
+            cell: Default::default(),
+            law: Default::default(),
             numeric: Vec::new(),
             category: Vec::new(),
             calendar: Vec::new(),
@@ -263,4 +265,40 @@ fn the_recipe_has_the_columns_the_plan_names_with_constants_of_the_train_split()
     let crate::features::recipe::Spec::Numeric { mean, std, clip, missing_flag, .. } = &recipe.columns[3] else { panic!("{recipe:?}") };
     // A tenth are 500, the others uniform in 20..30.
     assert!((mean - 72.5).abs() < 15.0 && (std - 142.0).abs() < 25.0 && clip.unwrap()[1] == 500.0 && !missing_flag, "{recipe:?}");
+}
+
+#[test]
+fn every_cell_and_law_gives_a_package_that_serves_what_was_fitted() {
+    for (cell, law) in [
+        (Cell::Poisson, Law::default()),
+        (Cell::GammaPoisson, Law::default()),
+        (Cell::History, Law::default()),
+        (Cell::Hawkes, Law::default()),
+        (Cell::Gru, Law::Exponential),
+        (Cell::Gru, Law::Weibull),
+        (Cell::Gru, Law::Gompertz),
+        (Cell::Gru, Law::PiecewiseConstant),
+        (Cell::Gru, Law::GammaPoisson),
+    ] {
+        for (marked, resolution) in [(false, None), (true, None), (false, Some(Gap(1_000_000)))] {
+            let mark = marked.then_some(0);
+            let fields: &[(&str, FieldKind)] = if marked { &[("what", FieldKind::Text)] } else { &[] };
+            let mut plan = plan(fields, mark, None);
+            (plan.fit.cell, plan.fit.law, plan.fit.epochs, plan.fit.resolution) = (cell, law, 3, resolution);
+            plan.fit.time_unit = Some(TimeUnit::Minute);
+            let whole = fitted(&plan, alternating(40, 4)).unwrap_or_else(|e| panic!("{cell:?} {law:?} {mark:?}: {e}"));
+            let time = whole.report.part(Part::Test).unwrap().time.unwrap();
+            assert!(time.nll.is_finite(), "{cell:?} {law:?}: {time:?}");
+            let folder = tempfile::tempdir().unwrap();
+            let written = write(&whole, &folder.path().join("model")).unwrap_or_else(|e| panic!("{cell:?} {law:?} {mark:?}: {e}"));
+            let served = written.served.unwrap();
+            assert!((served.time - time.nll).abs() < 1e-4 * time.nll.abs().max(1.0), "{cell:?} {law:?}: {served:?} {time:?}");
+            match cell {
+                Cell::Poisson => assert!((time.nll - time.constant_rate).abs() < 1e-4 * time.nll.abs().max(1.0), "{time:?}"),
+                // Gaps that alternate are no renewal: a network sees it with any law that can move.
+                Cell::Gru if law == Law::Weibull || law == Law::GammaPoisson => assert!(time.nll < time.constant_rate, "{law:?} {time:?}"),
+                _ => {}
+            }
+        }
+    }
 }

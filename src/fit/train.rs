@@ -12,6 +12,7 @@ use super::batch::{Sequence, WINDOW, groups, sequences, window};
 use super::cell::{Network, Sizes, Weights};
 use super::history::{History, Part};
 use super::loss::{MeanLoss, Objective, Terms};
+use super::step::Forward;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::f64_of_count;
 
@@ -173,7 +174,7 @@ fn pass(
         let counted = targets.iter().filter(|target| !target.gap.is_nan() || !target.label.is_nan()).count();
         let (states, outputs) = network.window(&window.x, &state.narrow(0, 0, window.rows)?)?;
         if counted > 0 {
-            let loss = outputs.apply_op1(MeanLoss::new(*objective, targets))?;
+            let loss = outputs.apply_op1(MeanLoss::new(objective.clone(), targets))?;
             let mut gradients = loss.backward()?;
             let events = window.events.iter().flatten().count();
             update(f64::from(loss.to_scalar::<f32>()?), &mut gradients, (events, counted))?;
@@ -218,7 +219,7 @@ fn clip(variables: &[Var], gradients: &mut GradStore) -> candle_core::Result<()>
 /// # Errors
 /// Never for a history and a network of the same widths.
 pub fn evaluate(
-    network: &Network,
+    model: &dyn Forward,
     history: &History,
     objective: &Objective,
     part: Part,
@@ -226,13 +227,12 @@ pub fn evaluate(
 ) -> Result<()> {
     let mut slope = vec![0f32; objective.width()];
     for group in groups(&sequences(history, objective, part), None) {
-        forward(network, history, &group, &mut |event, outputs, _| {
+        model.forward(history, &group, &mut |event, outputs, _| {
             let terms = objective.row(outputs, &history.target(event, objective, part), &mut slope);
             if terms.counts() {
                 each(event, outputs, terms);
             }
-        })
-        .map_err(autograd)?;
+        })?;
     }
     Ok(())
 }
@@ -241,9 +241,9 @@ pub fn evaluate(
 ///
 /// # Errors
 /// As `evaluate`.
-pub fn mean_loss(network: &Network, history: &History, objective: &Objective, part: Part) -> Result<f64> {
+pub fn mean_loss(model: &dyn Forward, history: &History, objective: &Objective, part: Part) -> Result<f64> {
     let (mut sum, mut count) = (0.0, 0usize);
-    evaluate(network, history, objective, part, &mut |_, _, terms| {
+    evaluate(model, history, objective, part, &mut |_, _, terms| {
         sum += terms.total();
         count += 1;
     })?;
@@ -253,11 +253,14 @@ pub fn mean_loss(network: &Network, history: &History, objective: &Objective, pa
 /// Takes an event, its outputs and its state.
 pub type Each<'a> = dyn FnMut(usize, &[f32], &[f32]) + 'a;
 
+impl Forward for Network {
+    fn forward(&self, history: &History, group: &[Sequence], each: &mut Each<'_>) -> Result<()> {
+        forward(self, history, group, each).map_err(autograd)
+    }
+}
+
 /// Runs a group without gradients and hands every event with its outputs and its state to `each`, in order of time within a key.
-///
-/// # Errors
-/// Never for a history and a network of the same widths.
-pub fn forward(network: &Network, history: &History, group: &[Sequence], each: &mut Each<'_>) -> candle_core::Result<()> {
+fn forward(network: &Network, history: &History, group: &[Sequence], each: &mut Each<'_>) -> candle_core::Result<()> {
     let mut state = initial(group.len(), network.hidden())?;
     let mut from = 0;
     while let Some(window) = window(history, group, from)? {

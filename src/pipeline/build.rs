@@ -546,6 +546,8 @@ impl Build<'_> {
             decay: fit.decay.iter().map(|length| length.text.clone()).collect(),
             time_unit: fit.time_unit,
             resolution: fit.resolution.as_ref().map(|length| Gap::from(length.value)),
+            cell: fit.cell,
+            law: fit.law,
             hidden: index(fit.hidden),
             components: index(fit.components),
             epochs: index(fit.epochs),

@@ -95,6 +95,10 @@ pub struct FitPlan {
     pub time_unit: Option<TimeUnit>,
     /// Width of a coarse clock tick.
     pub resolution: Option<Gap>,
+    /// What is fitted.
+    pub cell: Cell,
+    /// Law that a network gives.
+    pub law: Law,
     /// Size of the recurrent state.
     pub hidden: usize,
     /// Mixture components.
@@ -109,6 +113,56 @@ pub struct FitPlan {
     pub seed: u64,
     /// How events are split.
     pub split: Split,
+}
+
+/// What is fitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Cell {
+    /// A gated recurrent network.
+    #[default]
+    Gru,
+    /// A constant rate.
+    Poisson,
+    /// A rate for each key, learnt from its own events.
+    GammaPoisson,
+    /// The hazard of each key in bins, counted from its own gaps.
+    History,
+    /// An exponential Hawkes process over the marks.
+    Hawkes,
+}
+
+impl Cell {
+    /// Its name in the pipeline file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Cell::Gru => "gru",
+            Cell::Poisson => "poisson",
+            Cell::GammaPoisson => "gamma_poisson",
+            Cell::History => "history",
+            Cell::Hawkes => "hawkes",
+        }
+    }
+}
+
+/// The law of the next event's time that a network gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Law {
+    /// A mixture of log-normals.
+    #[default]
+    LognormalMixture,
+    /// A constant hazard until the next event.
+    Exponential,
+    /// Weibull.
+    Weibull,
+    /// The law of RMTPP: a hazard that rises or dies away exponentially.
+    Gompertz,
+    /// A hazard in bins of the gap, as many as `components`.
+    PiecewiseConstant,
+    /// A Poisson rate of which a gamma law is known.
+    GammaPoisson,
 }
 
 /// How history is split into train, valid and test.

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::plan::{Cell, Law};
 use super::unit::{Length, Moment};
 use crate::base::time::TimeUnit;
 use crate::features::recipe::Cycle;
@@ -364,11 +365,17 @@ pub struct Fit {
     /// Width of a coarse clock tick, such as `"1d"` for dates: likelihoods are then probabilities of the tick, not densities.
     #[schemars(extend("x-least" = "1us"))]
     pub resolution: Option<Length>,
+    /// What is fitted: a network (`gru`), or a process known in closed form (`poisson`, `gamma_poisson`, `history`, `hawkes`).
+    #[serde(default)]
+    pub cell: Cell,
+    /// The law of time that a network gives; processes have their own.
+    #[serde(default)]
+    pub law: Law,
     /// Size of the recurrent state.
     #[serde(default = "default_hidden")]
     #[schemars(range(min = 1, max = 1024))]
     pub hidden: u32,
-    /// Components of the mixture.
+    /// Components of the mixture, or bins of a hazard.
     #[serde(default = "default_components")]
     #[schemars(range(min = 1, max = 256))]
     pub components: u32,

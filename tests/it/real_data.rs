@@ -148,3 +148,120 @@ fn recipe_columns_agree_with_a_slow_reference_on_real_payments() {
     }
     assert!(n >= 60_000 && events.times[0] > EventTime(0));
 }
+
+/// Point processes whose law is known: by the served path, each file under its true law and under that of the others.
+mod known_laws {
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
+    use meantime::base::time::TimeUnit;
+    use meantime::data::law::{HeadSpec, LawSpec};
+    use meantime::fit::process::{Kind, Process};
+    use meantime::fit::step::Step;
+    use meantime::model::manifest::Manifest;
+
+    const PIPELINE: &str = r#"
+name = "known"
+[source]
+kind = "file"
+paths = ["none.parquet"]
+[event]
+format = "parquet"
+key = "key"
+time = { field = "event_time", unit = "us" }
+[model]
+package = "model"
+[sink]
+kind = "ndjson"
+path = "/dev/null"
+[dead_letter]
+kind = "ndjson"
+path = "/dev/null"
+[fit]
+time_unit = "h"
+split = { field = "split" }
+"#;
+
+    fn data() -> Option<PathBuf> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/tpp-synthetic");
+        if !folder.is_dir() {
+            eprintln!("SKIPPED the processes with a known law: {} is not there", folder.display());
+            return None;
+        }
+        Some(folder)
+    }
+
+    fn package(folder: &Path, kind: Kind) {
+        let process = Process { kind, marks: Vec::new(), unit: TimeUnit::Hour, width: 1 };
+        let law = LawSpec::new(&["law"], TimeUnit::Hour, 1e-9);
+        let head = match process.kind {
+            Kind::Hawkes { .. } => HeadSpec::Hawkes(law),
+            _ => HeadSpec::Exponential(law),
+        };
+        let manifest =
+            Manifest { format: 1, name: "known".into(), version: "1".into(), input: process.input(), states: process.states(), head };
+        let model = folder.join("model");
+        std::fs::create_dir_all(&model).unwrap();
+        std::fs::write(folder.join("pipeline.toml"), PIPELINE).unwrap();
+        std::fs::write(model.join("model.onnx"), process.graph("law")).unwrap();
+        std::fs::write(model.join("model.toml"), manifest.to_toml().unwrap()).unwrap();
+        std::fs::write(model.join("features.toml"), "format = 1\n[[column]]\nkind = \"constant\"\nvalue = 1.0\n").unwrap();
+    }
+
+    fn meantime(arguments: &[&str]) -> Vec<u8> {
+        let output = Command::new(env!("CARGO_BIN_EXE_meantime")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    /// Negative log-likelihood and KS distance of a file's events.
+    fn judged(folder: &Path, file: &Path) -> (f64, f64) {
+        let shown = meantime(&["evaluate", folder.to_str().unwrap(), "--from", file.to_str().unwrap(), "--json", "-"]);
+        let report: serde_json::Value = serde_json::from_slice(&shown).unwrap();
+        let number = |path: &str| report.pointer(path).and_then(serde_json::Value::as_f64).unwrap();
+        (number("/time/nll"), number("/time/residuals/ks"))
+    }
+
+    #[test]
+    fn true_laws_give_the_known_likelihoods_to_six_decimals_and_wrong_ones_are_caught() {
+        let Some(data) = data() else { return };
+        let folder = tempfile::tempdir().unwrap();
+        let hawkes = Kind::Hawkes { bases: vec![0.2], jumps: vec![0.8], decays: vec![1.0] };
+        for (kind, own, nll, other) in
+            [(Kind::Poisson { log_rate: 0.0 }, "poisson", 0.995_094, "hawkes1"), (hawkes, "hawkes1", 0.497_910, "self_correcting")]
+        {
+            package(folder.path(), kind);
+            let (found, ks) = judged(folder.path(), &data.join(format!("{own}.parquet")));
+            assert!((found - nll).abs() < 6e-7 && ks <= 0.0053, "{own}: {found:.7} is not {nll}, KS {ks}");
+            let (worse, ks) = judged(folder.path(), &data.join(format!("{other}.parquet")));
+            assert!(worse.is_finite() && ks >= 0.2, "{own} law on {other}: {worse}, KS {ks}");
+        }
+    }
+
+    #[test]
+    fn a_fitted_hawkes_process_finds_the_true_one() {
+        let Some(data) = data() else { return };
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("pipeline.toml"), PIPELINE).unwrap();
+        let (model, file) = (folder.path().join("model"), data.join("hawkes1.parquet"));
+        let arguments = [
+            "fit",
+            folder.path().to_str().unwrap(),
+            "--from",
+            file.to_str().unwrap(),
+            "--cell",
+            "hawkes",
+            "--out",
+            model.to_str().unwrap(),
+        ];
+        let shown = String::from_utf8(meantime(&arguments)).unwrap();
+        let line = shown.lines().find(|line| line.contains("Hawkes")).unwrap();
+        let found: Vec<f64> = line.split(['[', ']']).filter_map(|part| part.parse().ok()).collect();
+        for (found, truth) in found.iter().zip([0.2, 0.8, 1.0]) {
+            assert!((found / truth - 1.0).abs() < 0.05, "{line}");
+        }
+        assert_eq!(found.len(), 3, "{line}");
+        let (nll, ks) = judged(folder.path(), &file);
+        assert!((nll - 0.497_910).abs() < 2e-3 && ks < 0.01, "{nll} {ks}");
+    }
+}

@@ -46,6 +46,8 @@ fn plan(name: &str, source: source::Settings) -> Plan {
         lanes: 1,
         max_batch: 1,
         fit: FitPlan {
+            cell: Default::default(),
+            law: Default::default(),
             numeric: vec![],
             category: vec![],
             calendar: vec![],

@@ -1,0 +1,168 @@
+//! Laws by their hazard, as training needs them: compensator and logarithm of the hazard with their slopes by the parameters. Formulas, names and the
+//! ranges that parameters are taken into are those of the served heads (`head/`).
+
+use super::loss::LawKind;
+use crate::base::number::f32_of;
+
+/// Logarithms of rates, scales and shapes.
+const LOG: (f64, f64) = (-200.0, 200.0);
+/// ln of the shape of a Weibull law.
+const LOG_SHAPE: (f64, f64) = (-3.0, 3.0);
+/// Slope of a Gompertz law.
+const SLOPE: (f64, f64) = (-100.0, 100.0);
+/// Compensators stay finite.
+const HIGHEST: f64 = 1e300;
+
+/// Lambda and ln lambda at a gap, each with its slopes by the parameters.
+#[derive(Clone, Debug, Default)]
+struct Point {
+    compensator: f64,
+    by_compensator: Vec<f64>,
+    ln_hazard: f64,
+    by_hazard: Vec<f64>,
+}
+
+/// -ln f(gap) (with a resolution: -ln of the tick's probability), and its gradient, which is added to `gradient`. `None` for a law that has no hazard
+/// of this form.
+pub fn loss(law: &LawKind, parameters: &[f32], gap: f64, resolution: Option<f64>, gradient: &mut [f32]) -> Option<f64> {
+    let Some(width) = resolution else {
+        let at = point(law, parameters, gap)?;
+        for (slope, (c, h)) in gradient.iter_mut().zip(at.by_compensator.iter().zip(&at.by_hazard)) {
+            *slope += bounded(c - h);
+        }
+        return Some(at.compensator - at.ln_hazard);
+    };
+    // -ln(S(low) - S(high)) = Lambda(low) - ln(1 - e^-rise).
+    let (low, high) = (point(law, parameters, (gap - 0.5 * width).max(0.0))?, point(law, parameters, gap + 0.5 * width)?);
+    let rise = (high.compensator - low.compensator).max(1e-300);
+    for (slope, (l, h)) in gradient.iter_mut().zip(low.by_compensator.iter().zip(&high.by_compensator)) {
+        *slope += bounded(l - (h - l) / rise.exp_m1());
+    }
+    Some(low.compensator - (-(-rise).exp_m1()).ln())
+}
+
+/// A slope beyond all numbers would silence every other one.
+fn bounded(slope: f64) -> f32 {
+    if slope.is_nan() { 0.0 } else { f32_of(slope.clamp(-1e6, 1e6)) }
+}
+
+/// A parameter in its range, and 1 where it is inside and so has a slope.
+fn clamped(value: f32, (low, high): (f64, f64)) -> (f64, f64) {
+    let raw = f64::from(value);
+    let value = raw.clamp(low, high);
+    (value, if value == raw { 1.0 } else { 0.0 })
+}
+
+fn point(law: &LawKind, parameters: &[f32], tau: f64) -> Option<Point> {
+    let two = |c: (f64, f64, f64), h: (f64, f64, f64)| Point {
+        compensator: c.0.min(HIGHEST),
+        by_compensator: vec![c.1, c.2],
+        ln_hazard: h.0,
+        by_hazard: vec![h.1, h.2],
+    };
+    Some(match (law, parameters) {
+        (LawKind::Exponential, [a]) => {
+            let (a, free) = clamped(*a, LOG);
+            let compensator = a.exp() * tau;
+            Point { compensator, by_compensator: vec![free * compensator], ln_hazard: a, by_hazard: vec![free] }
+        }
+        (LawKind::Weibull, [a, b]) => {
+            let ((a, free_a), (b, free_b)) = (clamped(*a, LOG), clamped(*b, LOG_SHAPE));
+            let (shape, ln_tau) = (b.exp(), tau.max(f64::MIN_POSITIVE).ln());
+            let ln_compensator = shape * (ln_tau - a);
+            let c = if tau > 0.0 { ln_compensator.min(690.0).exp() } else { 0.0 };
+            let by_shape = if tau > 0.0 { c * ln_compensator } else { 0.0 };
+            two(
+                (c, -free_a * shape * c, free_b * by_shape),
+                (b + ln_compensator - ln_tau, -free_a * shape, free_b * (1.0 + ln_compensator)),
+            )
+        }
+        (LawKind::Gompertz, [v, w]) => {
+            let ((v, free_v), (w, free_w)) = (clamped(*v, LOG), clamped(*w, SLOPE));
+            let x = w * tau;
+            // (e^x - 1) / x and its slope, by series where the quotient would cancel.
+            let (g, slope) = if x.abs() < 1e-3 {
+                (1.0 + x * (0.5 + x * (1.0 / 6.0 + x / 24.0)), 0.5 + x * (1.0 / 3.0 + x * (0.125 + x / 30.0)))
+            } else {
+                let e = x.min(600.0).exp_m1();
+                (e / x, (e + 1.0) / x - e / (x * x))
+            };
+            let c = v.exp() * tau * g;
+            two((c, free_v * c, free_w * v.exp() * tau * tau * slope), (v + x, free_v, free_w * tau))
+        }
+        (LawKind::GammaPoisson, [a, b]) => {
+            let ((a, free_a), (b, free_b)) = (clamped(*a, LOG), clamped(*b, LOG));
+            let (shape, rate) = (a.exp(), b.exp());
+            let c = shape * (tau / rate).ln_1p();
+            let share = rate / (rate + tau);
+            two((c, free_a * c, -free_b * shape * (1.0 - share)), (a - (rate + tau).ln(), free_a, -free_b * share))
+        }
+        (LawKind::Piecewise(edges), hazards) if hazards.len() == edges.len() + 1 => {
+            let mut point = Point { by_hazard: vec![0.0; hazards.len()], ..Point::default() };
+            let (mut from, mut own) = (0.0, 0);
+            for (i, a) in hazards.iter().enumerate() {
+                let (a, free) = clamped(*a, LOG);
+                let to = edges.get(i).copied().unwrap_or(f64::INFINITY);
+                let part = a.exp() * (tau.min(to) - from).max(0.0);
+                point.compensator += part;
+                point.by_compensator.push(free * part);
+                if tau >= from {
+                    (own, point.ln_hazard) = (i, a);
+                }
+                from = to;
+            }
+            if let (Some(slope), Some(a)) = (point.by_hazard.get_mut(own), hazards.get(own)) {
+                *slope = clamped(*a, LOG).1;
+            }
+            point
+        }
+        _ => return None,
+    })
+}
+
+/// What a law without history starts training at: a constant rate, or the shares of the gaps in the bins.
+#[must_use]
+pub fn start(law: &LawKind, gaps: &[f64]) -> Vec<f32> {
+    let mean = gaps.iter().sum::<f64>() / crate::base::number::f64_of_count(gaps.len().max(1));
+    let ln_mean = mean.max(1e-9).ln();
+    let all = match law {
+        LawKind::Exponential => vec![-ln_mean],
+        LawKind::Weibull => vec![ln_mean, -0.1],
+        LawKind::Gompertz => vec![-ln_mean, 0.0],
+        // Shape 2: a mean of e^b.
+        LawKind::GammaPoisson => vec![2.0_f64.ln(), ln_mean],
+        LawKind::Piecewise(edges) => {
+            let (counts, exposures) = bins(edges, gaps);
+            counts.iter().zip(exposures).map(|(count, exposure)| ((count + 0.5) / (exposure + 0.5 * mean)).ln()).collect()
+        }
+        LawKind::Mixture(_) | LawKind::Hawkes { .. } => Vec::new(),
+    };
+    all.into_iter().map(f32_of).collect()
+}
+
+/// Gaps that end in each bin, and the time that gaps spend in it.
+#[must_use]
+pub fn bins(edges: &[f64], gaps: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    let (mut counts, mut exposures) = (vec![0.0; edges.len() + 1], vec![0.0; edges.len() + 1]);
+    for gap in gaps {
+        let mut from = 0.0;
+        for (i, (count, exposure)) in counts.iter_mut().zip(&mut exposures).enumerate() {
+            let to = edges.get(i).copied().unwrap_or(f64::INFINITY);
+            *exposure += (gap.min(to) - from).max(0.0);
+            *count += f64::from(u8::from(*gap > from || (i == 0 && *gap <= 0.0)) & u8::from(*gap <= to));
+            from = to;
+        }
+    }
+    (counts, exposures)
+}
+
+/// Edges of so many bins, about as many gaps in each.
+#[must_use]
+pub fn edges(gaps: &[f64], bins: usize) -> Vec<f64> {
+    let mut sorted: Vec<f64> = gaps.iter().copied().filter(|gap| *gap > 0.0).collect();
+    sorted.sort_by(f64::total_cmp);
+    let place = |i: usize| sorted.get(sorted.len() * i / bins.max(2)).copied();
+    let mut edges: Vec<f64> = (1..bins.max(2)).filter_map(place).collect();
+    edges.dedup();
+    if edges.is_empty() { vec![1.0] } else { edges }
+}

@@ -1,0 +1,35 @@
+//! What every fit ends in: a step that can be run over the history, and written as a graph.
+
+use super::batch::Sequence;
+use super::history::History;
+use super::train::Each;
+use crate::base::error::Result;
+use crate::model::manifest::{InputSpec, StateSpec};
+
+/// What can be run over the history.
+pub trait Forward {
+    /// Runs a group of keys from their first events on and hands each event with its outputs and its states (one after the other, in the order of
+    /// `states`) to `each`, in order of time within a key.
+    ///
+    /// # Errors
+    /// Never for a history of the widths that it was fitted to.
+    fn forward(&self, history: &History, group: &[Sequence], each: &mut Each<'_>) -> Result<()>;
+}
+
+/// A step from one event of a key to the next, ready to be written.
+pub trait Step: Forward {
+    /// Inputs of the graph besides the states.
+    fn input(&self) -> InputSpec;
+
+    /// The state tensors.
+    fn states(&self) -> Vec<StateSpec>;
+
+    /// The bytes of `model.onnx`; `output` names the head's parameters.
+    fn graph(&self, output: &str) -> Vec<u8>;
+
+    /// Numbers that were fitted.
+    fn weights(&self) -> usize;
+
+    /// What it is, in one sentence for the card.
+    fn describe(&self) -> String;
+}
