@@ -1,5 +1,7 @@
 //! `meantime fit`: history -> model package.
 
+mod compare;
+
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -43,6 +45,9 @@ pub struct Args {
     /// The law of time that a network gives, over `fit.law`.
     #[arg(long, value_parser = ["lognormal_mixture", "exponential", "weibull", "gompertz", "piecewise_constant", "gamma_poisson"])]
     law: Option<String>,
+    /// Fit every cell and law to the same split and print one table; the package of the one with the best valid split is written.
+    #[arg(long, conflicts_with_all = ["cell", "law"])]
+    compare: bool,
     /// Size of the recurrent state, over `fit.hidden`.
     #[arg(long)]
     hidden: Option<u32>,
@@ -66,15 +71,23 @@ pub fn run(args: &Args) -> Result<()> {
     over("seed", args.seed.map(|value| value.to_string()));
     let plan = pipeline::load(&args.pipeline.pipeline, &sets, Purpose::Fit)?;
     let source = history(&plan, &args.from)?;
-    let opening = Opening { lanes: 1, fields: plan.field_names(), ..Opening::default() };
-    let mut feed = source::open(&source, &opening)?.into_iter().next().ok_or_else(|| Error::internal("fit", "the source gave no feed"))?;
+    if args.compare {
+        return compare::run(plan, &source, args);
+    }
     let started = clock::tick();
     let mut watch = Watch::start();
-    let fitted = fit::fit(&plan, &mut *feed, &mut |step| watch.show(&step))?;
+    let fitted = one(&plan, &source, &mut watch)?;
     let written = fit::write(&fitted, &args.out)?;
     watch.stop();
     let mut out = io::stdout().lock();
     summary(&mut out, args, &fitted, &written, started.elapsed()).map_err(|e| Error::io("fit", std::path::Path::new("stdout"), e))
+}
+
+/// Reads the history and fits.
+fn one(plan: &Plan, source: &Settings, watch: &mut Watch) -> Result<Fitted> {
+    let opening = Opening { lanes: 1, fields: plan.field_names(), ..Opening::default() };
+    let mut feed = source::open(source, &opening)?.into_iter().next().ok_or_else(|| Error::internal("fit", "the source gave no feed"))?;
+    fit::fit(plan, &mut *feed, &mut |step| watch.show(&step))
 }
 
 /// Where the history comes from.

@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use super::history::Part;
 use super::read::{Prepared, Seen};
 use super::report::{Figures, Report};
+use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::{f64_of_count, index};
 use crate::base::time::{EventTime, Gap};
@@ -37,6 +38,14 @@ pub struct Served {
     pub mark: f64,
     /// Log-loss of the labels.
     pub label: f64,
+    /// Largest distance between the residuals' law and Exp(1); NaN for a score, and for a coarse clock, whose residuals have steps.
+    pub ks: f64,
+    /// Mean absolute error of the median as a forecast of the next event's time, in seconds.
+    pub error_s: f64,
+    /// Nanoseconds an event: step and head, without reading and features.
+    pub ns: f64,
+    /// Bytes of state a key: recurrent tensors and published law.
+    pub bytes: usize,
 }
 
 /// A sum that becomes a mean.
@@ -89,19 +98,39 @@ fn compare(served: &Served, trained: &Figures) -> Result<()> {
 fn figures(folder: &Path, seen: &Seen, prepared: &Prepared, schema: &EventSchema, part: Part) -> Result<Served> {
     let package = Package::load(folder)?;
     let mut model = package.model()?;
-    let mut head = Head::new(&package.manifest.head, Asks::default())?;
+    let timed = package.manifest.head.is_timed();
+    let asks = Asks { quantiles: if timed { vec![0.5] } else { Vec::new() }, ..Asks::default() };
+    let mut head = Head::new(&package.manifest.head, asks)?;
     let (mut time, mut mark, mut label, mut events) = (Mean::default(), Mean::default(), Mean::default(), 0);
+    let (mut error, mut residuals, mut spent, mut stepped) = (Mean::default(), Vec::new(), std::time::Duration::ZERO, 0_usize);
+    let mut medians: HashMap<Slot, EventTime> = HashMap::new();
     let (mut outputs, mut forecasts) = (Outputs::default(), Forecasts::default());
     let mut states = States { init: model.initial_hidden().to_vec(), ..States::default() };
     for batch in wanted(seen, part).chunks(BATCH) {
         let columns = Columns::of(batch, seen, prepared, schema, &head);
         states.enter(&columns);
+        clear(&mut forecasts, batch.len(), timed);
+        let began = clock::tick();
         model.steps(&columns.rows, &columns.gaps, &columns.occurrences, &mut states, &mut outputs)?;
-        clear(&mut forecasts, batch.len());
         head.forecasts(&Arrivals { times: &columns.times, gaps: &columns.gaps, marks: &columns.marks }, &outputs, &mut forecasts);
-        for (i, event) in batch.iter().enumerate().filter(|(_, event)| seen.parts.get(event.row) == Some(&part)) {
+        spent += began.elapsed();
+        stepped += batch.len();
+        for (i, event) in batch.iter().enumerate() {
+            let own = seen.parts.get(event.row) == Some(&part);
+            if let (Some(median), Some(now), true) =
+                (medians.get(&event.slot), columns.times.get(i), own && columns.gaps.get(i).copied().flatten().is_some())
+            {
+                error.add(now.since(*median).seconds().abs());
+            }
+            if let Some(median) = forecasts.next_times.first().and_then(|column| column.get(i)).copied().flatten() {
+                medians.insert(event.slot, median);
+            }
+            if !own {
+                continue;
+            }
             let value = |column: &[f64]| column.get(i).copied().unwrap_or(f64::NAN);
             time.add(value(&forecasts.surprise_time));
+            residuals.push(1.0 - (-value(&forecasts.residual)).exp());
             mark.add(value(&forecasts.surprise_mark));
             let truth = prepared.history.labels.get(event.history).copied().unwrap_or(f64::NAN);
             let p = value(&forecasts.score);
@@ -109,12 +138,33 @@ fn figures(folder: &Path, seen: &Seen, prepared: &Prepared, schema: &EventSchema
             events += 1;
         }
     }
-    Ok(Served { part, events: time.1.max(label.1).min(events), time: time.get(), mark: mark.get(), label: label.get() })
+    let coarse = package.manifest.head.law().is_some_and(|law| law.resolution.is_some());
+    Ok(Served {
+        part,
+        events: time.1.max(label.1).min(events),
+        time: time.get(),
+        mark: mark.get(),
+        label: label.get(),
+        ks: if coarse { f64::NAN } else { distance(residuals) },
+        error_s: error.get(),
+        ns: spent.as_secs_f64() * 1e9 / f64_of_count(stepped.max(1)),
+        bytes: 4 * model.initial_hidden().len(),
+    })
+}
+
+/// Largest distance between the law of numbers and the uniform one; NaN without numbers.
+fn distance(mut numbers: Vec<f64>) -> f64 {
+    numbers.retain(|u| !u.is_nan());
+    numbers.sort_by(f64::total_cmp);
+    let n = f64_of_count(numbers.len());
+    let far = |(i, u): (usize, &f64)| (u - f64_of_count(i) / n).abs().max((f64_of_count(i + 1) / n - u).abs());
+    if numbers.is_empty() { f64::NAN } else { numbers.iter().enumerate().map(far).fold(0.0, f64::max) }
 }
 
 /// Empties the columns that the head fills, and gives it flags to fill.
-fn clear(forecasts: &mut Forecasts, rows: usize) {
-    *forecasts = Forecasts { flags: vec![Flags::NONE; rows], ..Forecasts::default() };
+fn clear(forecasts: &mut Forecasts, rows: usize, timed: bool) {
+    let next_times = if timed { vec![Vec::new()] } else { Vec::new() };
+    *forecasts = Forecasts { flags: vec![Flags::NONE; rows], next_times, ..Forecasts::default() };
 }
 
 /// Where an event stands: in order of arrival and in the history by key.
