@@ -105,7 +105,11 @@ fn read(settings: &Settings, survey: &Survey, lane_of: &BTreeMap<u32, usize>, se
     Ok(())
 }
 
-fn runs(settings: &Settings, survey: &Survey) -> Result<Vec<Run>> {
+/// The sorted runs of all files; those that are not in order are sorted first.
+///
+/// # Errors
+/// A file cannot be read, or the scratch folder not be written.
+pub fn runs(settings: &Settings, survey: &Survey) -> Result<Vec<Run>> {
     let mut runs = Vec::new();
     for (i, file) in survey.files.iter().enumerate() {
         let Some((first, _)) = file.span else { continue };

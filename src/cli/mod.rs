@@ -11,6 +11,7 @@ pub mod generate;
 pub mod health;
 pub mod http;
 pub mod model;
+pub mod parity;
 pub mod progress;
 pub mod run;
 pub mod state;
@@ -73,6 +74,8 @@ pub enum Command {
     Backfill(backfill::Args),
     /// Compare a pipeline's forecasts with what then happened: likelihood, calibration, errors, ranking.
     Evaluate(evaluate::Args),
+    /// Compare what was sent with what comes out when the same events are taken from files, bit for bit.
+    Parity(parity::Args),
     /// Report every fault of a pipeline file, its model and its schema at once.
     Check {
         /// The pipeline.
@@ -120,6 +123,7 @@ pub fn execute(cli: Cli) -> Result<()> {
         Command::Run(args) => run::run(&args),
         Command::Backfill(args) => backfill::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Parity(args) => parity::run(&args),
         Command::Check { pipeline, connect } => check::run(&pipeline.pipeline, &pipeline.sets, connect),
         Command::Verify(args) => verify::run(&args),
         Command::Model(command) => model::run(&command),

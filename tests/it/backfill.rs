@@ -139,6 +139,19 @@ fn shards_batches_lanes_and_the_order_of_the_files_change_no_forecast() {
         }
         assert!(!to.join(".sorting-0-1").exists());
     }
+    // What came out of shards in one order is what comes out of the files in the other, and a changed value is found.
+    let parity = |live: &str, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meantime"));
+        command.arg("parity").arg(cards()).args(["--live", &path(live), "--files", &path("shuffled-*.parquet"), "--json"]).args(more);
+        let output = command.output().unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+        (output.status.code(), said)
+    };
+    let (code, said) = parity("two", &[]);
+    assert_eq!((code, &said["equal"], &said["different"]), (Some(0), &rows.num_rows().into(), &0.into()), "{said}");
+    let (code, said) = parity("two", &["--set", "state.expiry=3h"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(said["first"][0]["field"], "fingerprint", "{said}");
     // Two machines that know nothing of each other do what one does.
     let (whole, parts) = (folder.path().join("seven"), folder.path().join("parts"));
     for part in ["0/2", "1/2"] {

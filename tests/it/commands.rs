@@ -80,7 +80,7 @@ fn usage_and_configuration_faults_have_their_exit_codes() {
     assert_eq!(meantime(&["model", "verify", "nowhere"], folder.path()).status.code(), Some(1));
     assert_eq!(meantime(&["model", "inspect", "nowhere"], folder.path()).status.code(), Some(78));
     let help = text(&meantime(&["--help"], folder.path()).stdout);
-    for command in ["demo", "generate", "run", "check", "verify", "model", "state"] {
+    for command in ["demo", "generate", "fit", "run", "backfill", "evaluate", "parity", "check", "verify", "model", "state"] {
         assert!(help.contains(command), "{help}");
     }
 }

@@ -1,0 +1,218 @@
+//! `meantime parity`: what was sent against what comes out when the files are taken again, bit for bit.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::Value;
+
+use super::progress::Progress;
+use super::summary::grouped;
+use super::{PipelineArgs, files};
+use crate::backfill::Settings;
+use crate::backfill::chunk::input_of;
+use crate::backfill::feed::runs;
+use crate::backfill::merge::Merge;
+use crate::backfill::survey::survey;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::number::i64_of_count;
+use crate::base::offset::{Offset, Partition};
+use crate::evaluate::parity::{Findings, Names, Parity, Side, of_json, of_table};
+use crate::pipeline::{self, Purpose};
+use crate::run::Stage;
+use crate::sink::json::RowEncoder;
+use crate::source;
+
+/// Memory for sorting files that are not in order.
+const MEMORY: u64 = 1 << 30;
+
+/// Arguments of `parity`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// What was sent: a folder of Parquet files (of `run` or `backfill`), or the name of a topic on the brokers of the pipeline's source.
+    #[arg(long, value_name = "DIR|TOPIC")]
+    live: String,
+    /// The same events as files: Parquet or NDJSON, or patterns of them in quotes.
+    #[arg(long, value_name = "GLOB", num_args = 1.., required = true)]
+    files: Vec<String>,
+    /// Print the findings to stdout as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Compares and prints what was found to stdout.
+///
+/// # Errors
+/// Something differs or is missing (exit code 1); something cannot be read.
+pub fn run(args: &Args) -> Result<()> {
+    let plan = pipeline::load(&args.pipeline.pipeline, &args.pipeline.sets, Purpose::Backfill)?;
+    let scratch = tempfile::tempdir().map_err(|e| Error::io("parity", &std::env::temp_dir(), e))?;
+    let settings = Settings {
+        paths: files::named("parity", &args.files)?.paths,
+        schema: plan.schema.clone(),
+        fields: plan.field_names(),
+        shards: 1,
+        mine: (0, 1),
+        epoch_rows: u64::MAX,
+        memory: MEMORY,
+        scratch: scratch.path().to_owned(),
+    };
+    let stage = Stage::load(plan)?;
+    let Some(names) = Names::new(&stage.layout) else {
+        return Err(Error::config("parity", "the rows that the pipeline writes cannot be told apart")
+            .help("write event_id, or key and event_time: [sink] fields"));
+    };
+    let mut parity = Parity::new(names);
+    loop {
+        live(&stage, &args.live, &mut parity)?;
+        recomputed(&stage, &settings, &mut parity)?;
+        if !parity.end() {
+            break;
+        }
+    }
+    let findings = parity.findings();
+    let mut out = std::io::stdout().lock();
+    let text = if args.json { serde_json::json!(findings).to_string() + "\n" } else { shown(&findings) };
+    out.write_all(text.as_bytes()).map_err(|e| Error::io("parity", Path::new("stdout"), e))?;
+    if findings.equal_in_all() {
+        return Ok(());
+    }
+    let text = format!(
+        "{} rows differ, {} are only live, {} only in the files",
+        grouped_of(findings.different),
+        grouped_of(findings.only_live),
+        grouped_of(findings.only_files)
+    );
+    Err(Error::new(Kind::Check, "parity", text))
+}
+
+fn grouped_of(count: usize) -> String {
+    grouped(u64::try_from(count).unwrap_or(u64::MAX))
+}
+
+fn shown(findings: &Findings) -> String {
+    let mut lines = vec![format!("equal, bit for bit   {}", grouped_of(findings.equal))];
+    for (name, count) in [
+        ("different", findings.different),
+        ("only live", findings.only_live),
+        ("only in the files", findings.only_files),
+        ("overdue, not compared", findings.overdue),
+    ] {
+        if count > 0 || name == "different" {
+            lines.push(format!("{name:<20} {}", grouped_of(count)));
+        }
+    }
+    for difference in &findings.first {
+        lines.push(format!("  {}", difference.event));
+        lines.push(format!("    {}: live {}, recomputed {}", difference.field, difference.live, difference.recomputed));
+        lines.push(format!("    likely cause: {}", difference.cause));
+    }
+    lines.extend(findings.missing.iter().map(|text| format!("  {text}")));
+    lines.join("\n") + "\n"
+}
+
+/// Every row that was sent.
+fn live(stage: &Stage, place: &str, parity: &mut Parity) -> Result<()> {
+    let folder = Path::new(place);
+    if folder.is_dir() {
+        let mut paths = Vec::new();
+        parquet_files(folder, &mut paths)?;
+        if paths.is_empty() {
+            return Err(Error::config("parity", "the folder holds no Parquet file")
+                .at(place.to_owned())
+                .help("name the folder of the forecasts"));
+        }
+        for path in paths {
+            let broken =
+                |e: String| Error::new(Kind::Data, "parity", format!("not a readable Parquet file: {e}")).at(path.display().to_string());
+            let file = File::open(&path).map_err(|e| Error::io("parity", &path, e))?;
+            let reader =
+                ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build()).map_err(|e| broken(e.to_string()))?;
+            for batch in reader {
+                of_table(&batch.map_err(|e| broken(e.to_string()))?).iter().for_each(|row| parity.take(Side::Live, row));
+            }
+        }
+        return Ok(());
+    }
+    match &stage.plan.source {
+        #[cfg(feature = "kafka")]
+        source::Settings::Kafka(kafka) => topic(kafka, place, parity),
+        _ => Err(Error::config("parity", "there is no such folder, and the pipeline reads no topic whose brokers could be asked for one")
+            .at(place.to_owned())
+            .help("name the folder with the forecasts' Parquet files")),
+    }
+}
+
+#[cfg(feature = "kafka")]
+fn topic(kafka: &source::KafkaSettings, topic: &str, parity: &mut Parity) -> Result<()> {
+    use crate::sink::kafka::audit;
+    let spans = audit::spans(&kafka.client, topic)?;
+    audit::read(&kafka.client, topic, &kafka.group, &spans, &mut |found| {
+        let object = found.payload.and_then(|payload| serde_json::from_slice::<Value>(payload).ok());
+        let Some(Value::Object(object)) = object else {
+            let text = format!("the record at {}:{} is no JSON object", found.at.0, found.at.1);
+            return Err(Error::new(Kind::Data, "parity", text).at(format!("topic {topic}")).help("name the topic of the forecasts"));
+        };
+        parity.take(Side::Live, &of_json(&object));
+        Ok(())
+    })
+}
+
+/// Finished Parquet files below a folder, those of a sub-folder in the order of their names.
+fn parquet_files(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
+    let io = |e: std::io::Error| Error::io("parity", folder, e);
+    let mut entries = std::fs::read_dir(folder)
+        .map_err(io)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<std::io::Result<Vec<_>>>()
+        .map_err(io)?;
+    entries.sort();
+    for path in entries {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with('.') || name == "dead-letters" || name == "state" {
+            continue;
+        }
+        if path.is_dir() {
+            parquet_files(&path, into)?;
+        } else if name.ends_with(".parquet") {
+            into.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Takes the files through a lane, and every row that comes out.
+fn recomputed(stage: &Stage, settings: &Settings, parity: &mut Parity) -> Result<()> {
+    let survey = survey(settings, &mut |_| {})?;
+    let mut progress = Progress::start("rows", Some(survey.rows()));
+    let mut merge = Merge::new(survey.reading.clone(), runs(settings, &survey)?);
+    let mut lane = stage.lane()?;
+    lane.assign(Partition(0), Offset(0));
+    let mut encoder = RowEncoder::new(&stage.layout, &stage.identity);
+    let (mut next, mut bytes) = (0, Vec::new());
+    loop {
+        let block = merge.block()?;
+        match &block {
+            Some(block) => {
+                lane.advance(&input_of(&[(0, Offset(next), block.rows.clone())], survey.reading.lines))?;
+                next += i64_of_count(block.len());
+            }
+            None => lane.finish()?,
+        }
+        for row in 0..lane.forecasts.len() {
+            bytes.clear();
+            encoder.row(&lane.forecasts, row, &mut bytes);
+            let object: serde_json::Map<String, Value> =
+                serde_json::from_slice(&bytes).map_err(|e| Error::internal("parity", format!("a row that is no JSON: {e}")))?;
+            parity.take(Side::Recomputed, &of_json(&object));
+        }
+        progress.at(u64::try_from(next).unwrap_or(0));
+        if block.is_none() {
+            let _ = progress.stop();
+            return Ok(());
+        }
+    }
+}

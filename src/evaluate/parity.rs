@@ -1,0 +1,378 @@
+//! Two sets of forecasts of the same events, compared bit for bit: what was sent, and what comes out when the events are taken again.
+//!
+//! Rows are compared field by field as texts that differ if and only if the bits differ. Where a row stands (partition, offset) is left out: it is not
+//! part of what was said. An event is known by its key, id and time, and where several share these, by their order.
+
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use foldhash::quality::FixedState;
+use hashbrown::{HashMap, HashSet};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::base::time::EventTime;
+use crate::data::layout::{FieldId, Layout};
+
+/// Differences that are shown.
+const SHOWN: usize = 5;
+
+/// A row: field names with their values as texts.
+pub type Row = BTreeMap<String, String>;
+
+/// Names that the fields which matter here have in the output.
+#[derive(Clone, Debug)]
+pub struct Names {
+    identity: Vec<String>,
+    ignored: Vec<String>,
+    kind: Option<String>,
+    of: BTreeMap<&'static str, String>,
+}
+
+impl Names {
+    /// The names of a layout; `None` if rows of it cannot be told apart: it has neither an id nor key and time.
+    #[must_use]
+    pub fn new(layout: &Layout) -> Option<Self> {
+        let name = |id: FieldId| layout.fields.iter().find(|(_, field)| *field == id).map(|(name, _)| name.clone());
+        let (key, event, time) = (name(FieldId::Key), name(FieldId::EventId), name(FieldId::EventTime));
+        if event.is_none() && (key.is_none() || time.is_none()) {
+            return None;
+        }
+        let causes = [
+            ("fingerprint", FieldId::Fingerprint),
+            ("model", FieldId::Model),
+            ("model_version", FieldId::ModelVersion),
+            ("n_events", FieldId::NEvents),
+            ("gap_s", FieldId::GapS),
+            ("flags", FieldId::Flags),
+        ];
+        Some(Names {
+            identity: [key, event, time].into_iter().flatten().collect(),
+            ignored: [FieldId::Partition, FieldId::Offset].into_iter().filter_map(name).collect(),
+            kind: name(FieldId::Kind),
+            of: causes.into_iter().filter_map(|(what, id)| Some((what, name(id)?))).collect(),
+        })
+    }
+}
+
+/// A row of a JSON object.
+#[must_use]
+pub fn of_json(object: &serde_json::Map<String, Value>) -> Row {
+    object.iter().map(|(name, value)| (name.clone(), shown(value))).collect()
+}
+
+/// A value as a text that says its bits: numbers as the shortest text that gives the same number again.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Number(number) => number.as_f64().map_or_else(|| number.to_string(), |number| format!("{number:?}")),
+        Value::String(text) => text.clone(),
+        Value::Array(values) => format!("[{}]", values.iter().map(shown).collect::<Vec<_>>().join(", ")),
+        Value::Object(fields) => {
+            format!("{{{}}}", fields.iter().map(|(name, value)| format!("{name}: {}", shown(value))).collect::<Vec<_>>().join(", "))
+        }
+        Value::Bool(value) => value.to_string(),
+    }
+}
+
+/// Rows of a Parquet file.
+#[must_use]
+pub fn of_table(rows: &RecordBatch) -> Vec<Row> {
+    let schema = rows.schema();
+    (0..rows.num_rows())
+        .map(|row| {
+            schema.fields().iter().zip(rows.columns()).map(|(field, column)| (field.name().clone(), cell(column.as_ref(), row))).collect()
+        })
+        .collect()
+}
+
+fn cell(column: &dyn Array, row: usize) -> String {
+    if column.is_null(row) {
+        return "null".to_owned();
+    }
+    match column.data_type() {
+        DataType::Utf8 => column.as_string::<i32>().value(row).to_owned(),
+        DataType::Int32 => format!("{:?}", f64::from(column.as_primitive::<Int32Type>().value(row))),
+        DataType::Int64 => format!("{:?}", crate::base::number::f64_of(column.as_primitive::<Int64Type>().value(row))),
+        DataType::Float64 => format!("{:?}", column.as_primitive::<Float64Type>().value(row)),
+        // As JSON has it: the shortest text of the single number, read as a double one.
+        DataType::Float32 => {
+            let text = column.as_primitive::<Float32Type>().value(row).to_string();
+            text.parse::<f64>().map_or(text, |number| format!("{number:?}"))
+        }
+        DataType::Timestamp(..) => EventTime(column.as_primitive::<TimestampMicrosecondType>().value(row)).to_string(),
+        DataType::List(_) => {
+            let items = column.as_list::<i32>().value(row);
+            format!("[{}]", (0..items.len()).map(|item| cell(items.as_ref(), item)).collect::<Vec<_>>().join(", "))
+        }
+        DataType::Struct(_) => {
+            let parts = column.as_struct();
+            let mut fields: Vec<String> = parts
+                .fields()
+                .iter()
+                .zip(parts.columns())
+                .map(|(field, column)| format!("{}: {}", field.name(), cell(column.as_ref(), row)))
+                .collect();
+            fields.sort();
+            format!("{{{}}}", fields.join(", "))
+        }
+        other => format!("a value of the type {other}"),
+    }
+}
+
+/// One field of one event that is not the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// The event.
+    pub event: String,
+    /// The field.
+    pub field: String,
+    /// What was sent.
+    pub live: String,
+    /// What comes out.
+    pub recomputed: String,
+    /// Why that probably is.
+    pub cause: String,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Findings {
+    /// Rows that are equal, bit for bit.
+    pub equal: usize,
+    /// Rows that are not.
+    pub different: usize,
+    /// Events of which only the live side has a row.
+    pub only_live: usize,
+    /// Events of which only the files' side has one.
+    pub only_files: usize,
+    /// Rows of the kind `overdue`, which are not compared: they say when, not what.
+    pub overdue: usize,
+    /// The first differences, in the order in which the events are taken.
+    pub first: Vec<Difference>,
+    /// The first events that one side lacks.
+    pub missing: Vec<String>,
+}
+
+impl Findings {
+    /// Whether both sides say the same of the same events.
+    #[must_use]
+    pub fn equal_in_all(&self) -> bool {
+        self.different + self.only_live + self.only_files == 0
+    }
+}
+
+/// The comparison: first all live rows, then all recomputed ones; then, if any differ, both once more, for their values. 16 bytes and more a row.
+pub struct Parity {
+    names: Names,
+    hasher: FixedState,
+    /// Hash of each live event to that of its row; a recomputed row takes it out.
+    live: HashMap<u64, u64>,
+    /// How often an identity was seen on either side.
+    seen: [HashMap<u64, u32>; 2],
+    /// Live rows that will be shown.
+    wanted: HashSet<u64>,
+    kept: HashMap<u64, Row>,
+    findings: Findings,
+    second: bool,
+}
+
+/// Which side a row is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// What was sent.
+    Live,
+    /// What comes out.
+    Recomputed,
+}
+
+impl Parity {
+    /// Nothing compared yet.
+    #[must_use]
+    pub fn new(names: Names) -> Self {
+        Parity {
+            names,
+            hasher: FixedState::default(),
+            live: HashMap::new(),
+            seen: [HashMap::new(), HashMap::new()],
+            wanted: HashSet::new(),
+            kept: HashMap::new(),
+            findings: Findings::default(),
+            second: false,
+        }
+    }
+
+    fn identity(&mut self, side: Side, row: &Row) -> (u64, String) {
+        let name: Vec<&str> = self.names.identity.iter().map(|name| row.get(name).map_or("", String::as_str)).collect();
+        let base = self.hasher.hash_one(&name);
+        let [live, recomputed] = &mut self.seen;
+        let count = if side == Side::Live { live } else { recomputed }.entry(base).or_insert(0);
+        *count += 1;
+        (self.hasher.hash_one((base, *count)), name.join(" "))
+    }
+
+    fn content(&self, row: &Row) -> u64 {
+        let fields: Vec<(&String, &String)> = row.iter().filter(|(name, _)| !self.names.ignored.contains(name)).collect();
+        self.hasher.hash_one(fields)
+    }
+
+    /// Takes a row. All live rows come before the first recomputed one.
+    pub fn take(&mut self, side: Side, row: &Row) {
+        if self.names.kind.as_ref().and_then(|kind| row.get(kind)).is_some_and(|kind| kind == "overdue") {
+            self.findings.overdue += usize::from(!self.second);
+            return;
+        }
+        let (id, name) = self.identity(side, row);
+        match (self.second, side) {
+            (false, Side::Live) => {
+                let content = self.content(row);
+                self.live.insert(id, content);
+            }
+            (false, Side::Recomputed) => match self.live.remove(&id) {
+                None => {
+                    self.findings.only_files += 1;
+                    self.note_missing(|| format!("{name}: not on the live side"));
+                }
+                Some(content) if content == self.content(row) => self.findings.equal += 1,
+                Some(_) => {
+                    self.findings.different += 1;
+                    if self.wanted.len() < SHOWN {
+                        self.wanted.insert(id);
+                    }
+                }
+            },
+            (true, Side::Live) => {
+                if self.live.contains_key(&id) {
+                    self.note_missing(|| format!("{name}: not in the files"));
+                }
+                if self.wanted.contains(&id) {
+                    self.kept.insert(id, row.clone());
+                }
+            }
+            (true, Side::Recomputed) => {
+                if let Some(live) = self.kept.get(&id) {
+                    let difference = self.difference(name, live, row);
+                    self.findings.first.push(difference);
+                }
+            }
+        }
+    }
+
+    fn note_missing(&mut self, text: impl FnOnce() -> String) {
+        if self.findings.missing.len() < SHOWN {
+            self.findings.missing.push(text());
+        }
+    }
+
+    /// Both sides have come to their end. Returns whether they are wanted once more.
+    pub fn end(&mut self) -> bool {
+        if self.second {
+            return false;
+        }
+        self.second = true;
+        self.findings.only_live = self.live.len();
+        self.seen = [HashMap::new(), HashMap::new()];
+        !self.wanted.is_empty() || !self.live.is_empty()
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn findings(self) -> Findings {
+        self.findings
+    }
+
+    fn difference(&self, event: String, live: &Row, recomputed: &Row) -> Difference {
+        let none = "no such field".to_owned();
+        let value = |row: &Row, name: &str| row.get(name).unwrap_or(&none).clone();
+        let names: std::collections::BTreeSet<&String> =
+            live.keys().chain(recomputed.keys()).filter(|name| !self.names.ignored.contains(name)).collect();
+        let differ = |name: &str| value(live, name) != value(recomputed, name);
+        let own = |what: &str| self.names.of.get(what).filter(|name| differ(name));
+        let (field, cause) = if let Some(name) = own("model").or_else(|| own("model_version")) {
+            (name.clone(), "another model")
+        } else if let Some(name) = own("fingerprint") {
+            (name.clone(), "another model package, recipe, order or expiry: what the states depend on has changed")
+        } else if let Some(name) = own("n_events") {
+            (name.clone(), "an earlier event of the key is missing on one side, or its state began anew there")
+        } else if let Some(name) = own("gap_s").or_else(|| own("flags")) {
+            (name.clone(), "the key's events came in another order: a late one was clamped live, files are taken in order")
+        } else {
+            let first = names.iter().find(|name| differ(name)).map_or_else(String::new, |name| (*name).clone());
+            (first, "an earlier event of the key differs in a field that the recipe reads, or came in another order")
+        };
+        Difference { event, live: value(live, &field), recomputed: value(recomputed, &field), field, cause: cause.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::forecasts::Identity;
+    use serde_json::json;
+
+    fn parity() -> Parity {
+        let identity = Identity { quantiles: vec![0.5], ..Identity::default() };
+        Parity::new(Names::new(&Layout::full(&identity, true, false, false)).unwrap())
+    }
+
+    fn row(id: &str, more: &Value) -> Row {
+        let mut object = json!({"kind": "forecast", "key": "k", "event_id": id, "event_time": "2026-01-01T00:00:00.000000Z", "partition": 1, "offset": 7,
+            "n_events": 3, "gap_s": 1.5, "flags": [], "residual": 0.1, "fingerprint": "f", "model": "m", "model_version": "1"});
+        if let (Some(object), Some(more)) = (object.as_object_mut(), more.as_object()) {
+            object.extend(more.clone());
+        }
+        of_json(object.as_object().unwrap())
+    }
+
+    fn compare(live: &[Row], recomputed: &[Row]) -> Findings {
+        let mut parity = parity();
+        loop {
+            live.iter().for_each(|row| parity.take(Side::Live, row));
+            recomputed.iter().for_each(|row| parity.take(Side::Recomputed, row));
+            if !parity.end() {
+                return parity.findings();
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_stand_elsewhere_are_equal_and_one_bit_makes_a_difference() {
+        let same = compare(&[row("a", &json!({}))], &[row("a", &json!({"partition": 0, "offset": 99}))]);
+        assert!(same.equal_in_all() && same.equal == 1);
+        let residual = f64::from_bits(0.1_f64.to_bits() + 1);
+        let other =
+            compare(&[row("a", &json!({})), row("b", &json!({}))], &[row("a", &json!({"residual": residual})), row("b", &json!({}))]);
+        assert_eq!((other.equal, other.different, other.first.len()), (1, 1, 1));
+        assert_eq!((other.first[0].field.as_str(), other.first[0].live.as_str()), ("residual", "0.1"));
+        assert!(other.first[0].event.contains('a'));
+    }
+
+    #[test]
+    fn causes_are_told_apart() {
+        for (change, field, says) in [
+            (json!({"fingerprint": "g", "residual": 9}), "fingerprint", "package"),
+            (json!({"model": "n", "fingerprint": "g"}), "model", "another model"),
+            (json!({"n_events": 4, "residual": 9}), "n_events", "missing"),
+            (json!({"gap_s": 9, "residual": 9}), "gap_s", "order"),
+        ] {
+            let found = compare(&[row("a", &json!({}))], &[row("a", &change)]);
+            assert_eq!(found.first[0].field, field);
+            assert!(found.first[0].cause.contains(says), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn events_of_one_side_are_counted_and_named_and_repeats_have_their_own_place() {
+        let (a, b) = (row("a", &json!({})), row("b", &json!({})));
+        let found = compare(&[a.clone(), a.clone(), b.clone()], &[a.clone(), a.clone(), a]);
+        assert_eq!((found.equal, found.only_live, found.only_files, found.different), (2, 1, 1, 0));
+        assert!(
+            found.missing.iter().any(|text| text.contains("not in the files"))
+                && found.missing.iter().any(|text| text.contains("not on the live"))
+        );
+        let overdue = row("c", &json!({"kind": "overdue"}));
+        assert!(compare(&[overdue], &[]).equal_in_all());
+    }
+}
