@@ -1,13 +1,14 @@
 //! Rows as they were read, with the time and the shard of each.
 
-use arrow::array::{ArrayRef, BinaryArray, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::{cast, concat_batches, interleave_record_batch, take_record_batch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use std::sync::Arc;
 
+use super::Positions;
 use super::murmur2::partition;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Kind, Result};
 use crate::base::number::u32_of;
 use crate::base::offset::{Offset, Partition};
 use crate::data::events::Events;
@@ -84,13 +85,13 @@ impl Chunk {
         })
     }
 
-    /// The rows of each shard, in order; shards without rows are left out.
+    /// The rows of each shard, in order, with their times; shards without rows are left out.
     ///
     /// # Errors
     /// Never for chunks of one backfill.
-    pub fn by_shard(&self, shards: u32) -> Result<Vec<(u32, RecordBatch)>> {
+    pub fn by_shard(&self, shards: u32) -> Result<Vec<(u32, Vec<i64>, RecordBatch)>> {
         if shards == 1 {
-            return Ok(vec![(0, self.rows.clone())]);
+            return Ok(vec![(0, self.times.clone(), self.rows.clone())]);
         }
         let mut rows: Vec<Vec<u32>> = vec![Vec::new(); crate::base::number::index(shards)];
         for (row, shard) in self.shards.iter().enumerate() {
@@ -99,14 +100,19 @@ impl Chunk {
             }
         }
         let taken = rows.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty());
+        let times = |rows: &[u32]| rows.iter().filter_map(|row| self.times.get(crate::base::number::index(*row)).copied()).collect();
         taken
-            .map(|(shard, rows)| Ok((u32_of(shard), take_record_batch(&self.rows, &UInt32Array::from(rows)).map_err(|e| broken(&e))?)))
+            .map(|(shard, rows)| {
+                let own = times(&rows);
+                Ok((u32_of(shard), own, take_record_batch(&self.rows, &UInt32Array::from(rows)).map_err(|e| broken(&e))?))
+            })
             .collect()
     }
 }
 
-/// Finds time and shard of rows, by the code that decodes them when they are served.
+/// Finds time and shard of rows, by the code that decodes them when they are served; or takes offset and partition, where there are such columns.
 pub struct Sight {
+    positions: Option<Positions>,
     decoder: Decoder,
     shards: u32,
     /// Time of the last row.
@@ -118,14 +124,41 @@ pub struct Sight {
 impl Sight {
     /// At the beginning of a file.
     #[must_use]
-    pub fn new(schema: &EventSchema, shards: u32) -> Self {
+    pub fn new(schema: &EventSchema, positions: Option<&Positions>, shards: u32) -> Self {
+        let positions = positions.cloned();
         let schema = EventSchema { id: None, fields: Vec::new(), mark: None, label: None, ..schema.clone() };
-        Sight { decoder: Decoder::new(&schema), shards, last: i64::MIN, events: Events::new(&schema), rejected: Rejected::default() }
+        Sight {
+            positions,
+            decoder: Decoder::new(&schema),
+            shards,
+            last: i64::MIN,
+            events: Events::new(&schema),
+            rejected: Rejected::default(),
+        }
     }
 
     /// Rows of a table, or lines in its column `line`.
-    #[must_use]
-    pub fn look(&mut self, rows: RecordBatch, lines: bool) -> Chunk {
+    ///
+    /// # Errors
+    /// A row does not say where it stood in its topic, or stood in a partition beyond the shards.
+    pub fn look(&mut self, rows: RecordBatch, lines: bool) -> Result<Chunk> {
+        if let Some(positions) = &self.positions {
+            let whole = |name: &str| {
+                let column = rows.column_by_name(name).and_then(|column| cast(column, &DataType::Int64).ok());
+                let column = column.filter(|column| column.null_count() == 0);
+                column.map(|column| column.as_primitive::<Int64Type>().values().to_vec()).ok_or_else(|| {
+                    Error::new(Kind::Data, "backfill", format!("column `{name}` is not a whole number in every row"))
+                        .help("--positions names the columns with partition and offset of each row, in this order")
+                })
+            };
+            let (partitions, offsets) = (whole(&positions.partition)?, whole(&positions.offset)?);
+            let shards = partitions.iter().map(|partition| u32::try_from(*partition).ok().filter(|shard| *shard < self.shards));
+            let Some(shards) = shards.collect::<Option<Vec<u32>>>() else {
+                let text = format!("a row stood in a partition beyond the {} shards", self.shards);
+                return Err(Error::new(Kind::Data, "backfill", text).help("give --shards as many as the topic has partitions"));
+            };
+            return Ok(Chunk { times: offsets, shards, rows });
+        }
         let input = input_of(&[(0, Offset(0), rows.clone())], lines);
         self.events.clear();
         self.rejected.clear();
@@ -151,7 +184,7 @@ impl Sight {
             self.last = time.unwrap_or(self.last);
             self.last
         });
-        Chunk { times: times.collect(), shards, rows }
+        Ok(Chunk { times: times.collect(), shards, rows })
     }
 }
 

@@ -46,6 +46,7 @@ pub fn open(settings: &Settings, survey: &Survey, lanes: usize) -> Result<Vec<Bo
             Box::new(LaneFeed {
                 items: Some(items),
                 lines: survey.reading.lines,
+                goes_on: settings.positions.is_some(),
                 to_assign: shards(lane),
                 parts: VecDeque::new(),
                 ends: false,
@@ -88,12 +89,18 @@ fn read(settings: &Settings, survey: &Survey, lane_of: &BTreeMap<u32, usize>, se
             end = end.saturating_add(settings.epoch_rows.max(1));
         }
         let mut items: Vec<Vec<(u32, Offset, RecordBatch)>> = senders.iter().map(|_| Vec::new()).collect();
-        for (shard, part) in block.by_shard(settings.shards)? {
+        for (shard, times, part) in block.by_shard(settings.shards)? {
             let first = next.entry(shard).or_insert(0);
-            let offset = Offset(*first);
-            *first += i64_of_count(part.num_rows());
-            if let Some(item) = lane_of.get(&shard).and_then(|lane| items.get_mut(*lane)) {
-                item.push((shard, offset, part));
+            let item = lane_of.get(&shard).and_then(|lane| items.get_mut(*lane));
+            if settings.positions.is_none() {
+                let offset = Offset(*first);
+                *first += i64_of_count(part.num_rows());
+                item.into_iter().for_each(|item| item.push((shard, offset, part.clone())));
+                continue;
+            }
+            let stretches = stretches(&times, first);
+            if let Some(item) = item {
+                item.extend(stretches.into_iter().map(|(offset, from, len)| (shard, offset, part.slice(from, len))));
             }
         }
         for (sender, item) in senders.iter().zip(items) {
@@ -103,6 +110,22 @@ fn read(settings: &Settings, survey: &Survey, lane_of: &BTreeMap<u32, usize>, se
         }
     }
     Ok(())
+}
+
+/// Rows whose offsets follow each other without a hole: (first offset, first row, rows). Offsets below `next` were there before: files may overlap.
+fn stretches(offsets: &[i64], next: &mut i64) -> Vec<(Offset, usize, usize)> {
+    let mut found: Vec<(Offset, usize, usize)> = Vec::new();
+    for (row, offset) in offsets.iter().enumerate() {
+        if *offset < *next {
+            continue;
+        }
+        match found.last_mut() {
+            Some((_, from, len)) if *offset == *next && *from + *len == row => *len += 1,
+            _ => found.push((Offset(*offset), row, 1)),
+        }
+        *next = *offset + 1;
+    }
+    found
 }
 
 /// The sorted runs of all files; those that are not in order are sorted first.
@@ -128,6 +151,8 @@ pub fn runs(settings: &Settings, survey: &Survey) -> Result<Vec<Run>> {
 struct LaneFeed {
     items: Option<Receiver<Item>>,
     lines: bool,
+    /// Rows have the positions of a topic, which goes on.
+    goes_on: bool,
     to_assign: VecDeque<u32>,
     /// Of the current item, what has not been handed on.
     parts: VecDeque<(u32, Offset, RecordBatch)>,
@@ -190,6 +215,10 @@ impl Feed for LaneFeed {
 
     fn start(&mut self, _partition: Partition, _read_from: Offset, _live_from: Offset) -> Result<()> {
         Ok(())
+    }
+
+    fn goes_on(&self) -> bool {
+        self.goes_on
     }
 
     fn boundary(&self) -> Option<bool> {

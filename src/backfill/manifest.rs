@@ -24,6 +24,9 @@ pub struct Manifest {
     pub shards: u32,
     /// Rows of all shards together between two ends of output files.
     pub epoch_rows: u64,
+    /// Columns with partition and offset of each row, if shards are partitions.
+    #[serde(default)]
+    pub positions: Option<(String, String)>,
     /// Input files in their order.
     pub files: Vec<InputFile>,
 }
@@ -53,6 +56,7 @@ impl Manifest {
             fingerprint: fingerprint.to_owned(),
             shards: settings.shards,
             epoch_rows: settings.epoch_rows,
+            positions: settings.positions.as_ref().map(|positions| (positions.partition.clone(), positions.offset.clone())),
             files: files.collect(),
         }
     }
@@ -71,6 +75,9 @@ impl Manifest {
                 "it was begun with {} rows between the ends of files, now there are {}",
                 begun.epoch_rows, self.epoch_rows
             ));
+        }
+        if begun.positions != self.positions {
+            return Some("it was begun with other --positions".to_owned());
         }
         if begun.fingerprint != self.fingerprint {
             return Some("the pipeline or the model has changed since it was begun".to_owned());

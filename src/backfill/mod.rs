@@ -7,6 +7,9 @@
 //! Files of output end where the total order has come to a multiple of a fixed number of rows, not by time or size. So a backfill that was killed and
 //! goes on writes the same files, byte for byte, as one that never was.
 //!
+//! Where the rows say which partition and offset they had in a topic, those are taken instead, and the order is that of the offsets: the states that
+//! come out are those that a live run would have, and it can go on from them.
+//!
 //! Reading order: `murmur2`, `chunk` (rows with their time and shard), `reader` (a file to chunks), `survey` (what is in the files, and whether they are in
 //! order), `sort` (those that are not), `merge`, `feed` (to the lanes), `manifest` (what a backfill was begun with).
 
@@ -32,6 +35,8 @@ pub struct Settings {
     pub schema: EventSchema,
     /// Names of these fields, each once.
     pub fields: Vec<String>,
+    /// Columns that say where a row stood in its topic. Then the partition is the shard, and rows are taken in the order of their offsets, as live.
+    pub positions: Option<Positions>,
     /// Shards, of all machines together.
     pub shards: u32,
     /// This machine does the shards whose number leaves `mine.0` when divided by `mine.1`.
@@ -42,6 +47,15 @@ pub struct Settings {
     pub memory: u64,
     /// Folder for sorted parts of files that are not in order.
     pub scratch: PathBuf,
+}
+
+/// Names of the columns with a row's place in its topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Positions {
+    /// Holds the partition.
+    pub partition: String,
+    /// Holds the offset.
+    pub offset: String,
 }
 
 impl Settings {

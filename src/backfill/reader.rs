@@ -7,6 +7,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::SchemaRef;
 use std::sync::Arc;
 
+use super::Positions;
 use super::chunk::{Chunk, Sight, of_lines};
 use crate::base::error::{Error, Kind as ErrorKind, Result};
 use crate::base::limits::MAX_BATCH_BYTES;
@@ -27,6 +28,8 @@ pub struct Reading {
     pub columns: SchemaRef,
     /// Whether the files hold lines.
     pub lines: bool,
+    /// Columns that say where a row stood in its topic.
+    pub positions: Option<Positions>,
     /// Shards.
     pub shards: u32,
 }
@@ -54,7 +57,7 @@ impl Reader {
             Kind::Parquet => Source::Rows(Rows::open(path, &reading.fields)?),
             Kind::Ndjson => Source::Lines(Lines::open(path)?),
         };
-        let sight = Sight::new(&reading.schema, reading.shards);
+        let sight = Sight::new(&reading.schema, reading.positions.as_ref(), reading.shards);
         Ok(Reader { path: path.to_owned(), source, sight, columns: Arc::clone(&reading.columns) })
     }
 
@@ -67,7 +70,7 @@ impl Reader {
             Source::Rows(rows) => {
                 let Some(batch) = rows.next(ROWS)? else { return Ok(None) };
                 let batch = conform(&batch, &self.columns, &self.path)?;
-                Ok(Some(self.sight.look(batch, false)))
+                self.sight.look(batch, false).map(Some).map_err(|e| e.at(self.path.display().to_string()))
             }
             Source::Lines(lines) => {
                 let (mut found, mut bytes) = (Vec::new(), 0);
@@ -84,7 +87,7 @@ impl Reader {
                 if found.is_empty() {
                     return Ok(None);
                 }
-                Ok(Some(self.sight.look(of_lines(&found)?, true)))
+                self.sight.look(of_lines(&found)?, true).map(Some)
             }
         }
     }

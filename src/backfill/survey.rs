@@ -76,18 +76,19 @@ pub fn survey(settings: &Settings, progress: &mut dyn FnMut(&FileFacts)) -> Resu
         fields: settings.fields.clone(),
         columns: Arc::clone(&columns),
         lines,
+        positions: settings.positions.clone(),
         shards: settings.shards,
     };
+    if lines && settings.positions.is_some() {
+        return Err(Error::config("backfill", "--positions names columns, and NDJSON files have none").help("write the files as Parquet"));
+    }
     // Only what decides order and shard.
     let narrow = EventSchema { id: None, fields: Vec::new(), mark: None, label: None, ..settings.schema.clone() };
-    let needed = [narrow.key.clone(), narrow.time.clone()];
+    let mut needed = vec![narrow.key.clone(), narrow.time.clone()];
+    needed.extend(settings.positions.iter().flat_map(|positions| [positions.partition.clone(), positions.offset.clone()]));
     let fields = columns.fields().iter().filter(|field| needed.contains(field.name())).cloned().collect::<Vec<_>>();
-    let looking = Reading {
-        schema: narrow,
-        fields: needed.to_vec(),
-        columns: if lines { columns } else { Arc::new(Schema::new(fields)) },
-        ..reading.clone()
-    };
+    let looking =
+        Reading { schema: narrow, fields: needed, columns: if lines { columns } else { Arc::new(Schema::new(fields)) }, ..reading.clone() };
     let mut files = Vec::new();
     for path in &settings.paths {
         let facts = look(path, &looking)?;

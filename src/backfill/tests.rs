@@ -28,6 +28,7 @@ fn settings(paths: Vec<PathBuf>, shards: u32, memory: u64, scratch: &std::path::
         paths,
         schema: schema(),
         fields: vec!["k".into(), "t".into(), "n".into()],
+        positions: None,
         shards,
         mine: (0, 1),
         epoch_rows: 1000,

@@ -1,5 +1,7 @@
 //! `meantime backfill`: history in files through the pipeline, exactly once, in the order of event time.
 
+mod hand_over;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use super::summary::{self, grouped};
 use super::{PipelineArgs, files};
 use crate::backfill::manifest::Manifest;
 use crate::backfill::survey::{Survey, survey};
-use crate::backfill::{Settings, feed};
+use crate::backfill::{Positions, Settings, feed};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::time::EventTime;
 use crate::link::objects::Place;
@@ -41,6 +43,14 @@ pub struct Args {
     /// other, only the same folder.
     #[arg(long, value_name = "I/N")]
     shard: Option<String>,
+    /// Columns of the files that hold partition and offset of each record in the topic, such as `kafka_partition,kafka_offset`: then shards are the topic's
+    /// partitions, and rows are taken in the order of their offsets, as a live run takes them. Needs --shards: as many as the topic has partitions.
+    #[arg(long, value_name = "PARTITION,OFFSET", requires = "shards")]
+    positions: Option<String>,
+    /// At the end commit, for the pipeline's consumer group, the offsets up to which the files go, so that `meantime run` goes on there with the states that
+    /// the backfill has left in [state] snapshots. The group must not have committed anything yet.
+    #[arg(long, requires = "positions")]
+    hand_over: bool,
     /// Go on with a backfill that was begun in the folder. The files it writes are those it would have written without the break.
     #[arg(long)]
     resume: bool,
@@ -81,6 +91,10 @@ pub fn run(args: &Args) -> Result<()> {
     if args.dry_run {
         return Ok(());
     }
+    let topic = plan.source.clone();
+    if args.hand_over {
+        hand_over::check(&plan, &settings)?;
+    }
     aim(&mut plan, &args.to, &settings);
     let stage = Arc::new(Stage::load(plan)?);
     Manifest::of(&settings, &survey, &stage.identity.fingerprint).agree(&args.to, args.resume || settings.mine.1 > 1)?;
@@ -95,6 +109,9 @@ pub fn run(args: &Args) -> Result<()> {
     let outcome = outcome?;
     outcome.ended?;
     let done = audit(&args.to.join("forecasts"))?;
+    if args.hand_over {
+        hand_over::commit(&stage, &topic, &done)?;
+    }
     let rows: u64 = done.partitions.values().map(|tiles| tiles.rows).sum();
     let files: u64 = done.partitions.values().map(|tiles| tiles.files).sum();
     let mut out = std::io::stdout().lock();
@@ -112,6 +129,17 @@ fn settings(args: &Args, plan: &Plan) -> Result<Settings> {
     let size = Size::try_from(args.memory_max.clone()).map_err(|why| {
         Error::new(Kind::Usage, "backfill", format!("--memory-max {}: {why}", args.memory_max)).help("write 512MB or 2GiB")
     })?;
+    let positions = args.positions.as_deref().map(|names| {
+        let columns = names.split_once(',').map(|(partition, offset)| (partition.trim().to_owned(), offset.trim().to_owned()));
+        let columns = columns.filter(|(partition, offset)| !partition.is_empty() && !offset.is_empty());
+        columns.map(|(partition, offset)| Positions { partition, offset }).ok_or_else(|| {
+            Error::new(Kind::Usage, "backfill", format!("--positions {names} is not two names of columns"))
+                .help("write --positions kafka_partition,kafka_offset")
+        })
+    });
+    let positions = positions.transpose()?;
+    let mut fields = plan.field_names();
+    fields.extend(positions.iter().flat_map(|positions| [positions.partition.clone(), positions.offset.clone()]));
     let mine = args.shard.as_deref().map(part).transpose()?.unwrap_or((0, 1));
     let shards = args.shards.unwrap_or_else(|| u32::try_from(plan.lanes).unwrap_or(1));
     if mine.1 > shards {
@@ -121,7 +149,8 @@ fn settings(args: &Args, plan: &Plan) -> Result<Settings> {
     Ok(Settings {
         paths,
         schema: plan.schema.clone(),
-        fields: plan.field_names(),
+        fields,
+        positions,
         shards,
         mine,
         epoch_rows: args.rows_per_file.saturating_mul(u64::from(shards)),
@@ -147,8 +176,8 @@ fn aim(plan: &mut Plan, to: &Path, settings: &Settings) {
     plan.sink = parquet("forecasts");
     plan.dead_letter = parquet("dead-letters");
     plan.delivery = Delivery::ExactlyOnce;
-    // Offsets are counted by shard here: snapshots of a topic's partitions have their own place.
-    if let Some(snapshots) = &mut plan.snapshots {
+    // Where offsets are counted by shard, snapshots of a topic's partitions have their own place.
+    if let Some(snapshots) = plan.snapshots.as_mut().filter(|_| settings.positions.is_none()) {
         snapshots.place = Place::Folder(to.join("state"));
     }
 }

@@ -54,6 +54,7 @@ pub fn run(args: &Args) -> Result<()> {
         paths: files::named("parity", &args.files)?.paths,
         schema: plan.schema.clone(),
         fields: plan.field_names(),
+        positions: None,
         shards: 1,
         mine: (0, 1),
         epoch_rows: u64::MAX,

@@ -137,7 +137,8 @@ pub fn hawkes(history: &History, marks: &dyn Fn(usize) -> Option<usize>, count: 
                 (p + jump / before * at(&sums.tails, j), w + jump / before * at(&sums.tail_ages, j))
             });
             if let Some(decay) = decays.get_mut(k) {
-                update(decay, (from_others + unseen) / (weighted + unseen_age).max(1e-300));
+                // Events of one moment would draw it to infinity, and a mark that excites nothing to nowhere.
+                update(decay, ((from_others + unseen) / (weighted + unseen_age).max(1e-300)).clamp(1e-4 * rate, 1e4 * rate));
             }
             let decay = decays.get(k).copied().unwrap_or(before);
             for j in 0..count {

@@ -106,6 +106,7 @@ impl Worker<'_> {
                 }
                 Polled::Assigned(assignment) => self.take_over(&assignment)?,
                 Polled::Revoked(partition) => self.let_go(partition)?,
+                Polled::Ended if self.feed.goes_on() => return self.bad.check(true),
                 Polled::Ended => {
                     self.torn = true;
                     self.lane.finish()?;

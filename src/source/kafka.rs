@@ -26,6 +26,7 @@ use crate::link::kafka::{Client, Probe, explain};
 mod check;
 mod committer;
 mod control;
+pub mod hand_over;
 mod lane;
 mod member;
 mod watch;

@@ -154,6 +154,10 @@ pub trait Feed: Send {
     fn boundary(&self) -> Option<bool> {
         None
     }
+    /// Whether the input goes on elsewhere when this feed has ended: what is held back is then not released.
+    fn goes_on(&self) -> bool {
+        false
+    }
     /// Records that are known to be waiting, for progress; `None` where the source cannot know.
     fn backlog(&self) -> Option<u64>;
     /// Tells `note` how far each partition of this lane has been handed out and where its log ends, for lag and health. Never blocks.

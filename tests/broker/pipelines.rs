@@ -3,7 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, StringArray};
+use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::record_batch::RecordBatch;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
 use super::broker;
@@ -90,6 +96,130 @@ fn every_input_offset_has_exactly_one_forecast_with_its_key_and_a_second_run_add
     assert!(broker.read_all(&pipeline.dead).is_empty());
     pipeline.run(&["run", "--until-caught-up"]);
     assert_eq!(broker.read_all(&pipeline.output).len(), output.len());
+}
+
+#[test]
+fn what_ran_live_and_what_is_backfilled_from_files_is_the_same_bit_for_bit() {
+    let Some(broker) = broker() else { return };
+    let pipeline = Pipeline::new(broker, "parity");
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (table, lines) = (path("events.parquet"), path("events.ndjson"));
+    let events = ["--events", "20000", "--keys", "300", "--to"];
+    pipeline.run(&[&["generate"], &events[..], &["kafka"]].concat());
+    pipeline.run(&[&["generate"], &events[..], &["file", "--out", &table]].concat());
+    pipeline.run(&[&["generate"], &events[..], &["file", "--out", &lines]].concat());
+    pipeline.run(&["run", "--until-caught-up"]);
+    // Numbers of a table and of JSON texts, live and from files, in any number of shards.
+    for files in [&table, &lines] {
+        pipeline.run(&["parity", "--live", &pipeline.output, "--files", files]);
+    }
+    pipeline.run(&["backfill", "--from", &table, "--to", &path("filled"), "--shards", "3"]);
+    pipeline.run(&["parity", "--live", &path("filled"), "--files", &lines]);
+    let output = meantime(
+        &pipeline
+            .arguments(&["parity", "--live", &pipeline.output, "--files", &table, "--set", "state.expiry=2h"], cards().to_str().unwrap()),
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("likely cause"), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// Records of a topic below the given offsets as a Parquet file, with their partition and offset, as a connector writes them.
+fn export(rows: &[Row], until: &BTreeMap<i32, i64>, path: &str) {
+    let wanted: Vec<(&Row, Value)> = rows.iter().filter(|row| row.offset < until[&row.partition]).map(|row| (row, json(row))).collect();
+    let text = |name: &str| -> ArrayRef { Arc::new(wanted.iter().map(|(_, event)| event[name].as_str()).collect::<StringArray>()) };
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("part", Arc::new(wanted.iter().map(|(row, _)| Some(row.partition)).collect::<Int32Array>())),
+        ("off", Arc::new(wanted.iter().map(|(row, _)| Some(row.offset)).collect::<Int64Array>())),
+        ("id", text("id")),
+        ("card", text("card")),
+        ("channel", text("channel")),
+        ("ts", Arc::new(wanted.iter().map(|(_, event)| event["ts"].as_i64()).collect::<Int64Array>())),
+        ("mcc", Arc::new(wanted.iter().map(|(_, event)| event["mcc"].as_i64()).collect::<Int64Array>())),
+        ("amount", Arc::new(wanted.iter().map(|(_, event)| event["amount"].as_f64()).collect::<Float64Array>())),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut writer = ArrowWriter::try_new(std::fs::File::create(path).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn a_live_run_goes_on_where_a_backfill_of_the_topics_files_ends_and_nothing_is_scored_twice_or_never() {
+    let Some(broker) = broker() else { return };
+    let (handed, whole) = (Pipeline::new(broker, "handed"), Pipeline::new(broker, "handed-whole"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    // Some events are held back over the border.
+    let events = |pipeline: &mut Pipeline| pipeline.sets.push("order.lateness=2h".to_owned());
+    let (mut handed, mut whole) = (handed, whole);
+    [&mut handed, &mut whole].into_iter().for_each(events);
+    for pipeline in [&handed, &whole] {
+        pipeline.run(&["generate", "--events", "12000", "--keys", "200", "--to", "kafka"]);
+    }
+    whole.run(&["run", "--until-caught-up"]);
+    let expected =
+        by_position(&broker.read_all(&whole.output)).into_iter().map(|(at, row)| (at, row.payload.clone())).collect::<BTreeMap<_, _>>();
+
+    let rows = broker.read_all(&handed.input);
+    let until: BTreeMap<i32, i64> = broker.ends(&handed.input).into_iter().map(|(p, (_, end))| (p, end * (3 + i64::from(p)) / 8)).collect();
+    export(&rows, &until, &path("first.parquet"));
+    handed.sets.push(format!("state.snapshots={}", path("snapshots")));
+    let files = path("first.parquet");
+    let filled = path("filled");
+    let arguments = [
+        "backfill",
+        "--from",
+        &files,
+        "--to",
+        &filled,
+        "--shards",
+        "4",
+        "--positions",
+        "part,off",
+        "--hand-over",
+        "--rows-per-file",
+        "1000",
+    ];
+    handed.run(&arguments);
+    assert_eq!(broker.committed(&handed.input, &handed.input), until);
+    handed.run(&["run", "--until-caught-up"]);
+
+    let sink = format!("sink={{kind=\"parquet\",path=\"{filled}/forecasts\"}}");
+    succeed(&["verify", cards().to_str().unwrap(), "--set", &sink]);
+    let live =
+        by_position(&broker.read_all(&handed.output)).into_iter().map(|(at, row)| (at, row.payload.clone())).collect::<BTreeMap<_, _>>();
+    let filled = backfilled(&folder.path().join("filled/forecasts"));
+    assert_eq!(live.len() + filled.len(), expected.len(), "every event once");
+    assert!(!filled.is_empty() && live.keys().all(|at| !filled.contains(at)));
+    assert!(live.keys().any(|(partition, offset)| *offset < until[partition]), "some events were held back over the border");
+    for (at, payload) in &live {
+        assert!(expected[at] == *payload, "{at:?} is not what a whole run says");
+    }
+    // A second hand-over to a group that has run is refused.
+    let again = path("again");
+    let arguments = ["backfill", "--from", &files, "--to", &again, "--shards", "4", "--positions", "part,off", "--hand-over"];
+    let output = meantime(&handed.arguments(&arguments, cards().to_str().unwrap()));
+    assert_eq!(output.status.code(), Some(78), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Positions of the forecasts in Parquet files.
+fn backfilled(folder: &Path) -> BTreeSet<(i32, i64)> {
+    let mut found = BTreeSet::new();
+    for partition in std::fs::read_dir(folder).unwrap() {
+        for file in std::fs::read_dir(partition.unwrap().path()).unwrap() {
+            let reader =
+                ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(file.unwrap().path()).unwrap()).unwrap().build().unwrap();
+            for batch in reader.map(Result::unwrap) {
+                let partitions = batch.column_by_name("partition").unwrap().as_primitive::<Int32Type>().clone();
+                let offsets = batch.column_by_name("offset").unwrap().as_primitive::<Int64Type>().clone();
+                for at in partitions.values().iter().copied().zip(offsets.values().iter().copied()) {
+                    assert!(found.insert(at), "{at:?} stands twice");
+                }
+            }
+        }
+    }
+    found
 }
 
 #[test]
