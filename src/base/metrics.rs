@@ -144,12 +144,39 @@ pub const KEYS_EVICTED: Metric = metric(
 /// Bytes of state.
 pub const STATE_BYTES: Metric =
     metric("meantime_state_bytes", Type::Gauge, "bytes", &[], "Bytes of key states held in memory, over all lanes");
+/// Distance of residuals from their law.
+pub const RESIDUAL_KS: Metric = metric(
+    "meantime_residual_ks",
+    Type::Gauge,
+    "1",
+    &[],
+    "Largest distance between the residuals of the last full window of 10,000 events and Exp(1); absent before and for a score",
+);
+/// Mean of residuals.
+pub const RESIDUAL_MEAN: Metric =
+    metric("meantime_residual_mean", Type::Gauge, "1", &[], "Mean residual of that window: above 1, events come later than the law says");
+/// Coverage of quantiles.
+pub const COVERAGE: Metric = metric(
+    "meantime_quantile_coverage",
+    Type::Gauge,
+    "share",
+    &["quantile"],
+    "Share of the next events of the last full window of 10,000 that came by the forecast quantile",
+);
+/// Drifted windows.
+pub const DRIFTS: Metric = metric(
+    "meantime_drift_total",
+    Type::Counter,
+    "windows",
+    &[],
+    "Windows of 10,000 events whose residuals differ from the first window after the start; by chance one in a thousand",
+);
 /// Build.
 pub const BUILD_INFO: Metric =
     metric("meantime_build_info", Type::Gauge, "1", &["version", "features"], "Always 1; version and Cargo features of this build");
 
 /// All metrics, in the order in which they are written.
-pub const ALL: [Metric; 18] = [
+pub const ALL: [Metric; 22] = [
     BUILD_INFO,
     EVENTS,
     FORECASTS,
@@ -168,6 +195,10 @@ pub const ALL: [Metric; 18] = [
     KEYS,
     KEYS_EVICTED,
     STATE_BYTES,
+    RESIDUAL_KS,
+    RESIDUAL_MEAN,
+    COVERAGE,
+    DRIFTS,
 ];
 
 /// How the values of a histogram are counted: in whole `part`s of the unit, so that sums are exact.

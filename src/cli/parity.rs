@@ -22,6 +22,7 @@ use crate::evaluate::parity::{Findings, Names, Parity, Side, of_json, of_table};
 use crate::pipeline::{self, Purpose};
 use crate::run::Stage;
 use crate::sink::json::RowEncoder;
+#[cfg(feature = "kafka")]
 use crate::source;
 
 /// Memory for sorting files that are not in order.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::board::Partitions;
 use super::pulse::Pulses;
+use super::trust::Trust;
 use crate::base::metrics::{Histogram, ROUND_SIZES, SHORT_TIMES, SIZES};
 use crate::data::rejected::Reason;
 
@@ -44,6 +45,8 @@ pub struct Counts {
     pub partitions: Partitions,
     /// Signs of life of the lanes.
     pub pulses: Pulses,
+    /// Whether the law is still right.
+    pub trust: Trust,
 }
 
 impl Default for Counts {
@@ -65,6 +68,7 @@ impl Default for Counts {
             snapshot_bytes: Histogram::new(&SIZES),
             partitions: Partitions::default(),
             pulses: Pulses::default(),
+            trust: Trust::default(),
         }
     }
 }

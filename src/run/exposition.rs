@@ -71,7 +71,13 @@ impl Collector for Scrape {
         histogram(out, &metrics::RESTORE_SECONDS, &counts.partitions.restores)?;
         gauges(out, &metrics::KEYS, [([], load(&counts.keys))])?;
         counters(out, &metrics::KEYS_EVICTED, [([], load(&counts.evicted))])?;
-        gauges(out, &metrics::STATE_BYTES, [([], load(&counts.bytes))])
+        gauges(out, &metrics::STATE_BYTES, [([], load(&counts.bytes))])?;
+        let trust = counts.trust.read();
+        gauges(out, &metrics::RESIDUAL_KS, trust.ks.map(|ks| ([], ks)))?;
+        gauges(out, &metrics::RESIDUAL_MEAN, trust.mean.map(|mean| ([], mean)))?;
+        let coverage = trust.coverage.iter().map(|(quantile, share)| ([("quantile", quantile.to_string())], *share));
+        gauges(out, &metrics::COVERAGE, coverage)?;
+        counters(out, &metrics::DRIFTS, [([], trust.drifts)])
     }
 }
 
@@ -163,6 +169,8 @@ mod tests {
         counts.partitions.note_assigned(Partition(0), None, Offset(5));
         counts.partitions.note_progress(Partition(0), Offset(5), Some(clock::now()));
         counts.partitions.note_end(Partition(0), Offset(7));
+        counts.trust.add(&[1.0; 10_000]);
+        counts.trust.cover(0, 0.5, 10_000, 5_000);
         let text = Exposition::new(counts).render();
         for Metric { name, kind, labels, help, .. } in metrics::ALL {
             let family = name.trim_end_matches("_total");

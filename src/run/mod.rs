@@ -13,6 +13,7 @@ mod recover;
 mod snapshots;
 mod stage;
 mod tally;
+mod trust;
 mod worker;
 
 pub use board::{Partitions, Replay, Standing};
@@ -23,6 +24,7 @@ pub use lane::{Arrived, Lane};
 pub use pulse::{Pulse, Pulses};
 pub use stage::{Sinks, Stage, Stop};
 pub use tally::{Calibration, Tally};
+pub use trust::{Drift, Reading, Trust};
 
 #[cfg(test)]
 mod sim;

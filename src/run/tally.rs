@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use hashbrown::HashMap;
 
+use super::counts::Counts;
 use super::stage::Sinks;
 use crate::base::error::Result;
 use crate::base::number::f64_of_count;
@@ -108,6 +109,7 @@ fn add(sum: &mut (f64, usize), values: &[f64]) {
 /// Forwards rows to another sink and notes them.
 pub struct Tally {
     inner: Box<dyn ForecastSink>,
+    counts: Arc<Counts>,
     shared: Arc<Mutex<Calibration>>,
     own: Calibration,
 }
@@ -115,15 +117,28 @@ pub struct Tally {
 impl Tally {
     /// Wraps a lane's sinks; what passed is added to `shared` when the lane closes.
     #[must_use]
-    pub fn wrap(sinks: Sinks, shared: &Arc<Mutex<Calibration>>) -> Sinks {
-        let tally = Tally { inner: sinks.forecasts, shared: Arc::clone(shared), own: Calibration::default() };
+    pub fn wrap(sinks: Sinks, shared: &Arc<Mutex<Calibration>>, counts: &Arc<Counts>) -> Sinks {
+        let tally = Tally { inner: sinks.forecasts, counts: Arc::clone(counts), shared: Arc::clone(shared), own: Calibration::default() };
         Sinks { forecasts: Box::new(tally), dead_letters: sinks.dead_letters }
     }
 }
 
 impl ForecastSink for Tally {
     fn write(&mut self, forecasts: &Forecasts) -> Result<()> {
+        let (compared, before) = (self.own.compared, self.own.before.clone());
         self.own.observe(forecasts);
+        let trust = &self.counts.trust;
+        for (place, (quantile, by)) in self.own.quantiles.iter().zip(&self.own.before).enumerate() {
+            trust.cover(place, *quantile, self.own.compared - compared, by - before.get(place).copied().unwrap_or(0));
+        }
+        if let Some(drift) = trust.add(&forecasts.residual) {
+            tracing::warn!(
+                distance = format!("{:.4}", drift.distance),
+                bound = format!("{:.4}", drift.bound),
+                mean_residual = format!("{:.3}", drift.mean),
+                "drift: the residuals of the last 10,000 events are not those of the first ones after the start"
+            );
+        }
         self.inner.write(forecasts)
     }
 }

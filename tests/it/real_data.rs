@@ -150,6 +150,7 @@ fn recipe_columns_agree_with_a_slow_reference_on_real_payments() {
 }
 
 /// Point processes whose law is known: by the served path, each file under its true law and under that of the others.
+#[cfg(feature = "fit")]
 mod known_laws {
     use std::path::{Path, PathBuf};
     use std::process::Command;

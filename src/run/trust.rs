@@ -1,0 +1,197 @@
+//! Whether the law is still right, while it runs: residuals of the last events, and how often events come before the quantiles.
+//!
+//! Residuals are Exp(1) if the law is right, so 1 - e^-residual is uniform. A fitted law never is quite right, so its drift is looked for against its own
+//! past: of every `WINDOW` events in turn the distribution is compared with that of the first `WINDOW` after the start, by the test of Kolmogorov and
+//! Smirnov for two samples. Independent residuals of an unchanged law pass its bound once in a thousand windows.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::base::number::{count_of, f64_of_count};
+
+/// Events of a window.
+pub const WINDOW: usize = 10_000;
+/// Bins of 1 - e^-residual: distances are exact to 1e-3.
+const BINS: usize = 1000;
+/// Two samples of n differ by more than this times sqrt(2 / n) once in a thousand times (Smirnov 1939).
+const ONE_IN_THOUSAND: f64 = 1.949;
+
+/// Shared by all lanes of a run.
+#[derive(Debug, Default)]
+pub struct Trust(Mutex<Windows>);
+
+#[derive(Debug, Default)]
+struct Windows {
+    /// The first window after the start, once it is full.
+    reference: Option<Vec<u32>>,
+    /// The last full window.
+    last: Option<(Vec<u32>, f64)>,
+    /// The one that fills.
+    bins: Vec<u32>,
+    count: usize,
+    sum: f64,
+    drifts: u64,
+    quantiles: Vec<Coverage>,
+}
+
+/// Events that came by a quantile, of the current and the last `WINDOW` of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Coverage {
+    quantile: f64,
+    current: (usize, usize),
+    last: Option<f64>,
+}
+
+/// A window whose residuals are not those of the first.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Drift {
+    /// Largest distance between the two distributions.
+    pub distance: f64,
+    /// What an unchanged law passes once in a thousand windows.
+    pub bound: f64,
+    /// Mean residual of the window; above 1, events come later than the law says.
+    pub mean: f64,
+}
+
+/// What is known now; `None` before the first window is full.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// Largest distance between the last window's residuals and Exp(1).
+    pub ks: Option<f64>,
+    /// Their mean.
+    pub mean: Option<f64>,
+    /// Quantiles, and the shares of the last window's events that came by them.
+    pub coverage: Vec<(f64, f64)>,
+    /// Windows that were found to have drifted.
+    pub drifts: u64,
+}
+
+impl Trust {
+    fn windows(&self) -> MutexGuard<'_, Windows> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes residuals, those that are NaN left out. Says so when a window is full and has drifted.
+    pub fn add(&self, residuals: &[f64]) -> Option<Drift> {
+        let mut windows = self.windows();
+        let mut found = None;
+        for residual in residuals.iter().filter(|residual| !residual.is_nan()) {
+            found = windows.add(*residual).or(found);
+        }
+        found
+    }
+
+    /// Takes events that were compared with a quantile: how many, and how many came by it.
+    pub fn cover(&self, place: usize, quantile: f64, compared: usize, by: usize) {
+        let mut windows = self.windows();
+        if windows.quantiles.len() <= place {
+            windows.quantiles.resize(place + 1, Coverage::default());
+        }
+        if let Some(own) = windows.quantiles.get_mut(place) {
+            own.quantile = quantile;
+            own.current = (own.current.0 + compared, own.current.1 + by);
+            if own.current.0 >= WINDOW {
+                own.last = Some(f64_of_count(own.current.1) / f64_of_count(own.current.0));
+                own.current = (0, 0);
+            }
+        }
+    }
+
+    /// What is known now.
+    #[must_use]
+    pub fn read(&self) -> Reading {
+        let windows = self.windows();
+        let even: Vec<u32> = Vec::new();
+        Reading {
+            ks: windows.last.as_ref().map(|(bins, _)| distance(bins, &even)),
+            mean: windows.last.as_ref().map(|(_, mean)| *mean),
+            coverage: windows.quantiles.iter().filter_map(|own| Some((own.quantile, own.last?))).collect(),
+            drifts: windows.drifts,
+        }
+    }
+}
+
+impl Windows {
+    fn add(&mut self, residual: f64) -> Option<Drift> {
+        if self.bins.is_empty() {
+            self.bins = vec![0; BINS];
+        }
+        let u = -(-residual).exp_m1();
+        if let Some(bin) = self.bins.get_mut(count_of(u * f64_of_count(BINS)).min(BINS - 1)) {
+            *bin += 1;
+        }
+        self.count += 1;
+        self.sum += residual;
+        if self.count < WINDOW {
+            return None;
+        }
+        let (bins, mean) = (std::mem::take(&mut self.bins), self.sum / f64_of_count(self.count));
+        (self.count, self.sum) = (0, 0.0);
+        let drift = self.reference.as_ref().map(|reference| Drift {
+            distance: distance(&bins, reference),
+            bound: ONE_IN_THOUSAND * (2.0 / f64_of_count(WINDOW)).sqrt(),
+            mean,
+        });
+        if self.reference.is_none() {
+            self.reference = Some(bins.clone());
+        }
+        self.last = Some((bins, mean));
+        let drift = drift.filter(|drift| drift.distance > drift.bound);
+        self.drifts += u64::from(drift.is_some());
+        drift
+    }
+}
+
+/// Largest difference between the shares below each bin's end; an empty second sample stands for the uniform law.
+fn distance(one: &[u32], other: &[u32]) -> f64 {
+    let total = |bins: &[u32]| bins.iter().map(|bin| f64::from(*bin)).sum::<f64>();
+    let (n, m) = (total(one), total(other));
+    let (mut a, mut b, mut largest) = (0.0, 0.0, 0.0_f64);
+    for (i, bin) in one.iter().enumerate() {
+        a += f64::from(*bin) / n;
+        b = match other.get(i) {
+            Some(bin) => b + f64::from(*bin) / m,
+            None => f64_of_count(i + 1) / f64_of_count(one.len()),
+        };
+        largest = largest.max((a - b).abs());
+    }
+    largest
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::distr::{Distribution, Uniform};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    fn residuals(random: &mut ChaCha8Rng, count: usize, factor: f64) -> Vec<f64> {
+        let uniform = Uniform::new(0.0_f64, 1.0).unwrap();
+        (0..count).map(|_| -factor * (1.0 - uniform.sample(random)).ln()).collect()
+    }
+
+    #[test]
+    fn an_unchanged_law_hardly_ever_drifts_and_a_changed_one_at_once() {
+        let mut random = ChaCha8Rng::seed_from_u64(4);
+        let trust = Trust::default();
+        assert_eq!(trust.read(), Reading::default());
+        let alarms = (0..300).filter(|_| trust.add(&residuals(&mut random, WINDOW, 1.1)).is_some()).count();
+        assert!(alarms <= 2, "{alarms} of 300 windows");
+        let reading = trust.read();
+        assert!((reading.mean.unwrap() - 1.1).abs() < 0.05 && (0.01..0.08).contains(&reading.ks.unwrap()), "{reading:?}");
+        let drift = trust.add(&residuals(&mut random, WINDOW, 1.3)).unwrap();
+        assert!(drift.distance > drift.bound && drift.mean > 1.2, "{drift:?}");
+        assert_eq!(trust.read().drifts, u64::try_from(alarms).unwrap() + 1);
+    }
+
+    #[test]
+    fn coverage_is_that_of_the_last_full_window() {
+        let trust = Trust::default();
+        trust.add(&[f64::NAN; 5]);
+        trust.cover(0, 0.5, 9_000, 4_000);
+        assert!(trust.read().coverage.is_empty());
+        trust.cover(0, 0.5, 1_000, 600);
+        trust.cover(0, 0.5, 5_000, 0);
+        assert_eq!(trust.read().coverage, [(0.5, 0.46)]);
+    }
+}
