@@ -13,6 +13,7 @@ pub mod http;
 pub mod model;
 pub mod parity;
 pub mod progress;
+pub mod replay;
 pub mod run;
 pub mod state;
 pub mod stop;
@@ -76,6 +77,10 @@ pub enum Command {
     Evaluate(evaluate::Args),
     /// Compare what was sent with what comes out when the same events are taken from files, bit for bit.
     Parity(parity::Args),
+    /// Take the past events of one key once more: each with its forecast, features and law, as JSON.
+    Replay(replay::ReplayArgs),
+    /// Explain one past event: its features, what was expected, and what moved the outcome.
+    Why(replay::WhyArgs),
     /// Report every fault of a pipeline file, its model and its schema at once.
     Check {
         /// The pipeline.
@@ -124,6 +129,8 @@ pub fn execute(cli: Cli) -> Result<()> {
         Command::Backfill(args) => backfill::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Parity(args) => parity::run(&args),
+        Command::Replay(args) => replay::replay(&args),
+        Command::Why(args) => replay::why(&args),
         Command::Check { pipeline, connect } => check::run(&pipeline.pipeline, &pipeline.sets, connect),
         Command::Verify(args) => verify::run(&args),
         Command::Model(command) => model::run(&command),

@@ -25,6 +25,8 @@ pub enum HeadSpec {
     /// Intensity of each mark: a base and `decays` exponentials. All bases, then all excitations and then all decays, those of a mark
     /// side by side; numbers as they are, per `time_unit`.
     Hawkes(LawSpec),
+    /// Any intensity: `parameters` floats, of which the package's second graph, `intensity.onnx`, makes the intensity of each mark at any gap.
+    Intensity(LawSpec),
     /// The probability that the arrived event is positive: one parameter.
     Score {
         /// The graph output, one of width 1.
@@ -35,7 +37,7 @@ pub enum HeadSpec {
 }
 
 /// What the package says of a law of the next event's time. The mark is independent of the gap, and has one logit per mark behind the
-/// parameters of the time, but for `hawkes`, whose intensities are those of the marks.
+/// parameters of the time, but for `hawkes` and `intensity`, whose intensities are those of the marks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LawSpec {
@@ -50,6 +52,9 @@ pub struct LawSpec {
     /// `hawkes`: exponentials per mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decays: Option<usize>,
+    /// `intensity`: floats that the second graph takes as `law`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<usize>,
     /// Unit in which gaps, densities and intensities are expressed.
     pub time_unit: TimeUnit,
     /// Gaps are not taken as smaller than this, in `time_unit` (a clock that ticks in seconds cannot tell less).
@@ -68,7 +73,17 @@ impl LawSpec {
     #[must_use]
     pub fn new(outputs: &[&str], time_unit: TimeUnit, min_gap: f64) -> Self {
         let outputs = outputs.iter().map(|name| (*name).to_owned()).collect();
-        LawSpec { outputs, components: None, edges: Vec::new(), decays: None, time_unit, min_gap, resolution: None, marks: Vec::new() }
+        LawSpec {
+            outputs,
+            components: None,
+            edges: Vec::new(),
+            decays: None,
+            parameters: None,
+            time_unit,
+            min_gap,
+            resolution: None,
+            marks: Vec::new(),
+        }
     }
 }
 
@@ -93,7 +108,8 @@ impl HeadSpec {
             | HeadSpec::Gompertz(law)
             | HeadSpec::PiecewiseConstant(law)
             | HeadSpec::GammaPoisson(law)
-            | HeadSpec::Hawkes(law) => Some(law),
+            | HeadSpec::Hawkes(law)
+            | HeadSpec::Intensity(law) => Some(law),
             HeadSpec::Score { .. } => None,
         }
     }
@@ -109,6 +125,7 @@ impl HeadSpec {
             HeadSpec::PiecewiseConstant(_) => "piecewise_constant",
             HeadSpec::GammaPoisson(_) => "gamma_poisson",
             HeadSpec::Hawkes(_) => "hawkes",
+            HeadSpec::Intensity(_) => "intensity",
             HeadSpec::Score { .. } => "score",
         }
     }
@@ -147,6 +164,7 @@ impl HeadSpec {
             HeadSpec::Weibull(_) | HeadSpec::Gompertz(_) | HeadSpec::GammaPoisson(_) => 2 + marks,
             HeadSpec::PiecewiseConstant(_) => law.edges.len() + 1 + marks,
             HeadSpec::Hawkes(_) => marks.max(1) * (1 + 2 * law.decays.unwrap_or(1)),
+            HeadSpec::Intensity(_) => law.parameters.unwrap_or_default(),
             HeadSpec::Score { .. } => 1,
         }
     }

@@ -6,6 +6,7 @@ pub mod flags;
 pub mod forecasts;
 pub mod held;
 pub mod input;
+pub mod intensity;
 pub mod law;
 pub mod layout;
 pub mod outputs;

@@ -206,6 +206,69 @@ impl Spec {
         }
     }
 
+    /// Names of its floats, as people are shown them: `gap (log_standard)`, `amount`, `channel = web`, `hour (sin)`.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let one = |name: String| vec![name];
+        match self {
+            Spec::Gap { scale, unit, .. } => {
+                let scale = match scale {
+                    GapScale::Log1p => "log1p",
+                    GapScale::LogStandard => "log_standard",
+                    GapScale::Raw => "raw",
+                };
+                one(format!("gap ({scale}, {})", unit.name()))
+            }
+            Spec::IsFirst {} => one("is_first".to_owned()),
+            Spec::Numeric { field, scale, missing_flag, .. } => {
+                let scale = match scale {
+                    NumericScale::Identity => "",
+                    NumericScale::Log1p => " (log1p)",
+                    NumericScale::Standardise => " (standardised)",
+                };
+                let mut names = one(format!("{field}{scale}"));
+                names.extend(missing_flag.then(|| format!("{field} is missing")));
+                names
+            }
+            Spec::Category { field, encoding: Encoding::Index, .. } => one(format!("{field} (index)")),
+            Spec::Category { field, vocabulary, unknown, .. } => {
+                let known = vocabulary.iter().map(|word| format!("{field} = {word}"));
+                known.chain(unknown.then(|| format!("{field} is unknown"))).collect()
+            }
+            Spec::Calendar { cycle, zone } => {
+                let cycle = match cycle {
+                    Cycle::Hour => "hour",
+                    Cycle::Weekday => "weekday",
+                    Cycle::Month => "month",
+                };
+                ["sin", "cos"].iter().map(|part| format!("{cycle} in {zone} ({part})")).collect()
+            }
+            Spec::Decay { field, statistic, half_life, .. } => {
+                let statistic = match statistic {
+                    Statistic::Count => "count",
+                    Statistic::Sum => "sum",
+                    Statistic::Mean => "mean",
+                };
+                let of = field.as_ref().map(|field| format!(" of {field}")).unwrap_or_default();
+                one(format!("{statistic}{of}, half-life {half_life}"))
+            }
+            Spec::Constant { value } => one(format!("constant {value}")),
+        }
+    }
+
+    /// What it is about, for reasons: columns of one field stand or fall together.
+    #[must_use]
+    pub fn subject(&self) -> Option<String> {
+        match self {
+            Spec::Gap { .. } => Some("gap".to_owned()),
+            Spec::Numeric { field, .. } | Spec::Category { field, .. } => Some(field.clone()),
+            Spec::Calendar { .. } => Some("calendar".to_owned()),
+            Spec::Decay { field: Some(field), .. } => Some(format!("earlier {field}")),
+            Spec::Decay { field: None, .. } => Some("earlier events".to_owned()),
+            Spec::IsFirst {} | Spec::Constant { .. } => None,
+        }
+    }
+
     /// The field it reads, with the type it needs.
     #[must_use]
     pub fn field(&self) -> Option<Field> {

@@ -21,6 +21,7 @@ mod piecewise;
 mod reference;
 mod score;
 mod solve;
+mod tabulated;
 mod weibull;
 
 use std::collections::BTreeSet;
@@ -34,6 +35,7 @@ use crate::base::number::u32_of;
 use crate::base::time::{EventTime, Gap};
 use crate::data::flags::Flags;
 use crate::data::forecasts::Forecasts;
+use crate::data::intensity::Intensities;
 use crate::data::law::{HeadSpec, LawSpec, ScoreLink};
 use crate::data::outputs::Outputs;
 use columns::{Clock, Columns, Timed};
@@ -44,6 +46,7 @@ use hawkes::Hawkes;
 use law::Law;
 use lognormal::LogNormals;
 use piecewise::Piecewise;
+use tabulated::Tabulated;
 use weibull::Weibull;
 
 /// Most components of a mixture, bins of a hazard, or decays of a mark.
@@ -110,13 +113,21 @@ impl Head {
     /// stands twice, or more next marks asked for than the head has. A score head has no law: it leaves the columns of asked
     /// quantiles and horizons empty.
     pub fn new(spec: &HeadSpec, asks: Asks) -> Result<Head> {
+        Head::with(spec, asks, None)
+    }
+
+    /// As `new`, with what a head of the kind `intensity` asks.
+    ///
+    /// # Errors
+    /// As `new`; or a head of that kind is given nobody to ask.
+    pub fn with(spec: &HeadSpec, asks: Asks, intensities: Option<Box<dyn Intensities>>) -> Result<Head> {
         check_asks(spec, &asks)?;
         let kind = match (spec, spec.law()) {
             (HeadSpec::Score { link, .. }, _) => Kind::Score(*link),
             (_, None) => return Err(Error::internal("head", "a head that is neither law nor score")),
             (_, Some(law)) => {
                 check_law(spec, law)?;
-                Kind::Law(timed(spec, law, &asks))
+                Kind::Law(timed(spec, law, &asks, intensities)?)
             }
         };
         let marks = spec.marks().iter().enumerate().map(|(i, name)| (name.as_bytes().into(), u32_of(i))).collect();
@@ -231,12 +242,16 @@ fn check_asks(spec: &HeadSpec, asks: &Asks) -> Result<()> {
 }
 
 /// The law of a package's head.
-fn timed(spec: &HeadSpec, law: &LawSpec, asks: &Asks) -> Box<dyn Timed> {
+fn timed(spec: &HeadSpec, law: &LawSpec, asks: &Asks, intensities: Option<Box<dyn Intensities>>) -> Result<Box<dyn Timed>> {
     fn of<L: Law + 'static>(own: L, law: &LawSpec, asks: &Asks) -> Box<dyn Timed> {
         let clock = Clock { unit: law.time_unit, min_gap: law.min_gap, resolution: law.resolution };
         Box::new(Columns::new(own, clock, &asks.quantiles, &asks.horizons, asks.marks))
     }
-    match spec {
+    Ok(match spec {
+        HeadSpec::Intensity(_) => {
+            let source = intensities.ok_or_else(|| Error::internal("head", "a head of the kind intensity without its graph"))?;
+            of(Tabulated::new(source, spec.width()), law, asks)
+        }
         HeadSpec::LognormalMixture(_) => of(LogNormals::new(law.components.unwrap_or(1), &asks.quantiles), law, asks),
         HeadSpec::Weibull(_) => of(Weibull::default(), law, asks),
         HeadSpec::Gompertz(_) => of(Gompertz::default(), law, asks),
@@ -244,7 +259,7 @@ fn timed(spec: &HeadSpec, law: &LawSpec, asks: &Asks) -> Box<dyn Timed> {
         HeadSpec::GammaPoisson(_) => of(GammaPoisson::default(), law, asks),
         HeadSpec::Hawkes(_) => of(Hawkes::new(law.marks.len().max(1), law.decays.unwrap_or(1)), law, asks),
         HeadSpec::Exponential(_) | HeadSpec::Score { .. } => of(Exponential::default(), law, asks),
-    }
+    })
 }
 
 fn check_law(spec: &HeadSpec, law: &LawSpec) -> Result<()> {
@@ -254,6 +269,7 @@ fn check_law(spec: &HeadSpec, law: &LawSpec) -> Result<()> {
         ("components", law.components.is_some(), matches!(spec, HeadSpec::LognormalMixture(_))),
         ("edges", !law.edges.is_empty(), matches!(spec, HeadSpec::PiecewiseConstant(_))),
         ("decays", law.decays.is_some(), matches!(spec, HeadSpec::Hawkes(_))),
+        ("parameters", law.parameters.is_some(), matches!(spec, HeadSpec::Intensity(_))),
     ];
     if let Some((name, ..)) = owners.iter().find(|(_, given, own)| *given && !own) {
         return fault(format!("a head of the kind {kind} has no `{name}`"), "take it out");
@@ -262,6 +278,7 @@ fn check_law(spec: &HeadSpec, law: &LawSpec) -> Result<()> {
         ("components", law.components.unwrap_or_default(), matches!(spec, HeadSpec::LognormalMixture(_))),
         ("edges", law.edges.len(), matches!(spec, HeadSpec::PiecewiseConstant(_))),
         ("decays", law.decays.unwrap_or(1), true),
+        ("parameters", law.parameters.unwrap_or_default().min(MAX_COMPONENTS), matches!(spec, HeadSpec::Intensity(_))),
     ];
     if let Some((name, size, _)) = sizes.iter().find(|(_, size, own)| *own && !(1..=MAX_COMPONENTS).contains(size)) {
         return fault(format!("{name} = {size}; allowed are 1 to {MAX_COMPONENTS}"), "set it to what the graph gives");

@@ -2,6 +2,7 @@
 
 mod golden;
 mod graph;
+pub mod intensity;
 pub mod manifest;
 pub mod onnx;
 mod package;

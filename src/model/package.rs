@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::golden::{Golden, Mismatch};
 use super::graph::{Graph, Signature};
+use super::intensity::{self, IntensityGraph};
 use super::manifest::Manifest;
 use super::step::{Memory, Model};
 use crate::base::error::{Error, Result};
@@ -32,6 +33,7 @@ pub struct Package {
     /// How far the graph is from them.
     pub mismatch: Mismatch,
     graph: Graph,
+    intensity: Option<IntensityGraph>,
 }
 
 impl Package {
@@ -51,9 +53,10 @@ impl Package {
         let manifest = Manifest::load(&folder.join("model.toml"))?;
         check_manifest(&manifest).map_err(|e| e.at(folder.join("model.toml").display().to_string()))?;
         let graph = Graph::load(&folder.join("model.onnx"), &manifest)?;
+        let intensity = IntensityGraph::load(folder, &manifest.head)?;
         let path = folder.join("golden.parquet");
         let golden = Golden::load(&path, &manifest, graph.signature.features)?;
-        let mut package = Package { folder: folder.to_owned(), manifest, digest, golden, mismatch: Mismatch::default(), graph };
+        let mut package = Package { folder: folder.to_owned(), manifest, digest, golden, mismatch: Mismatch::default(), graph, intensity };
         package.check_batches(&PROBES)?;
         if let Some(golden) = &package.golden {
             package.mismatch = golden.check(&mut package.model()?).map_err(|e| e.at(path.display().to_string()))?;
@@ -66,7 +69,9 @@ impl Package {
     /// # Errors
     /// tract cannot set up a run.
     pub fn model(&self) -> Result<Model> {
-        Model::new(&self.graph, &self.manifest)
+        let mut model = Model::new(&self.graph, &self.manifest)?;
+        model.intensity = self.intensity.as_ref().map(IntensityGraph::spawn).transpose()?;
+        Ok(model)
     }
 
     /// What the graph takes and gives.
@@ -168,7 +173,9 @@ fn check_manifest(manifest: &Manifest) -> Result<()> {
 fn check_sums(folder: &Path) -> Result<String> {
     let listed = std::fs::read_to_string(folder.join("SHA256SUMS")).unwrap_or_default();
     let mut all = Sha256::new();
-    for name in FILES {
+    // The second graph, of the packages that have one.
+    let second = folder.join(intensity::FILE).is_file().then_some(intensity::FILE);
+    for name in FILES.into_iter().chain(second) {
         let path = folder.join(name);
         let bytes = std::fs::read(&path)
             .map_err(|e| Error::io("model", &path, e).help("a model package holds model.onnx, model.toml and features.toml"))?;

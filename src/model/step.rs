@@ -4,6 +4,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_core::plan::SimpleState;
 
 use super::graph::{Graph, Signature};
+use super::intensity::Intensity;
 use super::manifest::Manifest;
 use super::rounds::Rounds;
 use crate::base::error::{Error, Kind, Result};
@@ -37,6 +38,8 @@ pub struct Model {
     rounds: Rounds,
     /// Sizes of the rounds since someone emptied it.
     pub round_sizes: SizeTally,
+    /// The second graph, for a head that asks it; taken by whoever makes the head.
+    pub intensity: Option<Intensity>,
 }
 
 impl Model {
@@ -56,6 +59,7 @@ impl Model {
             init,
             rounds: Rounds::default(),
             round_sizes: SizeTally::default(),
+            intensity: None,
         })
     }
 

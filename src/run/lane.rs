@@ -1,7 +1,10 @@
 //! The path of an event, for a batch of records from all partitions of a lane.
 
+mod look;
 mod rejects;
 mod seen;
+
+pub use look::{Arrived, Effect};
 
 use std::sync::Arc;
 
@@ -9,14 +12,14 @@ use super::overdue::{Applied, Asked, Forgotten, Moment, walk};
 use super::partition::{PartitionState, Recovered, last_record};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::metrics::SizeTally;
-use crate::base::number::{f64_of_count, u32_of};
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::{EventTime, Gap};
 use crate::data::commit::{Commits, Tick};
-use crate::data::events::{Column, Events};
+use crate::data::events::Events;
 use crate::data::flags::Flags;
 use crate::data::forecasts::{Forecasts, Identity};
 use crate::data::input::{Input, Table};
+use crate::data::intensity::Intensities;
 use crate::data::outputs::Outputs;
 use crate::data::rejected::Rejected;
 use crate::decode::Decoder;
@@ -25,7 +28,7 @@ use crate::head::{Arrivals, Head};
 use crate::model::Model;
 use crate::order::{Late, Order};
 use crate::pipeline::plan::Plan;
-use crate::state::{KeyStates, Slot, WhenFull};
+use crate::state::{KeyStates, WhenFull};
 use rejects::original;
 use seen::{LaneMemory, Seen};
 
@@ -60,17 +63,6 @@ pub struct Lane {
     pub evicted: usize,
 }
 
-/// What a lane knows of the events of a batch beside their forecasts.
-#[derive(Clone, Copy)]
-pub struct Arrived<'a> {
-    /// Their marks, by index.
-    pub marks: &'a [Option<u32>],
-    /// Their fields, in the order of the plan's schema.
-    pub columns: &'a [Column],
-    /// The parameters that the head has read.
-    pub laws: &'a Outputs,
-}
-
 impl Lane {
     /// A lane without partitions.
     ///
@@ -85,9 +77,11 @@ impl Lane {
             let text = format!("the recipe makes {} floats, the graph takes {}", features.width(), model.signature().features);
             return Err(Error::config("model", text).at(plan.package.display().to_string()));
         }
+        let mut model = model;
+        let intensity = model.intensity.take().map(|graph| Box::new(graph) as Box<dyn Intensities>);
         Ok(Lane {
             decoder: Decoder::new(&plan.schema),
-            head: Head::new(&manifest.head, plan.asks.clone())?,
+            head: Head::with(&manifest.head, plan.asks.clone(), intensity)?,
             features,
             model,
             partitions: Vec::new(),
@@ -219,30 +213,6 @@ impl Lane {
     /// Sizes of the rounds since they were last taken.
     pub fn round_sizes(&mut self) -> &mut SizeTally {
         &mut self.model.round_sizes
-    }
-
-    /// What the last `advance` knew of the events of its forecasts, one of each a row, where no key was overdue and nothing was replayed.
-    #[must_use]
-    pub fn arrived(&self) -> Arrived<'_> {
-        Arrived { marks: &self.seen.marks, columns: &self.ready.columns, laws: &self.outputs }
-    }
-
-    /// Hazard and compensator of a row of parameters at each gap after its event.
-    pub fn curve(&mut self, law: &[f32], gaps: &[Gap]) -> Vec<(f64, f64)> {
-        self.head.curve(law, gaps)
-    }
-
-    /// The law that each key's last event has published, with the time of that event.
-    pub fn open_laws(&self, each: &mut dyn FnMut(EventTime, &[f32])) {
-        let width = self.head.width();
-        for state in self.partitions.iter().filter(|_| self.head.scores_arrivals()) {
-            for slot in (0..state.keys.len()).map(|slot| Slot(u32_of(slot))) {
-                let hidden = state.keys.hidden.row(slot);
-                if let (Some(meta), Some(law)) = (state.keys.metas.row(slot).first(), hidden.get(hidden.len().saturating_sub(width)..)) {
-                    each(meta.last, law);
-                }
-            }
-        }
     }
 
     fn begin(&mut self) {
@@ -538,13 +508,4 @@ impl Lane {
 
 fn unassigned(partition: Partition) -> Error {
     Error::internal("run", format!("a record of partition {partition} came to a lane that does not own it"))
-}
-
-impl Lane {
-    /// Bytes of state per key, if there is one.
-    #[must_use]
-    pub fn bytes_per_key(&self) -> Option<f64> {
-        let (keys, bytes) = self.size();
-        (keys > 0).then(|| f64_of_count(bytes) / f64_of_count(keys))
-    }
 }

@@ -84,3 +84,48 @@ fn usage_and_configuration_faults_have_their_exit_codes() {
         assert!(help.contains(command), "{help}");
     }
 }
+
+#[test]
+fn the_past_of_a_key_comes_out_as_it_was_and_an_event_can_be_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let cards = pipelines().join("cards");
+    let cards = cards.to_str().unwrap();
+    let events = folder.path().join("events.parquet");
+    let events = events.to_str().unwrap();
+    let output = meantime(&["generate", cards, "--events", "3000", "--keys", "40", "--to", "file", "--out", events], folder.path());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let source = format!("source={{kind=\"file\",paths=[\"{events}\"]}}");
+    let sets = ["--set", &source, "--set", "event.format=parquet", "--set", "dead_letter={kind=\"ndjson\",path=\"/dev/null\"}"];
+    let run = [&["run", cards, "--set", "sink={kind=\"ndjson\",path=\"-\"}"][..], &sets].concat();
+    let whole = text(&meantime(&run, folder.path()).stdout);
+    let own: Vec<&str> = whole.lines().filter(|line| line.contains("\"key\":\"c0000007\"")).collect();
+    assert!(own.len() > 20);
+    // From named files, and from the pipeline's own.
+    let itself = [&["--set", "sink={kind=\"ndjson\",path=\"-\"}"][..], &sets].concat();
+    for from in [&["--from", events][..], &itself] {
+        let output = meantime(&[&["replay", cards, "--key", "c0000007"], from].concat(), folder.path());
+        let lines = text(&output.stdout);
+        assert!(output.status.success() && lines.lines().count() == own.len(), "{}", text(&output.stderr));
+        for (line, expected) in lines.lines().zip(&own) {
+            let (line, expected): (serde_json::Value, serde_json::Value) =
+                (serde_json::from_str(line).unwrap(), serde_json::from_str(expected).unwrap());
+            for field in ["event_id", "n_events", "surprise_time", "surprise_mark", "next_time_q90", "p_within_24h", "next_marks"] {
+                assert_eq!(line[field], expected[field], "{field}");
+            }
+            assert!(line["features"]["amount (standardised)"].is_number() || line["features"].as_object().unwrap().len() > 5, "{line}");
+        }
+    }
+    let last: serde_json::Value = serde_json::from_str(own[own.len() - 1]).unwrap();
+    let id = last["event_id"].as_str().unwrap();
+    let shown = text(&meantime(&["why", cards, id, "--from", events], folder.path()).stdout);
+    for part in ["forecast", "features", "reasons: median gap", "channel = ", "surprise_time"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    for (arguments, says) in [
+        (&["why", cards, "nobody", "--from", events][..], "no event has the id"),
+        (&["replay", cards, "--key", "nobody", "--from", events], "has no event there"),
+    ] {
+        let output = meantime(arguments, folder.path());
+        assert!(output.status.code() == Some(1) && text(&output.stderr).contains(says), "{}", text(&output.stderr));
+    }
+}

@@ -1,0 +1,391 @@
+//! `meantime replay` and `meantime why`: past events of one key once more, with what the model saw and said.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use serde_json::{Map, Value, json};
+
+use super::{PipelineArgs, files};
+use crate::backfill::Settings;
+use crate::backfill::chunk::input_of;
+use crate::backfill::feed::runs;
+use crate::backfill::merge::Merge;
+use crate::backfill::survey::survey;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::number::i64_of_count;
+use crate::base::offset::{Offset, Partition};
+use crate::data::events::Events;
+use crate::data::input::{Input, Table};
+use crate::data::rejected::Rejected;
+use crate::data::schema::EventSchema;
+use crate::decode::Decoder;
+use crate::features::recipe::Recipe;
+use crate::pipeline::plan::Plan;
+use crate::pipeline::unit::Moment;
+use crate::pipeline::{self, Purpose};
+use crate::run::{Effect, Lane, Stage};
+use crate::sink::json::RowEncoder;
+use crate::source::{self, Opening, Polled};
+
+const WAIT: Duration = Duration::from_millis(50);
+/// Memory for sorting files that are not in order.
+const MEMORY: u64 = 1 << 30;
+/// Reasons that are shown.
+const REASONS: usize = 5;
+
+/// Where past events are read from.
+#[derive(Debug, clap::Args)]
+pub struct From {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// Parquet or NDJSON files, or patterns of them in quotes. By default the pipeline's own source; a topic is read from its first to its present end in a
+    /// consumer group of its own, which commits nothing.
+    #[arg(long, value_name = "GLOB", num_args = 1..)]
+    from: Vec<String>,
+}
+
+/// Arguments of `replay`.
+#[derive(Debug, clap::Args)]
+pub struct ReplayArgs {
+    #[command(flatten)]
+    source: From,
+    /// The key, as it is in the records.
+    #[arg(long)]
+    key: String,
+    /// Stop after events of this time, such as 2026-03-01 or 2026-03-01T12:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+}
+
+/// Arguments of `why`.
+#[derive(Debug, clap::Args)]
+pub struct WhyArgs {
+    #[command(flatten)]
+    source: From,
+    /// The event's id: what its field of [event] id holds.
+    #[arg(value_name = "EVENT_ID")]
+    event: String,
+}
+
+/// Prints each event of a key as one JSON object a line: its forecast, its features by name, and the parameters of the law it published.
+///
+/// # Errors
+/// The pipeline or package is refused, the events cannot be read, or the key has none.
+pub fn replay(args: &ReplayArgs) -> Result<()> {
+    let until = args
+        .until
+        .clone()
+        .map(Moment::try_from)
+        .transpose()
+        .map_err(|why| Error::new(Kind::Usage, "replay", format!("--until: {why}")).help("write 2026-03-01 or 2026-03-01T12:00:00Z"))?;
+    let replay = Replay::new(&args.source)?;
+    let mut out = std::io::stdout().lock();
+    let mut shown = 0_usize;
+    replay.each(args.key.as_bytes(), &mut |moment| {
+        if until.as_ref().is_some_and(|until| moment.lane.forecasts.event_times.first().is_some_and(|time| *time > until.value)) {
+            return Ok(false);
+        }
+        shown += 1;
+        writeln!(out, "{}", moment.json()?).map_err(|e| Error::io("replay", Path::new("stdout"), e))?;
+        Ok(true)
+    })?;
+    if shown == 0 {
+        return Err(
+            Error::new(Kind::Check, "replay", format!("key `{}` has no event there", args.key)).help("keys are compared byte by byte")
+        );
+    }
+    Ok(())
+}
+
+/// Explains one event: its features, what the law before it said, and which of its features moved the outcome how far.
+///
+/// # Errors
+/// As `replay`; no event has that id, or the pipeline names none.
+pub fn why(args: &WhyArgs) -> Result<()> {
+    let replay = Replay::new(&args.source)?;
+    if replay.stage.plan.schema.id.is_none() {
+        return Err(Error::config("why", "the pipeline names no field with the events' ids")
+            .help("set [event] id, or look at the key with `meantime replay`"));
+    }
+    let Some(key) = replay.key_of(args.event.as_bytes())? else {
+        return Err(Error::new(Kind::Check, "why", format!("no event has the id `{}`", args.event)).help("ids are compared byte by byte"));
+    };
+    let mut text = None;
+    replay.each(&key, &mut |moment| {
+        if moment.lane.forecasts.event_ids.get(0) != Some(args.event.as_bytes()) {
+            return Ok(true);
+        }
+        text = Some(moment.explained()?);
+        Ok(false)
+    })?;
+    let text = text.ok_or_else(|| Error::new(Kind::Check, "why", "the event became no forecast: it came too late, or cannot be used"))?;
+    std::io::stdout().lock().write_all(text.as_bytes()).map_err(|e| Error::io("why", Path::new("stdout"), e))
+}
+
+/// A pipeline whose past is looked at.
+struct Replay {
+    stage: Stage,
+    recipe: Recipe,
+    files: Option<Settings>,
+    _scratch: tempfile::TempDir,
+}
+
+/// An event that the lane has just taken.
+struct Seen<'a> {
+    lane: &'a mut Lane,
+    recipe: &'a Recipe,
+    encoder: RowEncoder,
+    /// Hidden floats of its key before it.
+    before: Vec<f32>,
+}
+
+impl Replay {
+    fn new(from: &From) -> Result<Self> {
+        let mut plan = pipeline::load(&from.pipeline.pipeline, &from.pipeline.sets, Purpose::Backfill)?;
+        aim(&mut plan);
+        let scratch = tempfile::tempdir().map_err(|e| Error::io("replay", &std::env::temp_dir(), e))?;
+        let files = if from.from.is_empty() {
+            None
+        } else {
+            Some(Settings {
+                paths: files::named("replay", &from.from)?.paths,
+                schema: plan.schema.clone(),
+                fields: plan.field_names(),
+                positions: None,
+                shards: 1,
+                mine: (0, 1),
+                epoch_rows: u64::MAX,
+                memory: MEMORY,
+                scratch: scratch.path().to_owned(),
+            })
+        };
+        let Some((_, recipe)) = plan.model.clone() else { return Err(Error::internal("replay", "the plan was made without a model")) };
+        Ok(Replay { stage: Stage::load(plan)?, recipe, files, _scratch: scratch })
+    }
+
+    /// Hands on all input, until it has ended or `each` has seen enough.
+    fn read(&self, each: &mut dyn FnMut(Input) -> Result<bool>) -> Result<()> {
+        if let Some(settings) = &self.files {
+            let survey = survey(settings, &mut |_| {})?;
+            let mut merge = Merge::new(survey.reading.clone(), runs(settings, &survey)?);
+            let mut next = 0;
+            while let Some(block) = merge.block()? {
+                let first = Offset(next);
+                next += i64_of_count(block.len());
+                if !each(input_of(&[(0, first, block.rows)], survey.reading.lines))? {
+                    return Ok(());
+                }
+            }
+            return Ok(());
+        }
+        let opening = Opening { lanes: 1, until_caught_up: true, fields: self.stage.plan.field_names(), ..Opening::default() };
+        let mut feed = source::open(&self.stage.plan.source, &opening)?
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::internal("replay", "the source gave no feed"))?;
+        loop {
+            let mut input = Input::default();
+            match feed.poll(self.stage.plan.max_batch, WAIT, &mut input)? {
+                Polled::Records if !each(input)? => break,
+                Polled::Records | Polled::Idle | Polled::Quiet(..) => {}
+                Polled::Assigned(assignment) => {
+                    let start = assignment.start(None, None)?;
+                    feed.start(assignment.partition, start.read_from, start.live_from)?;
+                }
+                Polled::Revoked(partition) => {
+                    return Err(Error::new(Kind::Unavailable, "replay", format!("partition {partition} was taken away by the group"))
+                        .help("run it again"));
+                }
+                Polled::Ended => break,
+            }
+        }
+        feed.close()
+    }
+
+    /// The key of the event with an id.
+    fn key_of(&self, id: &[u8]) -> Result<Option<Vec<u8>>> {
+        let mut decoder = Narrow::new(&self.stage.plan.schema);
+        let mut found = None;
+        self.read(&mut |input| {
+            let events = decoder.decode(&input);
+            found = (0..events.len()).find(|row| events.ids.get(*row) == Some(id)).map(|row| events.keys.bytes_at(row).to_vec());
+            Ok(found.is_none())
+        })?;
+        Ok(found)
+    }
+
+    /// Takes the events of a key one by one, until `each` has seen enough.
+    fn each(&self, key: &[u8], each: &mut dyn FnMut(&mut Seen<'_>) -> Result<bool>) -> Result<()> {
+        let mut decoder = Narrow::new(&self.stage.plan.schema);
+        let mut lane = self.stage.lane()?;
+        let encoder = RowEncoder::new(&self.stage.layout, &self.stage.identity);
+        let mut assigned: Vec<Partition> = Vec::new();
+        self.read(&mut |input| {
+            for one in decoder.only(&input, key) {
+                let partition = one
+                    .records
+                    .partitions
+                    .first()
+                    .copied()
+                    .or_else(|| one.tables.first().map(|table| table.partition))
+                    .unwrap_or(Partition(0));
+                if !assigned.contains(&partition) {
+                    lane.assign(partition, Offset(0));
+                    assigned.push(partition);
+                }
+                let before = lane.hidden_of(key).unwrap_or_else(|| lane.initial_hidden()).to_vec();
+                lane.advance(&one)?;
+                // An event that is held back for its lateness comes with a later one.
+                if !lane.forecasts.is_empty()
+                    && !each(&mut Seen { lane: &mut lane, recipe: &self.recipe, encoder: encoder.clone(), before })?
+                {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+    }
+}
+
+/// Reads without joining the pipeline's own group, and asks for the median.
+fn aim(plan: &mut Plan) {
+    if let source::Settings::Kafka(kafka) = &mut plan.source {
+        kafka.group = format!("{}-replay-{}", kafka.group, std::process::id());
+        kafka.instance = None;
+        kafka.idle_after = None;
+    }
+    plan.asks.overdue.clear();
+    plan.order.timed = false;
+    // One event after the other: nothing is held back, for the key's own are taken in the order in which they are read.
+    plan.lanes = 1;
+}
+
+/// Finds key and id of records, and no more.
+struct Narrow {
+    decoder: Decoder,
+    events: Events,
+    rejected: Rejected,
+}
+
+impl Narrow {
+    fn new(schema: &EventSchema) -> Self {
+        let schema = EventSchema { fields: Vec::new(), mark: None, label: None, ..schema.clone() };
+        Narrow { decoder: Decoder::new(&schema), events: Events::new(&schema), rejected: Rejected::default() }
+    }
+
+    fn decode(&mut self, input: &Input) -> &Events {
+        self.events.clear();
+        self.rejected.clear();
+        self.decoder.decode(input, &mut self.events, &mut self.rejected);
+        &self.events
+    }
+
+    /// The records of one key, each as an input of its own.
+    fn only(&mut self, input: &Input, key: &[u8]) -> Vec<Input> {
+        self.decode(input);
+        let events = &self.events;
+        let places = events.partitions.iter().zip(&events.offsets).enumerate();
+        let own: Vec<(Partition, Offset)> =
+            places.filter(|(row, _)| events.keys.bytes_at(*row) == key).map(|(_, (p, o))| (*p, *o)).collect();
+        let mut all = Vec::new();
+        for at in own {
+            let mut one = Input::default();
+            let records = &input.records;
+            if let Some(row) = records.partitions.iter().zip(&records.offsets).position(|(p, o)| (*p, *o) == at) {
+                one.records.push(
+                    at.0,
+                    at.1,
+                    records.recorded.get(row).copied().flatten(),
+                    records.keys.get(row),
+                    records.payloads.get(row),
+                );
+            }
+            for table in input.tables.iter().filter(|table| table.partition == at.0) {
+                let row = usize::try_from(at.1.0 - table.first.0).ok().filter(|row| *row < table.rows.num_rows());
+                one.tables.extend(row.map(|row| Table { partition: at.0, first: at.1, rows: single(&table.rows, row) }));
+            }
+            all.push(one);
+        }
+        all
+    }
+}
+
+fn single(rows: &RecordBatch, row: usize) -> RecordBatch {
+    let keep = BooleanArray::from((0..rows.num_rows()).map(|other| other == row).collect::<Vec<bool>>());
+    filter_record_batch(rows, &keep).unwrap_or_else(|_| rows.slice(row, 1))
+}
+
+impl Seen<'_> {
+    fn object(&mut self) -> Result<Map<String, Value>> {
+        let mut bytes = Vec::new();
+        self.encoder.row(&self.lane.forecasts, 0, &mut bytes);
+        serde_json::from_slice(&bytes).map_err(|e| Error::internal("replay", format!("a row that is no JSON: {e}")))
+    }
+
+    fn features(&self) -> Vec<(String, f32)> {
+        let names = self.recipe.columns.iter().flat_map(crate::features::recipe::Spec::names);
+        names.zip(self.lane.arrived().rows.iter().copied()).collect()
+    }
+
+    fn json(&mut self) -> Result<Value> {
+        let mut object = self.object()?;
+        let features: Map<String, Value> = self.features().into_iter().map(|(name, value)| (name, json!(value))).collect();
+        object.insert("features".to_owned(), Value::Object(features));
+        object.insert(
+            "parameters".to_owned(),
+            json!(self.lane.arrived().laws.after.iter().take(self.lane.arrived().laws.width).collect::<Vec<_>>()),
+        );
+        Ok(Value::Object(object))
+    }
+
+    fn explained(&mut self) -> Result<String> {
+        let object = self.object()?;
+        let mut lines = vec!["forecast".to_owned()];
+        lines.extend(object.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| format!("  {name:<20} {value}")));
+        lines.push("features".to_owned());
+        lines.extend(self.features().iter().map(|(name, value)| format!("  {value:>12.5}  {name}")));
+        let reasons = self.reasons()?;
+        if let Some((unit, effects)) = reasons {
+            lines
+                .push(format!("reasons: {unit} with the feature, over that without it (its columns set to 0, the state before as it was)"));
+            lines.extend(effects.iter().take(REASONS).map(|(subject, effect)| format!("  x {:<10.4} {subject}", effect.exp())));
+        }
+        Ok(lines.join("\n") + "\n")
+    }
+
+    /// How each subject of the recipe moves the outcome: by grouped occlusion, the farthest first.
+    #[allow(clippy::type_complexity)]
+    fn reasons(&mut self) -> Result<Option<(&'static str, Vec<(String, f64)>)>> {
+        let (row, gap) = {
+            let arrived = self.lane.arrived();
+            (arrived.rows.get(..self.recipe.width()).unwrap_or_default().to_vec(), arrived.gaps.first().copied().flatten())
+        };
+        let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        let mut at = 0;
+        for spec in &self.recipe.columns {
+            if let Some(subject) = spec.subject() {
+                groups.entry(subject).or_default().extend(at..at + spec.width());
+            }
+            at += spec.width();
+        }
+        let mut rows = row.clone();
+        for places in groups.values() {
+            rows.extend(row.iter().enumerate().map(|(place, value)| if places.contains(&place) { 0.0 } else { *value }));
+        }
+        let effects = self.lane.try_rows(&self.before, &rows, gap)?;
+        let mut effects = effects.into_iter();
+        let Some(Some(whole)) = effects.next() else { return Ok(None) };
+        let unit = match whole {
+            Effect::LogOdds(_) => "odds of the score",
+            Effect::LogMedian(_) => "median gap until the next event",
+        };
+        let mut moved: Vec<(String, f64)> =
+            groups.into_keys().zip(effects).filter_map(|(subject, without)| Some((subject, whole.value() - without?.value()))).collect();
+        moved.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
+        Ok(Some((unit, moved)))
+    }
+}

@@ -1,0 +1,15 @@
+//! The intensity of each mark as a function that only the model knows: the head asks, the package's second graph answers.
+
+use crate::base::error::Result;
+
+/// Intensities of the marks at gaps after an event.
+pub trait Intensities: std::fmt::Debug + Send {
+    /// Marks; 1 for events without.
+    fn marks(&self) -> usize;
+
+    /// Replaces `into` by the intensities at each gap, per unit of the law: `[taus.len(), marks]`, row-major. `law` is what the step published.
+    ///
+    /// # Errors
+    /// The graph fails to run.
+    fn at(&mut self, law: &[f32], taus: &[f32], into: &mut Vec<f32>) -> Result<()>;
+}
