@@ -40,7 +40,7 @@ pub struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
     /// What happened: Parquet or NDJSON files, or patterns of them (in quotes). By default the pipeline's own source; a topic is read from its first
-    /// to its present end in a consumer group of its own, which commits nothing.
+    /// to its present end in a consumer group of its own.
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     from: Vec<String>,
     /// Only events from this time on count, such as 2018-07-01 or 2018-07-01T12:00:00Z; earlier ones still build up the states.
@@ -212,6 +212,8 @@ impl<'a> Watcher<'a> {
                 Polled::Records => {
                     self.lane.advance(&input)?;
                     self.take();
+                    // A topic has ended when its group, which is nobody else's, has committed its end.
+                    feed.commit(&self.lane.commits())?;
                     read += input.len();
                     progress.at(u64::try_from(read).unwrap_or(u64::MAX));
                 }
@@ -224,7 +226,7 @@ impl<'a> Watcher<'a> {
                     return Err(Error::new(Kind::Unavailable, "evaluate", format!("partition {partition} was taken away by the group"))
                         .help("run it again"));
                 }
-                Polled::Idle | Polled::Quiet(..) => {}
+                Polled::Idle | Polled::Quiet(..) => feed.commit(&self.lane.commits())?,
                 Polled::Ended => break,
             }
         }

@@ -18,6 +18,7 @@ use crate::backfill::survey::survey;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::i64_of_count;
 use crate::base::offset::{Offset, Partition};
+use crate::data::commit::{Commit, Commits};
 use crate::data::events::Events;
 use crate::data::input::{Input, Table};
 use crate::data::rejected::Rejected;
@@ -43,7 +44,7 @@ pub struct From {
     #[command(flatten)]
     pipeline: PipelineArgs,
     /// Parquet or NDJSON files, or patterns of them in quotes. By default the pipeline's own source; a topic is read from its first to its present end in a
-    /// consumer group of its own, which commits nothing.
+    /// consumer group of its own.
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     from: Vec<String>,
 }
@@ -187,11 +188,21 @@ impl Replay {
             .into_iter()
             .next()
             .ok_or_else(|| Error::internal("replay", "the source gave no feed"))?;
+        let mut commits = Commits::new();
         loop {
             let mut input = Input::default();
+            // A topic has ended when its group, which is nobody else's, has committed its end.
+            feed.commit(&commits)?;
             match feed.poll(self.stage.plan.max_batch, WAIT, &mut input)? {
-                Polled::Records if !each(input)? => break,
-                Polled::Records | Polled::Idle | Polled::Quiet(..) => {}
+                Polled::Records => {
+                    for (partition, offset) in input.records.partitions.iter().zip(&input.records.offsets) {
+                        commits.insert(*partition, Commit::at(offset.next()));
+                    }
+                    if !each(input)? {
+                        break;
+                    }
+                }
+                Polled::Idle | Polled::Quiet(..) => {}
                 Polled::Assigned(assignment) => {
                     let start = assignment.start(None, None)?;
                     feed.start(assignment.partition, start.read_from, start.live_from)?;

@@ -116,6 +116,22 @@ fn what_ran_live_and_what_is_backfilled_from_files_is_the_same_bit_for_bit() {
     }
     pipeline.run(&["backfill", "--from", &table, "--to", &path("filled"), "--shards", "3"]);
     pipeline.run(&["parity", "--live", &path("filled"), "--files", &lines]);
+    // The topic itself can be judged and looked into, and ends where it ended.
+    let (of_topic, of_files) = (path("topic.json"), path("files.json"));
+    pipeline.run(&["evaluate", "--json", &of_topic]);
+    pipeline.run(&["evaluate", "--json", &of_files, "--from", &lines]);
+    let figures = |file: &str| -> Value { serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap() };
+    let (topic, files) = (figures(&of_topic), figures(&of_files));
+    assert_eq!((&topic["events"], &topic["keys"]), (&20_000.into(), &300.into()));
+    assert_eq!(topic["time"]["quantiles"], files["time"]["quantiles"]);
+    let replayed = |more: &[&str]| {
+        let command = [&["replay", "--key", "c0000011"], more].concat();
+        let output = meantime(&pipeline.arguments(&command, cards().to_str().unwrap()));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["surprise_time"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(replayed(&[]), replayed(&["--from", &lines]));
     let output = meantime(
         &pipeline
             .arguments(&["parity", "--live", &pipeline.output, "--files", &table, "--set", "state.expiry=2h"], cards().to_str().unwrap()),
