@@ -21,7 +21,7 @@ pub(super) fn position(time: EventTime, cycle: Cycle, zone: Tz, cached: &mut Cac
         Cycle::Weekday => f64_of((local + 3 * DAY).rem_euclid(7 * DAY)) / f64_of(7 * DAY),
         Cycle::Month => month(local),
     };
-    let (sin, cos) = (std::f64::consts::TAU * fraction).sin_cos();
+    let (sin, cos) = libm::sincos(std::f64::consts::TAU * fraction);
     (f32_of(sin), f32_of(cos))
 }
 

@@ -16,8 +16,8 @@ impl Prepared {
                         None => *first,
                         Some(gap) => match scale {
                             GapScale::Raw => gap,
-                            GapScale::Log1p => gap.ln_1p(),
-                            GapScale::LogStandard => (gap.max(*floor).ln() - mean) / std,
+                            GapScale::Log1p => libm::log1p(gap),
+                            GapScale::LogStandard => (libm::log(gap.max(*floor)) - mean) / std,
                         },
                     };
                     put(cell, 0, f32_of(value));
@@ -37,7 +37,7 @@ impl Prepared {
                         let value = clip.map_or(*value, |[low, high]| value.clamp(low, high));
                         match scale {
                             NumericScale::Identity => value,
-                            NumericScale::Log1p => value.abs().ln_1p().copysign(value),
+                            NumericScale::Log1p => libm::log1p(value.abs()).copysign(value),
                             NumericScale::Standardise => (value - mean) / std,
                         }
                     };

@@ -13,7 +13,7 @@ impl Prepared {
     /// Decays this column's aggregates over the gap, writes the statistic of the earlier events, then adds this one.
     pub(super) fn decay(&self, events: &Events, row: usize, gap: Option<Gap>, aggregates: &mut [f64], out: &mut [f32]) {
         let Spec::Decay { statistic, scale, .. } = &self.spec else { return };
-        let keep = gap.map_or(1.0, |gap| (-gap.seconds() / self.half_life_s).exp2());
+        let keep = gap.map_or(1.0, |gap| libm::exp2(-gap.seconds() / self.half_life_s));
         let value = match statistic {
             Statistic::Count => 1.0,
             _ => events.columns.get(self.field).and_then(|c| c.numbers()).and_then(|v| v.get(row)).copied().unwrap_or(f64::NAN),
@@ -42,7 +42,7 @@ impl Prepared {
         };
         let number = match scale {
             DecayScale::Identity => number,
-            DecayScale::Log1p => number.abs().ln_1p().copysign(number),
+            DecayScale::Log1p => libm::log1p(number.abs()).copysign(number),
         };
         if let Some(cell) = out.get_mut(self.at) {
             *cell = f32_of(number).clamp(f32::MIN, f32::MAX);

@@ -5,11 +5,12 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
 
 use super::footer::{Footer, foreign};
 use super::name::Name;
@@ -91,12 +92,17 @@ impl Drop for Open {
     }
 }
 
-fn properties() -> WriterProperties {
-    WriterProperties::builder()
+fn properties(schema: &SchemaRef) -> WriterProperties {
+    let builder = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(GROUP_ROWS))
-        .set_created_by(concat!("meantime ", env!("CARGO_PKG_VERSION")).to_owned())
-        .build()
+        .set_created_by(concat!("meantime ", env!("CARGO_PKG_VERSION")).to_owned());
+    // Numbers hardly repeat: a dictionary of them is built only to be given up.
+    let numbers = schema
+        .fields()
+        .iter()
+        .filter(|field| field.data_type().is_floating() || matches!(field.data_type(), DataType::Int64 | DataType::Timestamp(..)));
+    numbers.fold(builder, |builder, field| builder.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false)).build()
 }
 
 impl Rolling {
@@ -107,8 +113,8 @@ impl Rolling {
             pace,
             writer: writer(),
             tiling,
+            properties: properties(&schema),
             schema,
-            properties: properties(),
             parts: BTreeMap::new(),
             written: 0,
             durable: 0,
