@@ -53,6 +53,13 @@ impl Weights {
         }
     }
 
+    /// Multiplies one output by a number.
+    pub fn scale_output(&mut self, output: usize, by: f64) {
+        let width = self.sizes.outputs.max(1);
+        let column = self.head.iter_mut().skip(output).step_by(width).chain(self.head_bias.iter_mut().skip(output).take(1));
+        column.for_each(|weight| *weight = f32_of(f64::from(*weight) * by));
+    }
+
     /// Number of weights.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -77,8 +77,9 @@ fn point(law: &LawKind, parameters: &[f32], tau: f64) -> Option<Point> {
                 (b + ln_compensator - ln_tau, -free_a * shape, free_b * (1.0 + ln_compensator)),
             )
         }
-        (LawKind::Gompertz, [v, w]) => {
-            let ((v, free_v), (w, free_w)) = (clamped(*v, LOG), clamped(*w, SLOPE));
+        (LawKind::Gompertz(scale), [v, w]) => {
+            let ((v, free_v), (w, free_w)) = (clamped(*v, LOG), clamped(f32_of(f64::from(*w) * scale), SLOPE));
+            let free_w = free_w * scale;
             let x = w * tau;
             // (e^x - 1) / x and its slope, by series where the quotient would cancel.
             let (g, slope) = if x.abs() < 1e-3 {
@@ -128,7 +129,7 @@ pub fn start(law: &LawKind, gaps: &[f64]) -> Vec<f32> {
     let all = match law {
         LawKind::Exponential => vec![-ln_mean],
         LawKind::Weibull => vec![ln_mean, -0.1],
-        LawKind::Gompertz => vec![-ln_mean, 0.0],
+        LawKind::Gompertz(_) => vec![-ln_mean, 0.0],
         // Shape 2: a mean of e^b.
         LawKind::GammaPoisson => vec![2.0_f64.ln(), ln_mean],
         LawKind::Piecewise(edges) => {

@@ -24,8 +24,9 @@ pub enum LawKind {
     Exponential,
     /// Weibull.
     Weibull,
-    /// Gompertz, as RMTPP has it.
-    Gompertz,
+    /// Gompertz, as RMTPP has it. While it is trained, the slope is the parameter times this number: a slope per mean gap, not per unit, or a step of
+    /// the optimiser that is small for one unit would be an explosion for gaps of thousands. 1 in what is written.
+    Gompertz(f64),
     /// A hazard that is constant between these gaps.
     Piecewise(Vec<f64>),
     /// A Poisson rate with a gamma law.
@@ -41,7 +42,7 @@ impl LawKind {
         match self {
             LawKind::Mixture(components) => 3 * components,
             LawKind::Exponential => 1,
-            LawKind::Weibull | LawKind::Gompertz | LawKind::GammaPoisson => 2,
+            LawKind::Weibull | LawKind::Gompertz(_) | LawKind::GammaPoisson => 2,
             LawKind::Piecewise(edges) => edges.len() + 1,
             LawKind::Hawkes(marks) => 3 * marks,
         }
@@ -314,7 +315,14 @@ mod tests {
             Objective::Score,
         ];
         let edges = vec![0.03, 0.9, 5.0];
-        for law in [LawKind::Exponential, LawKind::Weibull, LawKind::Gompertz, LawKind::Piecewise(edges), LawKind::GammaPoisson] {
+        for law in [
+            LawKind::Exponential,
+            LawKind::Weibull,
+            LawKind::Gompertz(1.0),
+            LawKind::Gompertz(0.3),
+            LawKind::Piecewise(edges),
+            LawKind::GammaPoisson,
+        ] {
             all.push(of(law.clone(), 0.01, None, 2));
             all.push(of(law, 0.01, Some(0.5), 0));
         }

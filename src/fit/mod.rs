@@ -142,8 +142,10 @@ fn learn(
                 learning_rate: plan.fit.learning_rate,
                 seed: plan.fit.seed,
             };
-            let trained = train::train(history, objective, &baseline.bias(), &options, &mut |at| progress(Step::Training(*at)))?;
+            let (scaled, scale) = per_mean_gap(objective, history);
+            let mut trained = train::train(history, &scaled, &baseline.bias(), &options, &mut |at| progress(Step::Training(*at)))?;
             let facts = (trained.epochs, trained.best_epoch, trained.chosen_by);
+            scale.into_iter().for_each(|scale| trained.weights.scale_output(1, scale));
             (Box::new(Gru::new(trained.weights)?), facts)
         }
         cell => (Box::new(process(cell, history, objective, plan.fit.components, unit)), (0, 0, Part::Train)),
@@ -165,6 +167,19 @@ fn learn(
         time_unit: matches!(objective, Objective::Law { .. }).then_some(unit),
     };
     Ok((step, report))
+}
+
+/// The objective to train with, and what its second output is to be multiplied by afterwards: see `LawKind::Gompertz`.
+fn per_mean_gap(objective: &Objective, history: &History) -> (Objective, Option<f64>) {
+    match objective {
+        Objective::Law { law: LawKind::Gompertz(_), min_gap, resolution, marks } => {
+            let (count, sum) = history.gaps_of(Part::Train).fold((0.0, 0.0), |(count, sum), gap| (count + 1.0, sum + gap));
+            let scale = f64::max(count, 1.0) / f64::max(sum, *min_gap);
+            let law = LawKind::Gompertz(scale);
+            (Objective::Law { law, min_gap: *min_gap, resolution: *resolution, marks: *marks }, Some(scale))
+        }
+        other => (other.clone(), None),
+    }
 }
 
 /// The process that the train split is likeliest under.
@@ -190,7 +205,7 @@ fn law_kind(plan: &Plan, gaps: &[f64], marks: usize) -> LawKind {
         (Cell::Hawkes, _) => LawKind::Hawkes(marks.max(1)),
         (Cell::Gru, Law::LognormalMixture) => LawKind::Mixture(plan.fit.components),
         (Cell::Gru, Law::Weibull) => LawKind::Weibull,
-        (Cell::Gru, Law::Gompertz) => LawKind::Gompertz,
+        (Cell::Gru, Law::Gompertz) => LawKind::Gompertz(1.0),
     }
 }
 
@@ -245,7 +260,7 @@ fn head(objective: &Objective, unit: TimeUnit, marks: Vec<String>) -> HeadSpec {
                 LawKind::Mixture(components) => HeadSpec::LognormalMixture(LawSpec { components: Some(*components), ..spec }),
                 LawKind::Exponential => HeadSpec::Exponential(spec),
                 LawKind::Weibull => HeadSpec::Weibull(spec),
-                LawKind::Gompertz => HeadSpec::Gompertz(spec),
+                LawKind::Gompertz(_) => HeadSpec::Gompertz(spec),
                 LawKind::Piecewise(edges) => HeadSpec::PiecewiseConstant(LawSpec { edges: edges.clone(), ..spec }),
                 LawKind::GammaPoisson => HeadSpec::GammaPoisson(spec),
                 LawKind::Hawkes(_) => HeadSpec::Hawkes(spec),

@@ -55,9 +55,17 @@ pub fn run(mut plan: Plan, source: &Settings, args: &Args) -> Result<()> {
     for (cell, law, name) in ALL {
         (plan.fit.cell, plan.fit.law) = (cell, law);
         let mut watch = Watch::start();
-        let fitted = one(&plan, source, &mut watch)?;
-        let Written { served, .. } = fit::write(&fitted, &draft.path().join("model"))?;
+        let outcome = one(&plan, source, &mut watch).and_then(|fitted| Ok((fit::write(&fitted, &draft.path().join("model"))?, fitted)));
         watch.stop();
+        let (Written { served, .. }, fitted) = match outcome {
+            Ok(found) => found,
+            // What is wrong with the history is wrong for all; what one law cannot do the others may.
+            Err(error) if best.is_none() => return Err(error),
+            Err(error) => {
+                writeln!(out, "  {name:<26}  failed: {}", error.message).map_err(stdout)?;
+                continue;
+            }
+        };
         let part = |part: Part| fitted.report.part(part);
         let nll = |wanted: Part| part(wanted).and_then(|figures| figures.time).map_or(f64::NAN, |time| time.nll);
         let mark = part(Part::Test).and_then(|figures| figures.mark).map_or(f64::NAN, |mark| mark.log_loss);
