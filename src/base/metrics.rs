@@ -169,7 +169,7 @@ pub const DRIFTS: Metric = metric(
     Type::Counter,
     "windows",
     &[],
-    "Windows of 10,000 events whose residuals differ from the first window after the start; by chance one in a thousand",
+    "Windows of 10,000 events whose residuals differ from the first settled window after the start; by chance one in a thousand",
 );
 /// Build.
 pub const BUILD_INFO: Metric =

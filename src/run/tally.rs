@@ -136,7 +136,7 @@ impl ForecastSink for Tally {
                 distance = format!("{:.4}", drift.distance),
                 bound = format!("{:.4}", drift.bound),
                 mean_residual = format!("{:.3}", drift.mean),
-                "drift: the residuals of the last 10,000 events are not those of the first ones after the start"
+                "drift: the residuals of the last 10,000 events are not those from after the start"
             );
         }
         self.inner.write(forecasts)

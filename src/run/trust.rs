@@ -1,8 +1,8 @@
 //! Whether the law is still right, while it runs: residuals of the last events, and how often events come before the quantiles.
 //!
 //! Residuals are Exp(1) if the law is right, so 1 - e^-residual is uniform. A fitted law never is quite right, so its drift is looked for against its own
-//! past: of every `WINDOW` events in turn the distribution is compared with that of the first `WINDOW` after the start, by the test of Kolmogorov and
-//! Smirnov for two samples. Independent residuals of an unchanged law pass its bound once in a thousand windows.
+//! past: of every `WINDOW` events in turn the distribution is compared with that of the first window after the start which is like the one before it (the
+//! stream has settled then), by the test of Kolmogorov and Smirnov for two samples. Independent residuals of an unchanged law pass its bound once in a thousand windows.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -21,7 +21,7 @@ pub struct Trust(Mutex<Windows>);
 
 #[derive(Debug, Default)]
 struct Windows {
-    /// The first window after the start, once it is full.
+    /// The first window that is like the one before it.
     reference: Option<Vec<u32>>,
     /// The last full window.
     last: Option<(Vec<u32>, f64)>,
@@ -41,7 +41,7 @@ struct Coverage {
     last: Option<f64>,
 }
 
-/// A window whose residuals are not those of the first.
+/// A window whose residuals are not those of the first that had settled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Drift {
     /// Largest distance between the two distributions.
@@ -131,7 +131,10 @@ impl Windows {
             bound: ONE_IN_THOUSAND * (2.0 / f64_of_count(WINDOW)).sqrt(),
             mean,
         });
-        if self.reference.is_none() {
+        // At the beginning of a stream short gaps end first: what is compared with is the first window that is like the one before it.
+        let bound = ONE_IN_THOUSAND * (2.0 / f64_of_count(WINDOW)).sqrt();
+        let settled = self.last.as_ref().is_some_and(|(before, _)| distance(&bins, before) <= bound);
+        if self.reference.is_none() && settled {
             self.reference = Some(bins.clone());
         }
         self.last = Some((bins, mean));
