@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::history::{History, Part};
 use super::loss::{Objective, Target};
-use crate::base::number::{count_of, f64_of_count};
+use crate::base::number::{count_of, f32_of, f64_of_count};
 
 /// Steps of a window: how far back a gradient reaches.
 pub const WINDOW: usize = 64;
@@ -71,6 +71,8 @@ pub fn groups(sequences: &[Sequence], mut random: Option<&mut ChaCha8Rng>) -> Ve
 pub struct Window {
     /// Feature rows `[T, B, F]`; zeros after a sequence's end.
     pub x: Tensor,
+    /// The gap before each event `[T, B, 1]`, in the law's unit; zero for a first event.
+    pub gaps: Tensor,
     /// Sequences that are still running, B.
     pub rows: usize,
     /// The event of each `[T, B]` cell; `None` after a sequence's end.
@@ -94,19 +96,23 @@ pub fn window(history: &History, group: &[Sequence], from: usize) -> Result<Opti
     let steps = (longest - from).min(WINDOW);
     let rows = group.iter().take_while(|sequence| sequence.len > from).count();
     let mut x = Vec::with_capacity(steps * rows * history.width);
+    let mut gaps = Vec::with_capacity(steps * rows);
     let mut events = Vec::with_capacity(steps * rows);
     for step in from..from + steps {
         for sequence in group.iter().take(rows) {
             if step < sequence.len {
                 x.extend_from_slice(history.row(sequence.start + step));
+                gaps.push(if step == 0 { 0.0 } else { history.gaps_next.get(sequence.start + step - 1).map_or(0.0, |gap| f32_of(*gap)) });
                 events.push(Some(sequence.start + step));
             } else {
+                gaps.push(0.0);
                 x.resize(x.len() + history.width, 0.0);
                 events.push(None);
             }
         }
     }
-    Ok(Some(Window { x: Tensor::from_vec(x, (steps, rows, history.width), &Device::Cpu)?, rows, events }))
+    let x = Tensor::from_vec(x, (steps, rows, history.width), &Device::Cpu)?;
+    Ok(Some(Window { x, gaps: Tensor::from_vec(gaps, (steps, rows, 1), &Device::Cpu)?, rows, events }))
 }
 
 #[cfg(test)]

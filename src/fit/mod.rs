@@ -2,7 +2,7 @@
 //! lives only here.
 //!
 //! Reading order: `read` (history through the serving code), `split`, `recipe`, `history` (what training sees), `baseline` (what has to be beaten),
-//! `step` (what every fit ends in), `batch`, `cell` and `window` (the network), `loss` and `hazard`, `train`, `export`, `process` and `likelihood` (what is known in
+//! `step` (what every fit ends in), `batch`, `ops` and `cell` (the networks, each written once to be trained and exported), `network`, `gru_window`, `loss` and `hazard`, `train`, `export`, `process` and `likelihood` (what is known in
 //! closed form), `report`, `golden`, `card`, `package`, `served`.
 
 pub mod baseline;
@@ -11,11 +11,14 @@ pub mod card;
 pub mod cell;
 pub mod export;
 pub mod golden;
+pub mod gru_window;
 pub mod hazard;
 pub mod history;
 pub mod likelihood;
 pub mod loss;
+pub mod network;
 pub mod normal;
+pub mod ops;
 pub mod package;
 pub mod process;
 pub mod read;
@@ -25,7 +28,6 @@ pub mod served;
 pub mod split;
 pub mod step;
 pub mod train;
-pub mod window;
 
 #[cfg(test)]
 mod tests;
@@ -37,7 +39,8 @@ pub use train::Progress;
 use candle_core::{CpuStorage, Layout};
 
 use self::baseline::Baseline;
-use self::export::Gru;
+use self::cell::Design;
+use self::export::Recurrent;
 use self::history::{History, Part};
 use self::loss::{LawKind, Objective};
 use self::process::Process;
@@ -47,6 +50,7 @@ use crate::base::number::f64_of_count;
 use crate::base::time::{Gap, TimeUnit};
 use crate::data::law::{HeadSpec, LawSpec, ScoreLink};
 use crate::data::schema::EventSchema;
+use crate::features::recipe::{Recipe, Spec};
 use crate::model::manifest::{FORMAT, Manifest};
 use crate::pipeline::plan::{Cell, FitPlan, Law, Plan};
 use crate::source::Feed;
@@ -95,11 +99,11 @@ pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> 
     let clock = Clock::of(&plan.fit, seen.tick(), unit);
     let gaps = seen.train_gaps(unit);
     let facts = recipe::GapFacts { gaps: &gaps, unit, floor: clock.floor };
-    let process = plan.fit.cell != Cell::Gru;
+    let process = !plan.fit.cell.is_network();
     let recipe = match plan.fit.cell {
-        Cell::Gru => recipe::derive(&plan.fit, &plan.schema, &seen, &facts)?,
+        cell if cell.is_network() => recipe::derive(&plan.fit, &plan.schema, &seen, &facts)?,
         Cell::Hawkes => recipe::of_marks(&plan.schema, &marks),
-        Cell::Poisson | Cell::GammaPoisson | Cell::History => recipe::of_first(plan.fit.cell == Cell::Poisson),
+        _ => recipe::of_first(plan.fit.cell == Cell::Poisson),
     };
     let prepared = read::prepare(&seen, &plan.schema, &recipe, unit, &marks)?;
     if process && plan.schema.label.is_some() {
@@ -119,7 +123,7 @@ pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> 
         },
     };
     check_history(&prepared.history, &objective, plan, &seen)?;
-    let (step, report) = learn(plan, &seen, &prepared.history, &objective, unit, progress)?;
+    let (step, report) = learn(plan, &seen, &prepared.history, &recipe, &objective, unit, progress)?;
     let package = assemble(plan, &seen, &prepared, &*step, &report, head(&objective, unit, marks), recipe)?;
     Ok(Fitted { package, report, schema: plan.schema.clone(), seen, prepared })
 }
@@ -128,25 +132,33 @@ fn learn(
     plan: &Plan,
     seen: &Seen,
     history: &History,
+    recipe: &Recipe,
     objective: &Objective,
     unit: TimeUnit,
     progress: &mut dyn FnMut(Step),
 ) -> Result<(Box<dyn step::Step>, Report)> {
     let baseline = Baseline::fit(history, objective, plan.fit.seed);
     let (step, trained): (Box<dyn step::Step>, _) = match plan.fit.cell {
-        Cell::Gru => {
+        cell if cell.is_network() => {
             let options = train::Options {
-                hidden: plan.fit.hidden,
                 epochs: plan.fit.epochs,
                 patience: plan.fit.patience,
                 learning_rate: plan.fit.learning_rate,
                 seed: plan.fit.seed,
             };
             let (scaled, scale) = per_mean_gap(objective, history);
-            let mut trained = train::train(history, &scaled, &baseline.bias(), &options, &mut |at| progress(Step::Training(*at)))?;
+            let design = Design {
+                cell,
+                features: history.width,
+                hidden: plan.fit.hidden,
+                outputs: scaled.width(),
+                pace: pace(history, objective),
+                missing: missing(recipe),
+            };
+            let mut trained = train::train(history, &scaled, design, &baseline.bias(), &options, &mut |at| progress(Step::Training(*at)))?;
             let facts = (trained.epochs, trained.best_epoch, trained.chosen_by);
             scale.into_iter().for_each(|scale| trained.weights.scale_output(1, scale));
-            (Box::new(Gru::new(trained.weights)?), facts)
+            (Box::new(Recurrent::new(trained.weights, unit)?), facts)
         }
         cell => (Box::new(process(cell, history, objective, plan.fit.components, unit)), (0, 0, Part::Train)),
     };
@@ -173,8 +185,7 @@ fn learn(
 fn per_mean_gap(objective: &Objective, history: &History) -> (Objective, Option<f64>) {
     match objective {
         Objective::Law { law: LawKind::Gompertz(_), min_gap, resolution, marks } => {
-            let (count, sum) = history.gaps_of(Part::Train).fold((0.0, 0.0), |(count, sum), gap| (count + 1.0, sum + gap));
-            let scale = f64::max(count, 1.0) / f64::max(sum, *min_gap);
+            let scale = pace(history, objective);
             let law = LawKind::Gompertz(scale);
             (Objective::Law { law, min_gap: *min_gap, resolution: *resolution, marks: *marks }, Some(scale))
         }
@@ -182,14 +193,34 @@ fn per_mean_gap(objective: &Objective, history: &History) -> (Objective, Option<
     }
 }
 
+/// One over the mean gap of the train split.
+fn pace(history: &History, objective: &Objective) -> f64 {
+    let least = if let Objective::Law { min_gap, .. } = objective { *min_gap } else { f64::MIN_POSITIVE };
+    let (count, sum) = history.gaps_of(Part::Train).fold((0.0, 0.0), |(count, sum), gap| (count + 1.0, sum + gap));
+    f64::max(count, 1.0) / if sum > 0.0 { f64::max(sum, least) } else { 1.0 }
+}
+
+/// The columns of values that may be missing, each with the column that says so.
+fn missing(recipe: &Recipe) -> Vec<(usize, usize)> {
+    let mut start = 0;
+    let mut found = Vec::new();
+    for spec in &recipe.columns {
+        if let Spec::Numeric { missing_flag: true, .. } = spec {
+            found.push((start, start + 1));
+        }
+        start += spec.width();
+    }
+    found
+}
+
 /// The process that the train split is likeliest under.
 fn process(cell: Cell, history: &History, objective: &Objective, bins: usize, unit: TimeUnit) -> Process {
     let marks = if let Objective::Law { marks, .. } = objective { *marks } else { 0 };
     let kind = match cell {
-        Cell::Gru | Cell::Poisson => likelihood::poisson(history),
         Cell::GammaPoisson => likelihood::gamma_poisson(history),
         Cell::History => likelihood::history(history, bins),
         Cell::Hawkes => likelihood::hawkes(history, &|event| likelihood::mark_of(history, event), marks.max(1)),
+        _ => likelihood::poisson(history),
     };
     let marks = if cell == Cell::Hawkes || marks == 0 { Vec::new() } else { likelihood::frequencies(history, marks) };
     Process { kind, marks, unit, width: history.width }
@@ -199,13 +230,16 @@ fn process(cell: Cell, history: &History, objective: &Objective, bins: usize, un
 fn law_kind(plan: &Plan, gaps: &[f64], marks: usize) -> LawKind {
     let edges = || LawKind::Piecewise(hazard::edges(gaps, plan.fit.components));
     match (plan.fit.cell, plan.fit.law) {
-        (Cell::Poisson, _) | (Cell::Gru, Law::Exponential) => LawKind::Exponential,
-        (Cell::GammaPoisson, _) | (Cell::Gru, Law::GammaPoisson) => LawKind::GammaPoisson,
-        (Cell::History, _) | (Cell::Gru, Law::PiecewiseConstant) => edges(),
+        (Cell::Poisson, _) => LawKind::Exponential,
+        (Cell::GammaPoisson, _) => LawKind::GammaPoisson,
+        (Cell::History, _) => edges(),
         (Cell::Hawkes, _) => LawKind::Hawkes(marks.max(1)),
-        (Cell::Gru, Law::LognormalMixture) => LawKind::Mixture(plan.fit.components),
-        (Cell::Gru, Law::Weibull) => LawKind::Weibull,
-        (Cell::Gru, Law::Gompertz) => LawKind::Gompertz(1.0),
+        (_, Law::Exponential) => LawKind::Exponential,
+        (_, Law::GammaPoisson) => LawKind::GammaPoisson,
+        (_, Law::PiecewiseConstant) => edges(),
+        (_, Law::LognormalMixture) => LawKind::Mixture(plan.fit.components),
+        (_, Law::Weibull) => LawKind::Weibull,
+        (_, Law::Gompertz) => LawKind::Gompertz(1.0),
     }
 }
 
@@ -216,7 +250,7 @@ fn assemble(
     step: &dyn step::Step,
     report: &Report,
     head: HeadSpec,
-    recipe: crate::features::recipe::Recipe,
+    recipe: Recipe,
 ) -> Result<Package> {
     let output = head.outputs().first().cloned().unwrap_or_default();
     let golden = golden::table(step, seen, prepared, &plan.schema, &recipe)?;
@@ -232,7 +266,7 @@ fn assemble(
     let card = card::card(&facts).map_err(|e| Error::internal("fit", e.to_string()))?;
     let manifest =
         Manifest { format: FORMAT, name: plan.name.clone(), version: "1".to_owned(), input: step.input(), states: step.states(), head };
-    Ok(Package { manifest, recipe, graph: step.graph(&output), golden, card })
+    Ok(Package { manifest, recipe, graph: step.graph(&output)?, golden, card })
 }
 
 /// How gaps are floored and, for a coarse clock, how wide its tick is; all in the law's unit.

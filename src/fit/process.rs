@@ -168,7 +168,7 @@ impl Step for Process {
         }
     }
 
-    fn graph(&self, output: &str) -> Vec<u8> {
+    fn graph(&self, output: &str) -> Result<Vec<u8>> {
         let mut graph = Graph::new("process");
         graph.input(FEATURES, &[self.width]);
         let states = self.states();
@@ -267,7 +267,7 @@ impl Step for Process {
         for state in &states {
             graph.output(&state.output, &state.shape);
         }
-        graph.to_bytes()
+        Ok(graph.to_bytes())
     }
 
     fn weights(&self) -> usize {

@@ -25,7 +25,10 @@ pub trait Step: Forward {
     fn states(&self) -> Vec<StateSpec>;
 
     /// The bytes of `model.onnx`; `output` names the head's parameters.
-    fn graph(&self, output: &str) -> Vec<u8>;
+    ///
+    /// # Errors
+    /// Never for what `fit` made.
+    fn graph(&self, output: &str) -> Result<Vec<u8>>;
 
     /// Numbers that were fitted.
     fn weights(&self) -> usize;

@@ -8,10 +8,11 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::autograd;
-use super::batch::{Sequence, WINDOW, groups, sequences, window};
-use super::cell::{Network, Sizes, Weights};
+use super::batch::{Sequence, WINDOW, Window, groups, sequences, window};
+use super::cell::Design;
 use super::history::{History, Part};
 use super::loss::{MeanLoss, Objective, Terms};
+use super::network::{Network, Ran, Weights};
 use super::step::Forward;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::f64_of_count;
@@ -26,8 +27,6 @@ const WORTH: f64 = 1e-5;
 /// How to train.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
-    /// Size of the recurrent state.
-    pub hidden: usize,
     /// Most passes.
     pub epochs: usize,
     /// Passes without improvement before training stops.
@@ -75,6 +74,7 @@ pub struct Trained {
 pub fn train(
     history: &History,
     objective: &Objective,
+    design: Design,
     bias: &[f32],
     options: &Options,
     progress: &mut dyn FnMut(&Progress),
@@ -86,8 +86,7 @@ pub fn train(
     let valid = sequences(history, objective, Part::Valid);
     let chosen_by = if valid.is_empty() { Part::Train } else { Part::Valid };
     let mut random = ChaCha8Rng::seed_from_u64(options.seed);
-    let sizes = Sizes { features: history.width, hidden: options.hidden, outputs: objective.width() };
-    let weights = Weights::random(sizes, bias, &mut random);
+    let weights = Weights::random(design, bias, &mut random);
     let network = Network::new(&weights).map_err(autograd)?;
     let settings = ParamsAdamW { lr: options.learning_rate, weight_decay: 1e-4, ..ParamsAdamW::default() };
     let mut optimiser = AdamW::new(network.variables(), settings).map_err(autograd)?;
@@ -167,12 +166,12 @@ fn pass(
     group: &[Sequence],
     update: &mut Update<'_>,
 ) -> candle_core::Result<()> {
-    let mut state = initial(group.len(), network.hidden())?;
+    let mut state = initial(group.len(), network.state_floats())?;
     let mut from = 0;
     while let Some(window) = window(history, group, from)? {
         let targets = window.targets(history, objective, Part::Train);
         let counted = targets.iter().filter(|target| !target.gap.is_nan() || !target.label.is_nan()).count();
-        let (states, outputs) = network.window(&window.x, &state.narrow(0, 0, window.rows)?)?;
+        let Ran { states, outputs } = run(network, &window, &state)?;
         if counted > 0 {
             let loss = outputs.apply_op1(MeanLoss::new(objective.clone(), targets))?;
             let mut gradients = loss.backward()?;
@@ -183,6 +182,10 @@ fn pass(
         from += WINDOW;
     }
     Ok(())
+}
+
+fn run(network: &Network, window: &Window, state: &Tensor) -> candle_core::Result<Ran> {
+    network.window(&window.x, &window.gaps.affine(network.pace(), 0.0)?, &state.narrow(0, 0, window.rows)?)
 }
 
 fn initial(rows: usize, hidden: usize) -> candle_core::Result<Tensor> {
@@ -261,13 +264,13 @@ impl Forward for Network {
 
 /// Runs a group without gradients and hands every event with its outputs and its state to `each`, in order of time within a key.
 fn forward(network: &Network, history: &History, group: &[Sequence], each: &mut Each<'_>) -> candle_core::Result<()> {
-    let mut state = initial(group.len(), network.hidden())?;
+    let mut state = initial(group.len(), network.state_floats())?;
     let mut from = 0;
     while let Some(window) = window(history, group, from)? {
-        let (states, outputs) = network.window(&window.x, &state.narrow(0, 0, window.rows)?)?;
+        let Ran { states, outputs } = run(network, &window, &state)?;
         let values = outputs.flatten_all()?.to_vec1::<f32>()?;
         let hidden = states.flatten_all()?.to_vec1::<f32>()?;
-        let rows = values.chunks_exact(outputs.dim(1)?).zip(hidden.chunks_exact(network.hidden()));
+        let rows = values.chunks_exact(outputs.dim(1)?).zip(hidden.chunks_exact(network.state_floats()));
         for (event, (outputs, state)) in window.events.iter().zip(rows) {
             if let Some(event) = event {
                 each(*event, outputs, state);

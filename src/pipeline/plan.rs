@@ -122,6 +122,24 @@ pub enum Cell {
     /// A gated recurrent network.
     #[default]
     Gru,
+    /// Elman's recurrent network.
+    Rnn,
+    /// Long short-term memory.
+    Lstm,
+    /// Continuous-time LSTM: memory decays between events, as in the neural Hawkes process.
+    CtLstm,
+    /// A diagonal state-space layer over irregular time.
+    Ssm,
+    /// Linear attention with decay over time.
+    LinearAttention,
+    /// Attention over the key's last 32 events.
+    Attention,
+    /// A transformer block with recurrent memory.
+    Memory,
+    /// A GRU for readings that are often missing.
+    GruD,
+    /// A GRU whose state follows a differential equation between events.
+    Ode,
     /// A constant rate.
     Poisson,
     /// A rate for each key, learnt from its own events.
@@ -133,11 +151,61 @@ pub enum Cell {
 }
 
 impl Cell {
+    /// Those that are trained: networks, which can give any law or a score.
+    pub const NETWORKS: [Cell; 10] = [
+        Cell::Rnn,
+        Cell::Gru,
+        Cell::Lstm,
+        Cell::CtLstm,
+        Cell::GruD,
+        Cell::Ode,
+        Cell::Ssm,
+        Cell::LinearAttention,
+        Cell::Attention,
+        Cell::Memory,
+    ];
+
+    /// Whether it is trained.
+    #[must_use]
+    pub fn is_network(self) -> bool {
+        Cell::NETWORKS.contains(&self)
+    }
+
+    /// What it is, at the beginning of a sentence.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Cell::Gru => "A GRU",
+            Cell::Rnn => "A simple recurrent network",
+            Cell::Lstm => "An LSTM",
+            Cell::CtLstm => "A continuous-time LSTM",
+            Cell::Ssm => "A diagonal state-space layer",
+            Cell::LinearAttention => "Linear attention with decay",
+            Cell::Attention => "Attention over the last 32 events",
+            Cell::Memory => "A transformer block with recurrent memory",
+            Cell::GruD => "A GRU-D",
+            Cell::Ode => "An ODE-RNN",
+            Cell::Poisson => "A Poisson process",
+            Cell::GammaPoisson => "A gamma-Poisson process",
+            Cell::History => "A history hazard",
+            Cell::Hawkes => "A Hawkes process",
+        }
+    }
+
     /// Its name in the pipeline file.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Cell::Gru => "gru",
+            Cell::Rnn => "rnn",
+            Cell::Lstm => "lstm",
+            Cell::CtLstm => "ct_lstm",
+            Cell::Ssm => "ssm",
+            Cell::LinearAttention => "linear_attention",
+            Cell::Attention => "attention",
+            Cell::Memory => "memory",
+            Cell::GruD => "gru_d",
+            Cell::Ode => "ode",
             Cell::Poisson => "poisson",
             Cell::GammaPoisson => "gamma_poisson",
             Cell::History => "history",

@@ -365,7 +365,7 @@ pub struct Fit {
     /// Width of a coarse clock tick, such as `"1d"` for dates: likelihoods are then probabilities of the tick, not densities.
     #[schemars(extend("x-least" = "1us"))]
     pub resolution: Option<Length>,
-    /// What is fitted: a network (`gru`), or a process known in closed form (`poisson`, `gamma_poisson`, `history`, `hawkes`).
+    /// What is fitted: a network (`gru`, `rnn`, `lstm`, `ct_lstm`, `gru_d`, `ode`, `ssm`, `linear_attention`, `attention`, `memory`), or a process known in closed form (`poisson`, `gamma_poisson`, `history`, `hawkes`).
     #[serde(default)]
     pub cell: Cell,
     /// The law of time that a network gives; processes have their own.

@@ -6,9 +6,11 @@ use std::process::Command;
 
 use meantime::base::time::TimeUnit;
 use meantime::data::law::{HeadSpec, LawSpec, ScoreLink};
-use meantime::fit::cell::{Sizes, Weights};
-use meantime::fit::export::{FEATURES, NEXT_STATE, STATE, step_graph};
-use meantime::model::manifest::{InputSpec, Manifest, StateSpec};
+use meantime::fit::cell::Design;
+use meantime::fit::export::{inputs, states, step_graph};
+use meantime::fit::network::Weights;
+use meantime::model::manifest::Manifest;
+use meantime::pipeline::plan::Cell;
 use meantime::pipeline::{self, Purpose};
 use meantime::run::Stage;
 use rand_chacha::rand_core::SeedableRng;
@@ -39,18 +41,19 @@ pub fn write(folder: &Path, head: Head) -> PathBuf {
     let head_spec = spec(head);
     let package = folder.join(if head == Head::Score { "score" } else { "mixture" });
     fs::create_dir_all(&package).unwrap();
-    let sizes = Sizes { features: FEATURE_FLOATS, hidden: HIDDEN, outputs: head_spec.width() };
+    let design =
+        Design { cell: Cell::Gru, features: FEATURE_FLOATS, hidden: HIDDEN, outputs: head_spec.width(), pace: 1.0, missing: Vec::new() };
     let bias: Vec<f32> = (0..head_spec.width()).map(|i| (i as f32 * 0.37).sin()).collect();
-    let weights = Weights::random(sizes, &bias, &mut rand_chacha::ChaCha8Rng::seed_from_u64(1));
+    let weights = Weights::random(design, &bias, &mut rand_chacha::ChaCha8Rng::seed_from_u64(1));
     let manifest = Manifest {
         format: 1,
         name: "bench".into(),
         version: "1".into(),
-        input: InputSpec { features: FEATURES.into(), gap: None, gap_unit: TimeUnit::Second },
-        states: vec![StateSpec { input: STATE.into(), output: NEXT_STATE.into(), shape: vec![HIDDEN], init: 0.0 }],
+        input: inputs(&weights.design, TimeUnit::Second),
+        states: states(&weights.design),
         head: head_spec,
     };
-    fs::write(package.join("model.onnx"), step_graph(&weights, "out")).unwrap();
+    fs::write(package.join("model.onnx"), step_graph(&weights, "out").unwrap()).unwrap();
     fs::write(package.join("model.toml"), manifest.to_toml().unwrap()).unwrap();
     fs::write(package.join("features.toml"), include_str!("pipeline/features.toml")).unwrap();
     package
