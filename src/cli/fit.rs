@@ -39,14 +39,18 @@ pub struct Args {
     /// Most passes over the training events, over `fit.epochs`.
     #[arg(long)]
     epochs: Option<u32>,
-    /// What is fitted, over `fit.cell`: a network (`gru`), or a process known in closed form.
-    #[arg(long, value_parser = ["gru", "poisson", "gamma_poisson", "history", "hawkes"])]
+    /// What is fitted, over `fit.cell`: a network, or a process known in closed form (the last four). `all` compares, as `--compare` does.
+    #[arg(long, value_parser = [
+        "all", "gru", "rnn", "lstm", "ct_lstm", "gru_d", "ode", "ssm", "linear_attention", "attention", "memory", "poisson", "gamma_poisson",
+        "history", "hawkes",
+    ])]
     cell: Option<String>,
     /// The law of time that a network gives, over `fit.law`.
     #[arg(long, value_parser = ["lognormal_mixture", "exponential", "weibull", "gompertz", "piecewise_constant", "gamma_poisson"])]
     law: Option<String>,
-    /// Fit every cell and law to the same split and print one table; the package of the one with the best valid split is written.
-    #[arg(long, conflicts_with_all = ["cell", "law"])]
+    /// Fit every cell to the same split, and the GRU with every law, and print one table; the package of the one with the best valid split is written, and
+    /// a page with the table and a plot beside it.
+    #[arg(long)]
     compare: bool,
     /// Size of the recurrent state, over `fit.hidden`.
     #[arg(long)]
@@ -65,13 +69,17 @@ pub fn run(args: &Args) -> Result<()> {
     let mut sets = args.pipeline.sets.clone();
     let mut over = |name: &str, value: Option<String>| sets.extend(value.map(|value| format!("fit.{name}={value}")));
     over("epochs", args.epochs.map(|value| value.to_string()));
-    over("cell", args.cell.clone());
+    let cell = args.cell.clone().filter(|cell| cell != "all");
+    if args.compare && cell.is_some() {
+        return Err(Error::config("fit", "--compare fits every cell, and --cell names one").help("leave one of them out"));
+    }
+    over("cell", cell.clone());
     over("law", args.law.clone());
     over("hidden", args.hidden.map(|value| value.to_string()));
     over("seed", args.seed.map(|value| value.to_string()));
     let plan = pipeline::load(&args.pipeline.pipeline, &sets, Purpose::Fit)?;
     let source = history(&plan, &args.from)?;
-    if args.compare {
+    if args.compare || (args.cell.is_some() && cell.is_none()) {
         return compare::run(plan, &source, args);
     }
     let started = clock::tick();

@@ -14,6 +14,27 @@ svg{margin:0 1em 1em 0}.title{font-weight:600;font-size:14px}.tick{font-size:11p
 .two{stroke:#c4510b;stroke-width:2;fill:none}.dot{fill:#0b62c4}.bar{fill:#7fb2e8}.other{fill:#e8a87f;opacity:.7}.event{stroke:#1b1f24;stroke-width:1;opacity:.55}\
 p.note{color:#57606a}";
 
+/// A page for models side by side: their table, and the loss of each over its cost, points (ns an event, loss, name).
+#[must_use]
+pub fn comparison(pipeline: &str, table: &str, loss: &str, points: &[(f64, f64, String)]) -> String {
+    let title = escape(&format!("{pipeline}: models compared"));
+    let range =
+        |values: &mut dyn Iterator<Item = f64>| values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+    let wider = |(low, high): (f64, f64)| (low - 0.05 * (high - low), high + 0.05 * (high - low));
+    let costs: Vec<f64> = points.iter().map(|(ns, ..)| ns.log10()).collect();
+    let x = wider(range(&mut costs.iter().copied()));
+    let y = wider(range(&mut points.iter().map(|(_, loss, _)| *loss)));
+    let mut plot = Plot::new("Loss over cost: better is lower, cheaper is left", ("log10 of nanoseconds an event", x), (loss, y), 2.0);
+    for ((_, loss, name), cost) in points.iter().zip(costs) {
+        plot = plot.dots("dot", &[(cost, *loss)]).label(cost, *loss, name);
+    }
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n<pre>{}</pre>\n{}\n</body></html>\n",
+        escape(table),
+        plot.close()
+    )
+}
+
 /// The page.
 #[must_use]
 pub fn page(report: &Report) -> String {

@@ -95,6 +95,17 @@ impl Plot {
         self
     }
 
+    /// A text beside a point.
+    #[must_use]
+    pub fn label(mut self, x: f64, y: f64, text: &str) -> Self {
+        if x.is_finite() && y.is_finite() {
+            let text =
+                format!("<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\">{}</text>", self.at_x(x) + 5.0, self.at_y(y) - 4.0, escape(text));
+            self.put(&text);
+        }
+        self
+    }
+
     /// Bars of equal width from 0 up.
     #[must_use]
     pub fn bars(mut self, class: &str, heights: &[f64]) -> Self {

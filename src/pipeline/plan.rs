@@ -233,6 +233,21 @@ pub enum Law {
     GammaPoisson,
 }
 
+impl Law {
+    /// Its name in the pipeline file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Law::LognormalMixture => "lognormal_mixture",
+            Law::Exponential => "exponential",
+            Law::Weibull => "weibull",
+            Law::Gompertz => "gompertz",
+            Law::PiecewiseConstant => "piecewise_constant",
+            Law::GammaPoisson => "gamma_poisson",
+        }
+    }
+}
+
 /// How history is split into train, valid and test.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Split {

@@ -10,5 +10,6 @@ mod kills;
 mod layers;
 #[cfg(unix)]
 mod operations;
+mod pytorch;
 mod real_data;
 mod schemas;

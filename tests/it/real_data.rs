@@ -204,7 +204,7 @@ split = { field = "split" }
         let model = folder.join("model");
         std::fs::create_dir_all(&model).unwrap();
         std::fs::write(folder.join("pipeline.toml"), PIPELINE).unwrap();
-        std::fs::write(model.join("model.onnx"), process.graph("law")).unwrap();
+        std::fs::write(model.join("model.onnx"), process.graph("law").unwrap()).unwrap();
         std::fs::write(model.join("model.toml"), manifest.to_toml().unwrap()).unwrap();
         std::fs::write(model.join("features.toml"), "format = 1\n[[column]]\nkind = \"constant\"\nvalue = 1.0\n").unwrap();
     }

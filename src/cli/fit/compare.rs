@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{Args, Watch, one};
 use crate::base::error::{Error, Result};
+use crate::evaluate::html;
 use crate::evaluate::text::span;
 use crate::fit::card::number;
 use crate::fit::history::Part;
@@ -12,47 +13,50 @@ use crate::fit::{self, Written};
 use crate::pipeline::plan::{Cell, Law, Plan};
 use crate::source::Settings;
 
-/// What is compared, the simplest first.
-const ALL: [(Cell, Law, &str); 10] = [
-    (Cell::Poisson, Law::Exponential, "poisson"),
-    (Cell::GammaPoisson, Law::GammaPoisson, "gamma_poisson"),
-    (Cell::History, Law::PiecewiseConstant, "history"),
-    (Cell::Hawkes, Law::Exponential, "hawkes"),
-    (Cell::Gru, Law::Exponential, "gru, exponential"),
-    (Cell::Gru, Law::Weibull, "gru, weibull"),
-    (Cell::Gru, Law::Gompertz, "gru, gompertz (RMTPP)"),
-    (Cell::Gru, Law::GammaPoisson, "gru, gamma_poisson"),
-    (Cell::Gru, Law::PiecewiseConstant, "gru, piecewise_constant"),
-    (Cell::Gru, Law::LognormalMixture, "gru, lognormal_mixture"),
-];
+/// Processes, and laws of a network of the plan's cell.
+const PROCESSES: [Cell; 4] = [Cell::Poisson, Cell::GammaPoisson, Cell::History, Cell::Hawkes];
+const LAWS: [Law; 5] = [Law::Exponential, Law::Weibull, Law::Gompertz, Law::GammaPoisson, Law::PiecewiseConstant];
+
+/// What is compared, the simplest first: processes, a GRU with every law, and every network with the law of `[fit]`. A score has networks only.
+fn all(plan: &Plan) -> Vec<(Cell, Law, String)> {
+    let networks = Cell::NETWORKS.into_iter();
+    if plan.schema.label.is_some() {
+        return networks.map(|cell| (cell, plan.fit.law, cell.name().to_owned())).collect();
+    }
+    let processes = PROCESSES.into_iter().map(|cell| (cell, Law::default(), cell.name().to_owned()));
+    let named = |cell: Cell, law: Law| (cell, law, format!("{}, {}", cell.name(), law.name()));
+    let laws = LAWS.into_iter().filter(|law| *law != plan.fit.law).map(|law| named(Cell::Gru, law));
+    processes.chain(laws).chain(networks.map(|cell| named(cell, plan.fit.law))).collect()
+}
 
 /// A line of the table.
 struct Line {
-    name: &'static str,
+    name: String,
+    /// Loss that chooses: of the gaps or of the labels, on the valid split.
     valid: f64,
     test: f64,
-    mark: f64,
+    /// Log-loss of the marks, or the average precision of the score.
+    second: f64,
     served: Option<fit::served::Served>,
 }
 
-/// Fits all, prints the table to stdout as it grows, and writes the package with the best valid split.
+/// Fits all, prints the table to stdout as it grows, writes the package with the best valid split, and a page with a plot beside it.
 ///
 /// # Errors
-/// The pipeline fits a score; one of the fits fails; the package cannot be written.
+/// The first fit fails; the package or the page cannot be written.
 pub fn run(mut plan: Plan, source: &Settings, args: &Args) -> Result<()> {
-    if plan.schema.label.is_some() {
-        return Err(Error::config("fit", "--compare compares laws of time, and [event] names a label to be scored")
-            .help("take `label` out of [event]"));
-    }
+    let score = plan.schema.label.is_some();
     let draft = tempfile::tempdir().map_err(|e| Error::io("fit", &std::env::temp_dir(), e))?;
     let stdout = |e: std::io::Error| Error::io("fit", Path::new("stdout"), e);
     let mut out = std::io::stdout();
-    let heads = ["valid", "test", "marks", "median off", "KS", "ns/event", "bytes/key"];
-    writeln!(out, "negative log-likelihood of the gaps, nats per event; the last five by the served path on the test split")
-        .map_err(stdout)?;
-    writeln!(out, "  {:<26}{}", "model", heads.map(|head| format!("{head:>12}")).concat()).map_err(stdout)?;
-    let mut best: Option<(f64, fit::Fitted, &str)> = None;
-    for (cell, law, name) in ALL {
+    let what = if score { "log-loss of the labels" } else { "negative log-likelihood of the gaps" };
+    let heads = ["valid", "test", if score { "AP" } else { "marks" }, "median off", "KS", "ns/event", "bytes/key"];
+    let title = format!("{what}, nats per event; the last four by the served path on the test split");
+    let heading = format!("  {:<38}{}", "model", heads.map(|head| format!("{head:>12}")).concat());
+    writeln!(out, "{title}\n{heading}").map_err(stdout)?;
+    let mut best: Option<(f64, fit::Fitted, String)> = None;
+    let mut lines = Vec::new();
+    for (cell, law, name) in all(&plan) {
         (plan.fit.cell, plan.fit.law) = (cell, law);
         let mut watch = Watch::start();
         let outcome = one(&plan, source, &mut watch).and_then(|fitted| Ok((fit::write(&fitted, &draft.path().join("model"))?, fitted)));
@@ -62,27 +66,43 @@ pub fn run(mut plan: Plan, source: &Settings, args: &Args) -> Result<()> {
             // What is wrong with the history is wrong for all; what one law cannot do the others may.
             Err(error) if best.is_none() => return Err(error),
             Err(error) => {
-                writeln!(out, "  {name:<26}  failed: {}", error.message).map_err(stdout)?;
+                writeln!(out, "  {name:<38}  failed: {}", error.message).map_err(stdout)?;
                 continue;
             }
         };
-        let part = |part: Part| fitted.report.part(part);
-        let nll = |wanted: Part| part(wanted).and_then(|figures| figures.time).map_or(f64::NAN, |time| time.nll);
-        let mark = part(Part::Test).and_then(|figures| figures.mark).map_or(f64::NAN, |mark| mark.log_loss);
-        let line = Line { name, valid: nll(Part::Valid), test: nll(Part::Test), mark, served };
+        let loss = |wanted: Part| {
+            let figures = fitted.report.part(wanted);
+            let time = figures.and_then(|figures| figures.time).map(|time| time.nll);
+            time.or(figures.and_then(|figures| figures.score).map(|score| score.log_loss)).unwrap_or(f64::NAN)
+        };
+        let marks = |wanted: Part| fitted.report.part(wanted).and_then(|figures| figures.mark).map_or(f64::NAN, |mark| mark.log_loss);
+        let precision = fitted.report.part(Part::Test).and_then(|figures| figures.score).map_or(f64::NAN, |score| score.average_precision);
+        let second = if score { precision } else { marks(Part::Test) };
+        let line = Line { name: name.clone(), valid: loss(Part::Valid), test: loss(Part::Test), second, served };
         writeln!(out, "{}", shown(&line)).map_err(stdout)?;
         // Without a valid split the train split must do.
-        let chosen_by = if line.valid.is_nan() { nll(Part::Train) } else { line.valid };
-        let marks = part(Part::Valid).and_then(|figures| figures.mark).map_or(0.0, |mark| mark.log_loss);
-        let loss = chosen_by + if marks.is_nan() { 0.0 } else { marks };
+        let chosen_by = if line.valid.is_nan() { loss(Part::Train) } else { line.valid };
+        let loss = chosen_by + if marks(Part::Valid).is_nan() { 0.0 } else { marks(Part::Valid) };
+        lines.push(line);
         if best.as_ref().is_none_or(|(least, ..)| loss < *least) {
             best = Some((loss, fitted, name));
         }
     }
     let Some((_, fitted, name)) = best else { return Err(Error::internal("fit", "nothing was compared")) };
     fit::write(&fitted, &args.out)?;
-    writeln!(out, "\nbest on the valid split, gaps and marks together: {name}").map_err(stdout)?;
-    writeln!(out, "package: {0} (figures and limits in {0}/CARD.md)", args.out.display()).map_err(stdout)
+    let page = args.out.with_extension("compare.html");
+    let table = lines.iter().map(shown).collect::<Vec<_>>().join("\n");
+    let text = html::comparison(&plan.name, &format!("{title}\n{heading}\n{table}"), what, &points(&lines));
+    std::fs::write(&page, text).map_err(|e| Error::io("fit", &page, e))?;
+    let by = if score { "labels" } else { "gaps and marks together" };
+    writeln!(out, "\nbest on the valid split, {by}: {name}").map_err(stdout)?;
+    writeln!(out, "package: {0} (figures and limits in {0}/CARD.md)", args.out.display()).map_err(stdout)?;
+    writeln!(out, "plot: {}", page.display()).map_err(stdout)
+}
+
+/// Cost and loss of each model with a served figure.
+fn points(lines: &[Line]) -> Vec<(f64, f64, String)> {
+    lines.iter().filter_map(|line| Some((line.served?.ns, line.test, line.name.clone()))).collect()
 }
 
 fn shown(line: &Line) -> String {
@@ -92,11 +112,11 @@ fn shown(line: &Line) -> String {
     let cells = [
         number(line.valid),
         number(line.test),
-        number(line.mark),
+        number(line.second),
         off(served.map_or(f64::NAN, |served| served.error_s)),
         number(served.map_or(f64::NAN, |served| served.ks)),
         whole(served.map_or(f64::NAN, |served| served.ns)),
         served.map_or_else(|| "-".to_owned(), |served| served.bytes.to_string()),
     ];
-    format!("  {:<26}{}", line.name, cells.map(|cell| format!("{cell:>12}")).concat())
+    format!("  {:<38}{}", line.name, cells.map(|cell| format!("{cell:>12}")).concat())
 }
