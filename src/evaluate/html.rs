@@ -25,11 +25,13 @@ pub fn comparison(pipeline: &str, table: &str, loss: &str, points: &[(f64, f64, 
     let x = wider(range(&mut costs.iter().copied()));
     let y = wider(range(&mut points.iter().map(|(_, loss, _)| *loss)));
     let mut plot = Plot::new("Loss over cost: better is lower, cheaper is left", ("log10 of nanoseconds an event", x), (loss, y), 2.0);
-    for ((_, loss, name), cost) in points.iter().zip(costs) {
-        plot = plot.dots("dot", &[(cost, *loss)]).label(cost, *loss, name);
+    let mut legend = String::new();
+    for (number, ((_, loss, name), cost)) in (1..).zip(points.iter().zip(costs)) {
+        plot = plot.dots("dot", &[(cost, *loss)]).label(cost, *loss, &number.to_string());
+        let _ = writeln!(legend, "{number:>3}  {}", escape(name));
     }
     format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n<pre>{}</pre>\n{}\n</body></html>\n",
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n<pre>{}</pre>\n{}\n<pre>{legend}</pre>\n</body></html>\n",
         escape(table),
         plot.close()
     )
