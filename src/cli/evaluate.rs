@@ -66,24 +66,20 @@ pub struct Args {
     html: Option<PathBuf>,
 }
 
+impl Args {
+    /// As `meantime evaluate PIPELINE --from FROM... --since SINCE --where ONLY`.
+    #[must_use]
+    pub fn of(pipeline: PipelineArgs, from: Vec<String>, since: Option<String>, only: Option<String>) -> Self {
+        Args { pipeline, from, since, only, open_gaps: false, key: None, k: 100, json: None, html: None }
+    }
+}
+
 /// Evaluates and prints a table to stdout.
 ///
 /// # Errors
 /// The pipeline or package is refused, the history cannot be read, or a report cannot be written.
 pub fn run(args: &Args) -> Result<()> {
-    let since =
-        args.since.clone().map(unit::Moment::try_from).transpose().map_err(|why| {
-            Error::new(Kind::Usage, "evaluate", format!("--since: {why}")).help("write 2018-07-01 or 2018-07-01T12:00:00Z")
-        })?;
-    let since = since.map(|moment| moment.value);
-    let mut plan = pipeline::load(&args.pipeline.pipeline, &args.pipeline.sets, Purpose::Evaluate)?;
-    let only = args.only.as_deref().map(|only| column_of(&mut plan, only)).transpose()?;
-    aim(&mut plan, args)?;
-    let stage = Stage::load(plan)?;
-    let opening = Opening { lanes: 1, until_caught_up: true, fields: stage.plan.field_names(), ..Opening::default() };
-    let feeds = source::open(&stage.plan.source, &opening)?;
-    let feed = feeds.into_iter().next().ok_or_else(|| Error::internal("evaluate", "the source gave no feed"))?;
-    let filter = Filter { since, only };
+    let (stage, filter, feed) = opened(args)?;
     let report = Watcher::new(&stage, &filter, args)?.watch(feed, args.open_gaps)?;
     let json = |report: &Report| serde_json::to_vec_pretty(report).map_err(|e| Error::internal("evaluate", e.to_string()));
     let stdout = |e: std::io::Error| Error::io("evaluate", Path::new("stdout"), e);
@@ -101,6 +97,35 @@ pub fn run(args: &Args) -> Result<()> {
         eprintln!("report: {}", path.display());
     }
     Ok(())
+}
+
+/// Scores of the events that count, each with its label, and the stage that gave them. `from`, `since` and `only` as the arguments of `evaluate`.
+///
+/// # Errors
+/// As `run`.
+pub fn scored(args: &Args) -> Result<(Stage, Vec<(f32, bool)>)> {
+    let (stage, filter, feed) = opened(args)?;
+    let mut watcher = Watcher::new(&stage, &filter, args)?;
+    watcher.read(feed)?;
+    let scored = watcher.evaluation.scored().to_vec();
+    Ok((stage, scored))
+}
+
+/// What is to be evaluated.
+fn opened(args: &Args) -> Result<(Stage, Filter, Box<dyn Feed>)> {
+    let since =
+        args.since.clone().map(unit::Moment::try_from).transpose().map_err(|why| {
+            Error::new(Kind::Usage, "evaluate", format!("--since: {why}")).help("write 2018-07-01 or 2018-07-01T12:00:00Z")
+        })?;
+    let since = since.map(|moment| moment.value);
+    let mut plan = pipeline::load(&args.pipeline.pipeline, &args.pipeline.sets, Purpose::Evaluate)?;
+    let only = args.only.as_deref().map(|only| column_of(&mut plan, only)).transpose()?;
+    aim(&mut plan, args)?;
+    let stage = Stage::load(plan)?;
+    let opening = Opening { lanes: 1, until_caught_up: true, fields: stage.plan.field_names(), ..Opening::default() };
+    let feeds = source::open(&stage.plan.source, &opening)?;
+    let feed = feeds.into_iter().next().ok_or_else(|| Error::internal("evaluate", "the source gave no feed"))?;
+    Ok((stage, Filter { since, only }, feed))
 }
 
 /// A field and the value it must have: adds it to what is read.
@@ -202,7 +227,13 @@ impl<'a> Watcher<'a> {
     }
 
     /// Runs the whole feed through the lane.
-    fn watch(mut self, mut feed: Box<dyn Feed>, open_gaps: bool) -> Result<Report> {
+    fn watch(mut self, feed: Box<dyn Feed>, open_gaps: bool) -> Result<Report> {
+        let seconds = self.read(feed)?;
+        self.close(seconds, open_gaps)
+    }
+
+    /// Takes in the feed to its end; gives the seconds that took.
+    fn read(&mut self, mut feed: Box<dyn Feed>) -> Result<f64> {
         let mut progress = Progress::start("events", feed.backlog());
         let mut input = Input::default();
         let mut read = 0;
@@ -233,10 +264,13 @@ impl<'a> Watcher<'a> {
         self.lane.finish()?;
         self.take();
         feed.close()?;
+        Ok(progress.stop().as_secs_f64())
+    }
+
+    fn close(mut self, seconds: f64, open_gaps: bool) -> Result<Report> {
         if open_gaps {
             self.add_open_gaps();
         }
-        let seconds = progress.stop().as_secs_f64();
         let history = self.history();
         let identity = &self.stage.identity;
         let head = self.stage.plan.model.as_ref().map(|(manifest, _)| manifest.head.describe()).unwrap_or_default();

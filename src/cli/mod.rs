@@ -1,7 +1,8 @@
 //! One file per command; here only what they share: the arguments, logging and the way out.
 
 pub mod backfill;
-pub mod check;
+pub mod calibrate;
+mod check;
 pub mod demo;
 pub mod evaluate;
 pub mod files;
@@ -75,6 +76,8 @@ pub enum Command {
     Backfill(backfill::Args),
     /// Compare a pipeline's forecasts with what then happened: likelihood, calibration, errors, ranking.
     Evaluate(evaluate::Args),
+    /// Correct a score by what then happened, and write the package with the correction.
+    Calibrate(calibrate::Args),
     /// Compare what was sent with what comes out when the same events are taken from files, bit for bit.
     Parity(parity::Args),
     /// Take the past events of one key once more: each with its forecast, features and law, as JSON.
@@ -101,7 +104,7 @@ pub enum Command {
 }
 
 /// A pipeline and changes to it, as most commands take them.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct PipelineArgs {
     /// The pipeline file, or the folder that holds a pipeline.toml.
     #[arg(value_name = "PIPELINE")]
@@ -128,6 +131,7 @@ pub fn execute(cli: Cli) -> Result<()> {
         Command::Run(args) => run::run(&args),
         Command::Backfill(args) => backfill::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Parity(args) => parity::run(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Why(args) => replay::why(&args),

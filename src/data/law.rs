@@ -33,6 +33,9 @@ pub enum HeadSpec {
         outputs: Vec<String>,
         /// What the output is.
         link: ScoreLink,
+        /// How the probability is corrected; `meantime calibrate` fits it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        calibration: Option<Calibration>,
     },
 }
 
@@ -95,6 +98,66 @@ pub enum ScoreLink {
     Logit,
     /// p itself.
     Probability,
+}
+
+/// A map from the model's probability p to one that agrees with outcomes. It never decreases, so that ranks stay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Calibration {
+    /// sigmoid(slope logit(p) + shift). Source: J. Platt, "Probabilistic outputs for support vector machines", 1999.
+    Platt {
+        /// Factor of the logit, above 0.
+        slope: f64,
+        /// Added to it.
+        shift: f64,
+    },
+    /// Straight lines between points, level beyond them. Source: B. Zadrozny, C. Elkan, "Transforming classifier scores into accurate multiclass
+    /// probability estimates", 2002.
+    Isotonic {
+        /// Probabilities of the model, rising.
+        at: Vec<f64>,
+        /// What each becomes, never falling, between 0 and 1.
+        gives: Vec<f64>,
+    },
+}
+
+impl Calibration {
+    /// The corrected probability.
+    #[must_use]
+    pub fn apply(&self, p: f64) -> f64 {
+        match self {
+            Calibration::Platt { slope, shift } => {
+                let logit = libm::log(p.max(f64::MIN_POSITIVE)) - libm::log1p(-p.min(1.0 - f64::EPSILON));
+                1.0 / (1.0 + libm::exp(-(slope * logit + shift)))
+            }
+            Calibration::Isotonic { at, gives } => {
+                let after = at.partition_point(|x| *x <= p);
+                let point = |i: usize| at.get(i).copied().zip(gives.get(i).copied());
+                match (after.checked_sub(1).and_then(point), point(after)) {
+                    (Some((x0, y0)), Some((x1, y1))) => y0 + (y1 - y0) * ((p - x0) / (x1 - x0)),
+                    (Some((_, y)), None) | (None, Some((_, y))) => y,
+                    (None, None) => p,
+                }
+            }
+        }
+    }
+
+    /// Why it cannot be used, if it cannot.
+    #[must_use]
+    pub fn fault(&self) -> Option<&'static str> {
+        match self {
+            Calibration::Platt { slope, shift } => (!(slope.is_finite() && *slope > 0.0 && shift.is_finite()))
+                .then_some("the slope of a calibration must be above 0, the shift a number"),
+            Calibration::Isotonic { at, gives } => {
+                let rising = at.windows(2).all(|pair| matches!(pair, [a, b] if a < b));
+                let steady = gives.windows(2).all(|pair| matches!(pair, [a, b] if a <= b));
+                let within = at.iter().chain(gives).all(|p| (0.0..=1.0).contains(p));
+                (at.len() < 2 || at.len() != gives.len() || !rising || !steady || !within).then_some(
+                    "a calibration needs two or more points: `at` rising, `gives` never falling and as long, all between 0 and 1",
+                )
+            }
+        }
+    }
 }
 
 impl HeadSpec {

@@ -139,6 +139,12 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
+    /// Scores of the events that count, each with its label.
+    #[must_use]
+    pub fn scored(&self) -> &[(f32, bool)] {
+        self.ranking.scored()
+    }
+
     /// Nothing seen yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {

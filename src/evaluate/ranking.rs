@@ -64,6 +64,12 @@ impl Ranking {
         Ranking { k, scored: Vec::new(), log_loss: 0.0, squares: 0.0, days: HashMap::new(), positive: HashSet::new() }
     }
 
+    /// The scores so far, each with its label, in the order in which they came.
+    #[must_use]
+    pub fn scored(&self) -> &[(f32, bool)] {
+        &self.scored
+    }
+
     /// An event with its score, a probability, and its label. `time` is in microseconds.
     pub fn add(&mut self, score: f64, label: bool, time: i64, key: u64) {
         let s = crate::base::number::f32_of(score);

@@ -7,6 +7,7 @@
 
 pub mod baseline;
 pub mod batch;
+pub mod calibrate;
 pub mod card;
 pub mod cell;
 pub mod export;
@@ -300,7 +301,7 @@ fn head(objective: &Objective, unit: TimeUnit, marks: Vec<String>) -> HeadSpec {
                 LawKind::Hawkes(_) => HeadSpec::Hawkes(spec),
             }
         }
-        Objective::Score => HeadSpec::Score { outputs: vec![LOGIT.to_owned()], link: ScoreLink::Logit },
+        Objective::Score => HeadSpec::Score { outputs: vec![LOGIT.to_owned()], link: ScoreLink::Logit, calibration: None },
     }
 }
 

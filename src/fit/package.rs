@@ -133,6 +133,35 @@ fn write_files(package: &Package, folder: &Path) -> Result<()> {
     fs::write(&path, sums).map_err(|e| Error::io("fit", &path, e))
 }
 
+/// Copies the package in `from` to `to` with another manifest, replacing what was there; checked as loading does.
+///
+/// # Errors
+/// A file cannot be read or written, or the copy is refused.
+pub fn with_manifest(from: &Path, manifest: &Manifest, to: &Path) -> Result<()> {
+    fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<'_> {
+        move |e| Error::io("calibrate", path, e)
+    }
+    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    fs::create_dir_all(parent).map_err(io(parent))?;
+    let draft = tempfile::tempdir_in(parent).map_err(io(parent))?;
+    let mut sums = String::new();
+    for name in FILES.into_iter().filter(|name| from.join(name).exists()) {
+        let path = from.join(name);
+        let bytes = if name == "model.toml" { manifest.to_toml()?.into_bytes() } else { fs::read(&path).map_err(io(&path))? };
+        let sum: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        sums.push_str(&format!("{sum}  {name}\n"));
+        let path = draft.path().join(name);
+        fs::write(&path, bytes).map_err(io(&path))?;
+    }
+    let path = draft.path().join(SUMS);
+    fs::write(&path, sums).map_err(io(&path))?;
+    model::Package::load(draft.path())?;
+    if to.exists() {
+        fs::remove_dir_all(to).map_err(io(to))?;
+    }
+    fs::rename(draft.keep(), to).map_err(io(to))
+}
+
 fn verify(folder: &Path) -> Result<Mismatch> {
     let mismatch = model::Package::load(folder)?.mismatch;
     if mismatch.outputs > TOLERANCE || mismatch.states > TOLERANCE {

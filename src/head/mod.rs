@@ -36,7 +36,7 @@ use crate::base::time::{EventTime, Gap};
 use crate::data::flags::Flags;
 use crate::data::forecasts::Forecasts;
 use crate::data::intensity::Intensities;
-use crate::data::law::{HeadSpec, LawSpec, ScoreLink};
+use crate::data::law::{Calibration, HeadSpec, LawSpec, ScoreLink};
 use crate::data::outputs::Outputs;
 use columns::{Clock, Columns, Timed};
 use exponential::Exponential;
@@ -102,7 +102,7 @@ pub struct Head {
 #[derive(Debug)]
 enum Kind {
     Law(Box<dyn Timed>),
-    Score(ScoreLink),
+    Score(ScoreLink, Option<Calibration>),
 }
 
 impl Head {
@@ -123,7 +123,12 @@ impl Head {
     pub fn with(spec: &HeadSpec, asks: Asks, intensities: Option<Box<dyn Intensities>>) -> Result<Head> {
         check_asks(spec, &asks)?;
         let kind = match (spec, spec.law()) {
-            (HeadSpec::Score { link, .. }, _) => Kind::Score(*link),
+            (HeadSpec::Score { link, calibration, .. }, _) => {
+                if let Some(fault) = calibration.as_ref().and_then(Calibration::fault) {
+                    return Err(Error::config("model", fault));
+                }
+                Kind::Score(*link, calibration.clone())
+            }
             (_, None) => return Err(Error::internal("head", "a head that is neither law nor score")),
             (_, Some(law)) => {
                 check_law(spec, law)?;
@@ -164,7 +169,7 @@ impl Head {
     pub fn curve(&mut self, row: &[f32], gaps: &[Gap]) -> Vec<(f64, f64)> {
         match &mut self.kind {
             Kind::Law(law) => law.curve(row, gaps),
-            Kind::Score(_) => Vec::new(),
+            Kind::Score(..) => Vec::new(),
         }
     }
 
@@ -189,10 +194,11 @@ impl Head {
                 assert!(arrivals.gaps.len() == rows && arrivals.marks.len() == rows, "arrivals are columns of equal length");
                 law.forecasts(arrivals, outputs, into);
             }
-            Kind::Score(link) => {
+            Kind::Score(link, calibration) => {
                 into.marks_per_row = 0;
                 for (row, output) in outputs.after.chunks_exact(width).enumerate() {
                     let score = output.first().and_then(|output| score::score(*output, *link));
+                    let score = score.map(|p| calibration.as_ref().map_or(p, |calibration| calibration.apply(p)));
                     into.surprise_time.push(f64::NAN);
                     into.surprise_mark.push(f64::NAN);
                     into.residual.push(f64::NAN);

@@ -14,7 +14,7 @@ fn mixture_spec(components: usize, resolution: Option<f64>, marks: &[&str]) -> H
 }
 
 fn score_spec(link: ScoreLink) -> HeadSpec {
-    HeadSpec::Score { outputs: vec!["p".to_owned()], link }
+    HeadSpec::Score { outputs: vec!["p".to_owned()], link, calibration: None }
 }
 
 fn asks(marks: usize) -> Asks {

@@ -172,7 +172,10 @@ fn a_package_is_refused_with_the_reason() {
     refused(&|_, m| m.states[0].output = "nothing".into(), "has no output `nothing`");
     refused(&|_, m| m.states.clear(), "is not named in model.toml");
     refused(&|_, m| m.input.features = "rows".into(), "is not named in model.toml");
-    refused(&|_, m| m.head = HeadSpec::Score { outputs: m.head.outputs().to_vec(), link: ScoreLink::Logit }, "the head needs 1 parameters");
+    refused(
+        &|_, m| m.head = HeadSpec::Score { outputs: m.head.outputs().to_vec(), link: ScoreLink::Logit, calibration: None },
+        "the head needs 1 parameters",
+    );
     refused(&|p, _| std::fs::write(p.join("model.onnx"), b"not a graph").unwrap(), "model.onnx");
     refused(&|p, _| std::fs::remove_file(p.join("features.toml")).unwrap(), "features.toml");
     refused(&|p, _| std::fs::write(p.join("SHA256SUMS"), format!("{}  model.onnx\n", "0".repeat(64))).unwrap(), "SHA256SUMS says");

@@ -29,7 +29,7 @@ pub enum Head {
 
 pub fn spec(head: Head) -> HeadSpec {
     match head {
-        Head::Score => HeadSpec::Score { outputs: vec!["out".to_owned()], link: ScoreLink::Logit },
+        Head::Score => HeadSpec::Score { outputs: vec!["out".to_owned()], link: ScoreLink::Logit, calibration: None },
         Head::Mixture => {
             HeadSpec::LognormalMixture(LawSpec { components: Some(16), ..LawSpec::new(&["out"], TimeUnit::Hour, 1.0 / 3600.0) })
         }

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use meantime::base::number::f32_of;
 use meantime::base::time::Gap;
 use meantime::data::outputs::Outputs;
 use meantime::model::{Memory, Package};
@@ -36,7 +37,7 @@ fn the_exported_step_is_served_as_pytorch_computes_it() {
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
 
     let numbers =
-        |value: &serde_json::Value| -> Vec<f32> { value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect() };
+        |value: &serde_json::Value| -> Vec<f32> { value.as_array().unwrap().iter().map(|v| f32_of(v.as_f64().unwrap())).collect() };
     let package = Package::load(&out).unwrap();
     let mut model = package.model().unwrap();
     let mut key = Key(model.initial_hidden().to_vec());
