@@ -1,6 +1,7 @@
 //! One file per command; here only what they share: the arguments, logging and the way out.
 
 pub mod backfill;
+#[cfg(feature = "fit")]
 pub mod calibrate;
 mod check;
 pub mod demo;
@@ -77,6 +78,7 @@ pub enum Command {
     /// Compare a pipeline's forecasts with what then happened: likelihood, calibration, errors, ranking.
     Evaluate(evaluate::Args),
     /// Correct a score by what then happened, and write the package with the correction.
+    #[cfg(feature = "fit")]
     Calibrate(calibrate::Args),
     /// Compare what was sent with what comes out when the same events are taken from files, bit for bit.
     Parity(parity::Args),
@@ -131,6 +133,7 @@ pub fn execute(cli: Cli) -> Result<()> {
         Command::Run(args) => run::run(&args),
         Command::Backfill(args) => backfill::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        #[cfg(feature = "fit")]
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Parity(args) => parity::run(&args),
         Command::Replay(args) => replay::replay(&args),

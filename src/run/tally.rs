@@ -131,8 +131,10 @@ impl ForecastSink for Tally {
         for (place, (quantile, by)) in self.own.quantiles.iter().zip(&self.own.before).enumerate() {
             trust.cover(place, *quantile, self.own.compared - compared, by - before.get(place).copied().unwrap_or(0));
         }
-        if let Some(drift) = trust.add(&forecasts.residual) {
+        // Every doubling of a drift's length is worth a line: a law that stays wrong must not fill the log.
+        if let Some(drift) = trust.add(&forecasts.residual).filter(|drift| drift.in_a_row.is_power_of_two()) {
             tracing::warn!(
+                windows = drift.in_a_row,
                 distance = format!("{:.4}", drift.distance),
                 bound = format!("{:.4}", drift.bound),
                 mean_residual = format!("{:.3}", drift.mean),

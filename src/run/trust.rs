@@ -30,6 +30,8 @@ struct Windows {
     count: usize,
     sum: f64,
     drifts: u64,
+    /// Drifted windows one after the other.
+    in_a_row: u64,
     quantiles: Vec<Coverage>,
 }
 
@@ -50,6 +52,8 @@ pub struct Drift {
     pub bound: f64,
     /// Mean residual of the window; above 1, events come later than the law says.
     pub mean: f64,
+    /// How many windows one after the other have drifted by now.
+    pub in_a_row: u64,
 }
 
 /// What is known now; `None` before the first window is full.
@@ -130,6 +134,7 @@ impl Windows {
             distance: distance(&bins, reference),
             bound: ONE_IN_THOUSAND * (2.0 / f64_of_count(WINDOW)).sqrt(),
             mean,
+            in_a_row: self.in_a_row + 1,
         });
         // At the beginning of a stream short gaps end first: what is compared with is the first window that is like the one before it.
         let bound = ONE_IN_THOUSAND * (2.0 / f64_of_count(WINDOW)).sqrt();
@@ -140,6 +145,7 @@ impl Windows {
         self.last = Some((bins, mean));
         let drift = drift.filter(|drift| drift.distance > drift.bound);
         self.drifts += u64::from(drift.is_some());
+        self.in_a_row = drift.map_or(0, |drift| drift.in_a_row);
         drift
     }
 }
@@ -183,8 +189,11 @@ mod tests {
         let reading = trust.read();
         assert!((reading.mean.unwrap() - 1.1).abs() < 0.05 && (0.01..0.08).contains(&reading.ks.unwrap()), "{reading:?}");
         let drift = trust.add(&residuals(&mut random, WINDOW, 1.3)).unwrap();
-        assert!(drift.distance > drift.bound && drift.mean > 1.2, "{drift:?}");
+        assert!(drift.distance > drift.bound && drift.mean > 1.2 && drift.in_a_row == 1, "{drift:?}");
         assert_eq!(trust.read().drifts, u64::try_from(alarms).unwrap() + 1);
+        assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.3)).unwrap().in_a_row, 2);
+        assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.1)), None);
+        assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.3)).unwrap().in_a_row, 1, "an end ends the count");
     }
 
     #[test]
