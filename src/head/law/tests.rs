@@ -44,9 +44,9 @@ fn near(found: f64, expected: f64, relative: f64) -> bool {
     (found - expected).abs() <= relative * expected.abs().max(1e-9)
 }
 
-/// Integral by Simpson's rule over even steps.
+/// Integral by Simpson's rule over even steps: so many that the steepest of these laws, a Weibull of shape 4.5 far beyond its scale, keeps six digits.
 fn simpson(f: impl Fn(f64) -> f64, from: f64, to: f64) -> f64 {
-    let steps = 400;
+    let steps = 4000;
     let h = (to - from) / f64::from(steps);
     let inner: f64 = (1..steps).map(|i| f(from + h * f64::from(i)) * if i % 2 == 1 { 4.0 } else { 2.0 }).sum();
     (f(from) + inner + f(to)) * h / 3.0
