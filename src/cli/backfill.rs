@@ -173,6 +173,8 @@ fn aim(plan: &mut Plan, to: &Path, settings: &Settings) {
     plan.source = crate::source::Settings::File(crate::source::FileSettings { paths: settings.paths.clone() });
     // Files end where the feed says so, and nowhere else.
     let parquet = |folder: &str| sink::Settings::Parquet { path: to.join(folder), roll_bytes: u64::MAX, roll_every: Duration::MAX };
+    // History is no reason for an alarm today.
+    plan.alarm = None;
     plan.sink = parquet("forecasts");
     plan.dead_letter = parquet("dead-letters");
     plan.delivery = Delivery::ExactlyOnce;

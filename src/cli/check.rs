@@ -26,11 +26,12 @@ pub fn run(pipeline: &Path, sets: &[String], connect: bool) -> Result<()> {
 
 /// Asks source, sink and dead letters in turn, and goes on after a fault.
 fn connections(plan: &Plan, text: &mut String) -> Result<()> {
-    let asked = [
+    let mut asked = vec![
         ("source", source::check_connect(&plan.source)),
         ("sink", sink::check_connect(&plan.sink)),
         ("dead letters", sink::check_connect(&plan.dead_letter)),
     ];
+    asked.extend(plan.alarm.iter().map(|alarm| ("alarms", sink::check_connect(alarm))));
     let mut faults: Vec<Error> = Vec::new();
     for (name, answer) in asked {
         match answer {
@@ -66,8 +67,10 @@ fn summary(plan: &Plan) -> String {
         ("event", event_line(plan)),
         ("model", model_line(plan)),
         ("forecast", forecast_line(plan)),
+        ("reasons", reasons_line(plan)),
         ("sink", format!("{}, {fields}, every {every}", sink_line(&plan.sink))),
         ("dead letters", format!("{}, at most {} of the records", sink_line(&plan.dead_letter), plan.max_bad_ratio)),
+        ("alarms", plan.alarm.as_ref().map_or_else(|| "in the log only".to_owned(), sink_line)),
         ("run", format!("{}, at most {} records at once", count(plan.lanes, "lane"), plan.max_batch)),
     ];
     rows.iter().fold(String::new(), |mut text, (name, line)| {
@@ -134,6 +137,14 @@ fn forecast_line(plan: &Plan) -> String {
     }
     let horizons = if plan.horizon_names.is_empty() { "none".to_owned() } else { plan.horizon_names.join(", ") };
     format!("quantiles {:?}, horizons {horizons}, {}", plan.asks.quantiles, count(plan.asks.marks, "next mark"))
+}
+
+fn reasons_line(plan: &Plan) -> String {
+    let Some(asked) = &plan.reasons else { return "none".to_owned() };
+    let score = plan.model.as_ref().is_some_and(|(manifest, _)| !manifest.head.is_timed());
+    let from = if score { format!("scores from {}", asked.above) } else { format!("surprises from {:.1} nats", asked.above) };
+    let codes: Vec<&str> = asked.reasons.iter().map(|reason| reason.code.as_str()).collect();
+    format!("at most {} of {}, for {from}", asked.top, codes.join(", "))
 }
 
 fn sink_line(settings: &sink::Settings) -> String {

@@ -1,6 +1,5 @@
 //! `meantime replay` and `meantime why`: past events of one key once more, with what the model saw and said.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -24,6 +23,7 @@ use crate::data::input::{Input, Table};
 use crate::data::rejected::Rejected;
 use crate::data::schema::EventSchema;
 use crate::decode::Decoder;
+use crate::features::reasons::{Reason, Wording};
 use crate::features::recipe::Recipe;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::unit::Moment;
@@ -131,6 +131,7 @@ pub fn why(args: &WhyArgs) -> Result<()> {
 struct Replay {
     stage: Stage,
     recipe: Recipe,
+    wording: Wording,
     files: Option<Settings>,
     _scratch: tempfile::TempDir,
 }
@@ -139,6 +140,7 @@ struct Replay {
 struct Seen<'a> {
     lane: &'a mut Lane,
     recipe: &'a Recipe,
+    wording: &'a Wording,
     encoder: RowEncoder,
     /// Hidden floats of its key before it.
     before: Vec<f32>,
@@ -165,7 +167,8 @@ impl Replay {
             })
         };
         let Some((_, recipe)) = plan.model.clone() else { return Err(Error::internal("replay", "the plan was made without a model")) };
-        Ok(Replay { stage: Stage::load(plan)?, recipe, files, _scratch: scratch })
+        let wording = Wording::load(&plan.package, &recipe)?;
+        Ok(Replay { stage: Stage::load(plan)?, recipe, wording, files, _scratch: scratch })
     }
 
     /// Hands on all input, until it has ended or `each` has seen enough.
@@ -252,7 +255,7 @@ impl Replay {
                 lane.advance(&one)?;
                 // An event that is held back for its lateness comes with a later one.
                 if !lane.forecasts.is_empty()
-                    && !each(&mut Seen { lane: &mut lane, recipe: &self.recipe, encoder: encoder.clone(), before })?
+                    && !each(&mut Seen { lane: &mut lane, recipe: &self.recipe, wording: &self.wording, encoder: encoder.clone(), before })?
                 {
                     return Ok(false);
                 }
@@ -375,17 +378,11 @@ impl Seen<'_> {
             let arrived = self.lane.arrived();
             (arrived.rows.get(..self.recipe.width()).unwrap_or_default().to_vec(), arrived.gaps.first().copied().flatten())
         };
-        let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        let mut at = 0;
-        for spec in &self.recipe.columns {
-            if let Some(subject) = spec.subject() {
-                groups.entry(subject).or_default().extend(at..at + spec.width());
-            }
-            at += spec.width();
-        }
+        // Also of a law: here its outcome is the median gap, which the recipe's subjects move.
+        let reasons = self.wording.reasons(&self.recipe, true);
         let mut rows = row.clone();
-        for places in groups.values() {
-            rows.extend(row.iter().enumerate().map(|(place, value)| if places.contains(&place) { 0.0 } else { *value }));
+        for reason in &reasons {
+            rows.extend(row.iter().enumerate().map(|(place, value)| if reason.places.contains(&place) { 0.0 } else { *value }));
         }
         let effects = self.lane.try_rows(&self.before, &rows, gap)?;
         let mut effects = effects.into_iter();
@@ -394,8 +391,11 @@ impl Seen<'_> {
             Effect::LogOdds(_) => "odds of the score",
             Effect::LogMedian(_) => "median gap until the next event",
         };
+        let told = |reason: &Reason| {
+            if reason.text == reason.subject { reason.text.clone() } else { format!("{} ({})", reason.text, reason.code) }
+        };
         let mut moved: Vec<(String, f64)> =
-            groups.into_keys().zip(effects).filter_map(|(subject, without)| Some((subject, whole.value() - without?.value()))).collect();
+            reasons.iter().zip(effects).filter_map(|(reason, without)| Some((told(reason), whole.value() - without?.value()))).collect();
         moved.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
         Ok(Some((unit, moved)))
     }

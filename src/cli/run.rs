@@ -90,7 +90,8 @@ pub fn execute(
 ) -> Result<Outcome> {
     let stop = Stop::default();
     let calibration = Arc::new(Mutex::new(Calibration::default()));
-    let lanes = lanes.into_iter().map(|(feed, sinks)| (feed, Tally::wrap(sinks, &calibration, &counts))).collect();
+    let alarms = stage.alarms()?;
+    let lanes = lanes.into_iter().map(|(feed, sinks)| (feed, Tally::wrap(sinks, &calibration, &counts, alarms.as_ref()))).collect();
     // A thread that can be left behind: a lane that hangs in a sink must not keep the process from ending in time.
     let (runner, (done, outcome)) = ((Arc::clone(stage), stop.clone(), Arc::clone(&counts)), crossbeam_channel::bounded(1));
     let spawned = thread::Builder::new().name("stage".to_owned()).spawn(move || {

@@ -16,6 +16,20 @@ pub struct MarkChance {
     pub p: f32,
 }
 
+/// A reason that a forecast names.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Named {
+    /// Index into `Identity::reasons`.
+    pub reason: u32,
+    /// How much of the score's log-odds, or of the surprise in nats, is due to it; NaN where the row names no more.
+    pub effect: f32,
+}
+
+impl Named {
+    /// No reason.
+    pub const NONE: Named = Named { reason: 0, effect: f32::NAN };
+}
+
 /// What is the same for every row of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Identity {
@@ -35,6 +49,8 @@ pub struct Identity {
     pub overdue: Vec<usize>,
     /// Names of the horizons as the pipeline writes them (`1h`), in its order.
     pub horizons: Vec<String>,
+    /// Codes of the reasons that forecasts may name; empty where none are asked for.
+    pub reasons: Vec<String>,
 }
 
 /// A quantile of a key's law has passed without an event.
@@ -98,6 +114,10 @@ pub struct Forecasts {
     pub marks_per_row: usize,
     /// Intensity of the next event right after this one, per the model's time unit.
     pub intensity_now: Vec<f64>,
+    /// Reasons of the score or the surprise, `reasons_per_row` a row, the largest effect first. Empty where none are asked for.
+    pub reasons: Vec<Named>,
+    /// Entries of `reasons` per row.
+    pub reasons_per_row: usize,
     /// What was unusual.
     pub flags: Vec<Flags>,
     /// Of rows of the kind `overdue` the quantile that has passed; NaN of others. Empty where there is no such row.
@@ -140,7 +160,8 @@ impl Forecasts {
     /// Puts in, each before its row, that keys are overdue, and keeps of the other rows those for which `keep` says so.
     pub fn insert_overdue(&mut self, overdue: &[Overdue], keep: &[bool]) {
         let rows = self.len();
-        let mut all = Forecasts { marks_per_row: self.marks_per_row, ..Forecasts::new(Arc::clone(&self.identity)) };
+        let (marks_per_row, reasons_per_row) = (self.marks_per_row, self.reasons_per_row);
+        let mut all = Forecasts { marks_per_row, reasons_per_row, ..Forecasts::new(Arc::clone(&self.identity)) };
         let mut overdue = overdue.iter().peekable();
         for row in 0..=rows {
             while let Some(due) = overdue.next_if(|due| due.before <= row) {
@@ -166,6 +187,7 @@ impl Forecasts {
         }
         self.next_times.iter_mut().for_each(|column| column.push(None));
         self.next_marks.extend((0..self.marks_per_row).map(|_| MarkChance { mark: 0, p: f32::NAN }));
+        self.reasons.extend((0..self.reasons_per_row).map(|_| Named::NONE));
         self.flags.push(Flags::NONE);
         self.overdue.push(due.quantile);
     }
@@ -191,6 +213,8 @@ impl Forecasts {
         let marks = row * other.marks_per_row;
         self.next_marks.extend_from_slice(other.next_marks.get(marks..marks + other.marks_per_row).unwrap_or_default());
         copy(&mut self.intensity_now, &other.intensity_now, row);
+        let reasons = row * other.reasons_per_row;
+        self.reasons.extend_from_slice(other.reasons.get(reasons..reasons + other.reasons_per_row).unwrap_or_default());
         copy(&mut self.flags, &other.flags, row);
         self.overdue.push(other.overdue_at(row).unwrap_or(f64::NAN));
     }
@@ -206,6 +230,14 @@ impl Forecasts {
         fn only<T>(values: &mut Vec<T>, keep: &[bool]) {
             let mut flags = keep.iter();
             values.retain(|_| flags.next().copied().unwrap_or(true));
+        }
+        fn only_groups<T>(values: &mut Vec<T>, per_row: usize, keep: &[bool]) {
+            let mut entry = 0;
+            values.retain(|_| {
+                let row = entry / per_row.max(1);
+                entry += 1;
+                keep.get(row).copied().unwrap_or(true)
+            });
         }
         fn only_texts(texts: &mut TextColumn, keep: &[bool]) {
             let mut kept = TextColumn::default();
@@ -228,13 +260,8 @@ impl Forecasts {
         only(&mut self.p_never, keep);
         only(&mut self.intensity_now, keep);
         only(&mut self.flags, keep);
-        let per_row = self.marks_per_row;
-        let mut entry = 0;
-        self.next_marks.retain(|_| {
-            let row = entry / per_row.max(1);
-            entry += 1;
-            keep.get(row).copied().unwrap_or(true)
-        });
+        only_groups(&mut self.next_marks, self.marks_per_row, keep);
+        only_groups(&mut self.reasons, self.reasons_per_row, keep);
     }
 
     /// Removes all rows and keeps the memory.
@@ -255,6 +282,7 @@ impl Forecasts {
         self.p_within.iter_mut().for_each(Vec::clear);
         self.next_marks.clear();
         self.intensity_now.clear();
+        self.reasons.clear();
         self.flags.clear();
         self.overdue.clear();
     }

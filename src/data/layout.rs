@@ -41,6 +41,8 @@ pub enum FieldId {
     NextMarks,
     /// `intensity_now`.
     IntensityNow,
+    /// `reasons`.
+    Reasons,
     /// `flags`.
     Flags,
     /// `model`.
@@ -116,6 +118,9 @@ impl Layout {
         }
         if timed {
             add("intensity_now", F::IntensityNow);
+        }
+        if !identity.reasons.is_empty() {
+            add("reasons", F::Reasons);
         }
         for (name, id) in [("flags", F::Flags), ("model", F::Model), ("model_version", F::ModelVersion), ("fingerprint", F::Fingerprint)] {
             add(name, id);

@@ -1,5 +1,6 @@
 //! Level 1: what crosses a stage border, one file each. Columns, not rows: one entry per event.
 
+pub mod alarm;
 pub mod commit;
 pub mod events;
 pub mod flags;

@@ -6,6 +6,7 @@
 mod calendar;
 mod columns;
 mod decay;
+pub mod reasons;
 pub mod recipe;
 
 use chrono_tz::Tz;

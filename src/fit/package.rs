@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::Fitted;
 use super::served::{self, Served};
 use crate::base::error::{Error, Result};
+use crate::features::reasons;
 use crate::features::recipe::Recipe;
 use crate::model::manifest::Manifest;
 use crate::model::{self, Mismatch};
@@ -21,6 +22,8 @@ pub const TOLERANCE: f32 = 1e-5;
 /// The files of a package, all of which are listed in `SHA256SUMS`.
 const FILES: [&str; 5] = ["model.onnx", "model.toml", "features.toml", "golden.parquet", "CARD.md"];
 const SUMS: &str = "SHA256SUMS";
+/// Wording of reasons: written and changed by people, so it is not listed in the sums, and goes from one package to the next.
+const WORDING: &str = reasons::FILE;
 
 /// Everything a package holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +53,7 @@ pub fn check_folder(folder: &Path) -> Result<()> {
     }
     let entries = fs::read_dir(folder).map_err(|e| Error::io("fit", folder, e).help("--out must name a folder"))?;
     let names: Vec<String> = entries.filter_map(|entry| entry.ok()).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    let known = |name: &String| FILES.contains(&name.as_str()) || name == SUMS;
+    let known = |name: &String| FILES.contains(&name.as_str()) || name == SUMS || name == WORDING;
     if let Some(stranger) = names.iter().find(|name| !known(name)) {
         return Err(Error::config("fit", format!("the folder holds `{stranger}`, which is not part of a model package"))
             .at(folder.display().to_string())
@@ -89,7 +92,8 @@ pub fn write(fitted: &Fitted, folder: &Path) -> Result<Written> {
         }
     }
     fs::create_dir_all(&draft).map_err(|e| Error::io("fit", &draft, e))?;
-    let written = write_files(&fitted.package, &draft).and_then(|()| verify(&draft)).and_then(|mismatch| {
+    let files = write_files(&fitted.package, &draft).and_then(|()| carry_wording(folder, &draft));
+    let written = files.and_then(|()| verify(&draft)).and_then(|mismatch| {
         let served = served::check(&draft, &fitted.seen, &fitted.prepared, &fitted.schema, &fitted.report)?;
         Ok(Written { mismatch, served })
     });
@@ -133,6 +137,14 @@ fn write_files(package: &Package, folder: &Path) -> Result<()> {
     fs::write(&path, sums).map_err(|e| Error::io("fit", &path, e))
 }
 
+fn carry_wording(from: &Path, to: &Path) -> Result<()> {
+    let path = from.join(WORDING);
+    if path.is_file() {
+        fs::copy(&path, to.join(WORDING)).map_err(|e| Error::io("fit", &path, e))?;
+    }
+    Ok(())
+}
+
 /// Copies the package in `from` to `to` with another manifest, replacing what was there; checked as loading does.
 ///
 /// # Errors
@@ -155,6 +167,7 @@ pub fn with_manifest(from: &Path, manifest: &Manifest, to: &Path) -> Result<()> 
     }
     let path = draft.path().join(SUMS);
     fs::write(&path, sums).map_err(io(&path))?;
+    carry_wording(from, draft.path())?;
     model::Package::load(draft.path())?;
     if to.exists() {
         fs::remove_dir_all(to).map_err(io(to))?;

@@ -163,6 +163,15 @@ impl Head {
         self.marks.get(mark).copied()
     }
 
+    /// Log-odds of a score as the model gives it, before any calibration; `None` of a law, and of what is no number.
+    #[must_use]
+    pub fn log_odds(&self, row: &[f32]) -> Option<f64> {
+        match (&self.kind, row) {
+            (Kind::Score(link, _), [output]) => score::log_odds(*output, *link),
+            _ => None,
+        }
+    }
+
     /// Hazard, per unit of the law, and compensator of a row of parameters at each gap after its event. Empty for a score, and for a row
     /// that is not that of a law.
     #[must_use]

@@ -1,6 +1,6 @@
 //! The probability that the arrived event is positive, from one model output.
 
-use super::elementary::exp;
+use super::elementary::{exp, ln};
 use crate::data::law::ScoreLink;
 
 /// How far a probability may lie outside 0..1 by the model's own rounding.
@@ -19,6 +19,18 @@ pub(super) fn score(output: f32, link: ScoreLink) -> Option<f64> {
             Some(if x < 0.0 { e / (1.0 + e) } else { 1.0 / (1.0 + e) })
         }
         ScoreLink::Probability => (-SLACK..=1.0 + SLACK).contains(&x).then(|| x.clamp(0.0, 1.0)),
+    }
+}
+
+/// ln of the odds; of a probability of 0 or 1 those of 1e-12 from it. `None` as `score`.
+pub(super) fn log_odds(output: f32, link: ScoreLink) -> Option<f64> {
+    let p = score(output, link)?;
+    match link {
+        ScoreLink::Logit => Some(f64::from(output)),
+        ScoreLink::Probability => {
+            let p = p.clamp(1e-12, 1.0 - 1e-12);
+            Some(ln(p) - ln(1.0 - p))
+        }
     }
 }
 

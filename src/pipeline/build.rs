@@ -16,6 +16,7 @@ use crate::base::number::index;
 use crate::base::time::Gap;
 use crate::data::forecasts::Identity;
 use crate::data::layout::Layout;
+use crate::features::reasons::Asked;
 use crate::features::recipe::Recipe;
 use crate::link::kafka::Client;
 use crate::model::manifest::Manifest;
@@ -72,15 +73,20 @@ impl Build<'_> {
             self.format_and_source(format, written.source.as_ref());
         }
         let (asks, horizon_names) = self.asks(written, model.as_ref().map(|(manifest, _)| manifest));
+        let reasons = written.reasons.as_ref().and_then(|reasons| self.reasons(reasons, &package, model.as_ref()));
         let sink = written.sink.as_ref().and_then(|sink| self.sink(sink, written.source.as_ref()));
         let dead = written.dead_letter.clone().unwrap_or_default();
         let dead_faulty = self.find(&["dead_letter"]).is_some_and(|node| matches!(node.value, Value::Faulty));
         let dead_letter = if dead_faulty { None } else { self.dead_letter(&dead, written.source.as_ref()) };
-        self.distinct(source.as_ref(), sink.as_ref(), dead_letter.as_ref());
+        let alarm = written.alarm.as_ref().and_then(|alarm| self.alarm(alarm, written.source.as_ref()));
+        self.distinct(source.as_ref(), &[("sink", sink.as_ref()), ("dead_letter", dead_letter.as_ref()), ("alarm", alarm.as_ref())]);
         let delivery = written.sink.as_ref().map_or(sink::Delivery::AtLeastOnce, |sink| self.delivery(sink, written.source.as_ref()));
         let position_header = !matches!(written.sink, Some(written::Sink::Kafka { position_header: false, .. }));
-        let sink_fields =
-            written.sink.as_ref().map(|sink| self.sink_fields(sink, &asks, &horizon_names, model.as_ref())).unwrap_or_default();
+        let sink_fields = written
+            .sink
+            .as_ref()
+            .map(|sink| self.sink_fields(sink, &asks, &horizon_names, reasons.as_ref(), model.as_ref()))
+            .unwrap_or_default();
         let run = written.run.as_ref();
         Some(Plan {
             name: name?,
@@ -95,12 +101,14 @@ impl Build<'_> {
             snapshots: written.state.as_ref().and_then(|state| snapshots::settings(self, state)),
             asks,
             horizon_names,
+            reasons,
             sink: sink?,
             sink_fields,
             delivery,
             position_header,
             commit_every: written.sink.as_ref()?.commit_every().value,
             dead_letter: dead_letter?,
+            alarm,
             max_bad_ratio: dead.max_bad_ratio(),
             lanes: run.map_or(1, |run| index(run.lanes)),
             max_batch: run.map_or(4096, |run| index(run.max_batch)),
@@ -242,7 +250,7 @@ impl Build<'_> {
 
     /// The client of a sink: its own, or what it leaves out taken from a Kafka source. Settings go with the brokers they are
     /// meant for: credentials of one cluster are not sent to another.
-    fn sink_client(
+    pub(super) fn sink_client(
         &mut self,
         table: &str,
         brokers: Option<&String>,
@@ -300,40 +308,11 @@ impl Build<'_> {
         local.then(|| sink::Settings::Parquet { path: self.folder.join(path), roll_bytes, roll_every })
     }
 
-    fn ndjson(&mut self, table: &str, path: Option<&str>) -> Option<sink::Settings> {
+    pub(super) fn ndjson(&mut self, table: &str, path: Option<&str>) -> Option<sink::Settings> {
         let path = path?;
         let local = self.is_local(path, &[table, "path"]);
         let path = if path == "-" { PathBuf::from(path) } else { self.folder.join(path) };
         local.then_some(sink::Settings::Ndjson { path })
-    }
-
-    /// Source, sink and dead letters are three places.
-    fn distinct(&mut self, source: Option<&source::Settings>, sink: Option<&sink::Settings>, dead: Option<&sink::Settings>) {
-        for (table, settings) in [("sink", sink), ("dead_letter", dead)] {
-            if let (Some(source::Settings::Kafka(kafka)), Some(sink::Settings::Kafka { client, topic })) = (source, settings)
-                && kafka.topic == *topic
-                && kafka.client.brokers == client.brokers
-            {
-                let path = [table, "topic"];
-                let label = format!("got {}, which [source] reads", self.shown(&path));
-                self.note("pipeline::same_topic", &path, "the pipeline would read what it writes", label, "name another topic");
-            }
-        }
-        let same = match (sink, dead) {
-            (Some(sink::Settings::Kafka { client: a, topic: s }), Some(sink::Settings::Kafka { client: b, topic: t })) => {
-                (s == t && a.brokers == b.brokers).then_some("topic")
-            }
-            (
-                Some(sink::Settings::Parquet { path: s, .. } | sink::Settings::Ndjson { path: s }),
-                Some(sink::Settings::Parquet { path: t, .. } | sink::Settings::Ndjson { path: t }),
-            ) => (s == t).then_some("path"),
-            _ => None,
-        };
-        if let Some(key) = same {
-            let label = format!("[sink] writes there too: {}", self.shown(&["sink", key]));
-            let help = format!("give [dead_letter] another {key}");
-            self.note("pipeline::same_place", &["dead_letter", key], "forecasts and dead letters would be mixed", label, help);
-        }
     }
 
     fn format_and_source(&mut self, format: decode::Format, source: Option<&written::Source>) {
@@ -461,6 +440,7 @@ impl Build<'_> {
         sink: &written::Sink,
         asks: &head::Asks,
         horizons: &[String],
+        reasons: Option<&Asked>,
         model: Option<&(Manifest, Recipe)>,
     ) -> Vec<(String, String)> {
         let identity = Identity {
@@ -468,6 +448,7 @@ impl Build<'_> {
             unwritten: asks.unwritten.clone(),
             overdue: asks.overdue.clone(),
             horizons: horizons.to_vec(),
+            reasons: reasons.iter().flat_map(|asked| &asked.reasons).map(|reason| reason.code.clone()).collect(),
             ..Identity::default()
         };
         let any = Layout::full(&identity, true, true, true);

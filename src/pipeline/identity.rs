@@ -51,6 +51,7 @@ impl Plan {
             unwritten: self.asks.unwritten.clone(),
             overdue: self.asks.overdue.clone(),
             horizons: self.horizon_names.clone(),
+            reasons: self.reasons.iter().flat_map(|asked| &asked.reasons).map(|reason| reason.code.clone()).collect(),
         }
     }
 

@@ -35,6 +35,7 @@ mod secret;
 mod shape;
 mod snapshots;
 pub mod unit;
+mod watch;
 pub mod written;
 
 use std::io::IsTerminal;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::time::{EventTime, Gap, TimeUnit};
 use crate::data::schema::EventSchema;
+use crate::features::reasons::Asked;
 use crate::features::recipe::{Cycle, Recipe};
 use crate::model::manifest::Manifest;
 use crate::{decode, head, order, sink, source, state};
@@ -37,6 +38,8 @@ pub struct Plan {
     pub asks: head::Asks,
     /// Horizons as written (`1h`), for column names.
     pub horizon_names: Vec<String>,
+    /// Reasons that forecasts name, if they do.
+    pub reasons: Option<Asked>,
     /// Where forecasts go.
     pub sink: sink::Settings,
     /// `[sink] fields`: (output name, forecast field name) pairs in the order written; empty for all fields.
@@ -49,6 +52,8 @@ pub struct Plan {
     pub position_header: bool,
     /// Where dead letters go.
     pub dead_letter: sink::Settings,
+    /// Where alarms are raised besides the log: a topic, or a file of lines.
+    pub alarm: Option<sink::Settings>,
     /// Share of bad records above which the stage stops.
     pub max_bad_ratio: f64,
     /// Worker threads.

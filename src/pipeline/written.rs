@@ -22,7 +22,7 @@ use crate::base::time::TimeUnit;
 use crate::features::recipe::Cycle;
 pub use contract::schema;
 use defaults::*;
-pub use outputs::{DeadLetter, Delivery, Sink};
+pub use outputs::{Alarm, DeadLetter, Delivery, Sink};
 pub use state::{OnMissing, State, WhenFull};
 
 /// A meantime pipeline: tables in the order an event travels. Values may come from the environment as `${NAME}`; `$${` is a literal `${`.
@@ -52,12 +52,18 @@ pub struct Written {
     /// What is asked of the law of the next event.
     #[serde(default)]
     pub forecast: Option<Forecast>,
+    /// Reasons that forecasts name; without this table none.
+    #[serde(default)]
+    pub reasons: Option<Reasons>,
     /// Where forecasts go.
     #[schemars(required)]
     pub sink: Option<Sink>,
     /// Where records go that cannot be used. Without this table: `dead-letters.ndjson` beside this file.
     #[serde(default)]
     pub dead_letter: Option<DeadLetter>,
+    /// Where alarms are raised besides the log, such as that the law has drifted.
+    #[serde(default)]
+    pub alarm: Option<Alarm>,
     /// How the work is spread.
     #[serde(default)]
     pub run: Option<Run>,
@@ -285,6 +291,20 @@ pub struct Forecast {
     /// How many of the likeliest next marks. By default 3 where `[event] mark` is named (all where the model knows fewer), otherwise 0.
     #[schemars(range(max = 64))]
     pub marks: Option<u32>,
+}
+
+/// The `[reasons]` table.
+#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reasons {
+    /// Most reasons a forecast.
+    #[serde(default = "default_top")]
+    #[schemars(range(min = 1, max = 16))]
+    pub top: u32,
+    /// Only forecasts whose score is at least this, by default 0.5; or, of a law, whose time and mark were together at least so many nats out, by default
+    /// 4.6 (one event in a hundred). Of a score each costs a step of the model a subject of the recipe.
+    #[schemars(range(min = 0.0))]
+    pub above: Option<f64>,
 }
 
 /// A share: above 0 and below 1.

@@ -1,6 +1,7 @@
 //! The path of an event, for a batch of records from all partitions of a lane.
 
 mod look;
+mod reasons;
 mod rejects;
 mod seen;
 
@@ -29,6 +30,7 @@ use crate::model::Model;
 use crate::order::{Late, Order};
 use crate::pipeline::plan::Plan;
 use crate::state::{KeyStates, WhenFull};
+use reasons::Remembering;
 use rejects::original;
 use seen::{LaneMemory, Seen};
 
@@ -53,6 +55,8 @@ pub struct Lane {
     moments: Vec<Moment>,
     rows: Vec<f32>,
     outputs: Outputs,
+    /// Hidden floats of each row before its step, where reasons of a score are asked for.
+    before: Vec<f32>,
     /// Forecasts of the last `advance`.
     pub forecasts: Forecasts,
     /// Rejected records of the last `advance`.
@@ -97,6 +101,7 @@ impl Lane {
             moments: Vec::new(),
             rows: Vec::new(),
             outputs: Outputs::default(),
+            before: Vec::new(),
             forecasts: Forecasts::new(identity),
             rejected: Rejected::default(),
             replayed: 0,
@@ -359,10 +364,18 @@ impl Lane {
         self.features.rows(&self.ready, Context { gaps: &self.seen.gaps }, &mut self.rows);
         self.add_decays();
         let mut memory = LaneMemory { partitions: &mut self.partitions, seen: &self.seen, init: self.model.initial_hidden().to_vec() };
-        self.model.steps(&self.rows, &self.seen.gaps, &self.seen.occurrences, &mut memory, &mut self.outputs)?;
+        let (gaps, occurrences) = (&self.seen.gaps, &self.seen.occurrences);
+        if self.plan.reasons.is_some() && !self.head.scores_arrivals() && self.replayed < n {
+            let width = memory.init.len();
+            self.before.resize(n * width, 0.0);
+            let mut memory = Remembering { memory, width, before: &mut self.before };
+            self.model.steps(&self.rows, gaps, occurrences, &mut memory, &mut self.outputs)?;
+        } else {
+            self.model.steps(&self.rows, gaps, occurrences, &mut memory, &mut self.outputs)?;
+        }
         // Timers are set by laws also where nothing is emitted.
         if self.replayed < n || self.plan.order.timed {
-            self.publish();
+            self.publish()?;
         }
         Ok(())
     }
@@ -463,7 +476,7 @@ impl Lane {
     }
 
     /// Outputs to forecast rows.
-    fn publish(&mut self) {
+    fn publish(&mut self) -> Result<()> {
         let forecasts = &mut self.forecasts;
         std::mem::swap(&mut forecasts.flags, &mut self.ready.flags);
         let arrivals = Arrivals { times: &self.ready.times, gaps: &self.seen.gaps, marks: &self.seen.marks };
@@ -476,10 +489,12 @@ impl Lane {
         std::mem::swap(&mut forecasts.n_events, &mut self.seen.counts);
         forecasts.gap_s.extend(self.seen.gaps.iter().map(|gap| gap.map_or(f64::NAN, Gap::seconds)));
         let rows = forecasts.len();
+        self.explain()?;
         let kept = self.say_overdue(rows);
         if self.replayed > 0 && !kept {
             self.forecasts.retain(&self.emit);
         }
+        Ok(())
     }
 
     /// Adds to the forecasts of the batch, of which there are `rows`, that keys are overdue. Returns whether there were any: then only those rows are

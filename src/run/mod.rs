@@ -23,7 +23,7 @@ pub use golden::check as check_golden;
 pub use lane::{Arrived, Effect, Lane};
 pub use pulse::{Pulse, Pulses};
 pub use stage::{Sinks, Stage, Stop};
-pub use tally::{Calibration, Tally};
+pub use tally::{Calibration, Raise, Tally};
 pub use trust::{Drift, Reading, Trust};
 
 #[cfg(test)]

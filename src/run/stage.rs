@@ -8,6 +8,7 @@ use super::counts::Counts;
 use super::golden;
 use super::lane::Lane;
 use super::snapshots::{Cutters, Shelf};
+use super::tally::Raise;
 use super::worker;
 use crate::base::error::{Error, Result};
 use crate::data::forecasts::Identity;
@@ -18,6 +19,7 @@ use crate::model::Package;
 use crate::pipeline::plan::Plan;
 #[cfg(feature = "kafka")]
 use crate::sink::Delivery;
+use crate::sink::alarm::Alarms;
 use crate::sink::{self, DeadLetterSink, ForecastSink};
 use crate::source::{self, Feed, Opening};
 use crate::state::snapshot::Snapshots;
@@ -141,6 +143,16 @@ impl Stage {
             forecasts: sink::open_forecasts(&self.plan.sink, &self.layout, &self.identity, lane)?,
             dead_letters: sink::open_dead_letters(&self.plan.dead_letter, &self.origin(), lane)?,
         })
+    }
+
+    /// Opens the place where alarms are raised, if the plan names one.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn alarms(&self) -> Result<Option<Arc<Raise>>> {
+        let Some(settings) = &self.plan.alarm else { return Ok(None) };
+        let alarms = Alarms::open(settings)?;
+        Ok(Some(Arc::new(Raise { alarms, pipeline: self.plan.name.clone(), identity: Arc::clone(&self.identity) })))
     }
 
     /// Where snapshots are kept, if the plan names a place.

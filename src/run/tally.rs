@@ -6,12 +6,17 @@ use hashbrown::HashMap;
 
 use super::counts::Counts;
 use super::stage::Sinks;
+use super::trust::{self, Drift};
+use crate::base::clock;
 use crate::base::error::Result;
 use crate::base::number::f64_of_count;
 use crate::base::offset::{Offset, Partition};
+use crate::base::rfc3339;
 use crate::base::time::EventTime;
+use crate::data::alarm::Alarm;
 use crate::data::commit::{Commit, Commits};
-use crate::data::forecasts::Forecasts;
+use crate::data::forecasts::{Forecasts, Identity};
+use crate::sink::alarm::Alarms;
 use crate::sink::{ForecastSink, Sink};
 
 /// What the forecasts that passed say of themselves.
@@ -106,10 +111,42 @@ fn add(sum: &mut (f64, usize), values: &[f64]) {
     }
 }
 
+/// Alarms of a run, with what is the same in all of them.
+pub struct Raise {
+    /// Where they are raised.
+    pub alarms: Alarms,
+    /// Name of the pipeline.
+    pub pipeline: String,
+    /// The model.
+    pub identity: Arc<Identity>,
+}
+
+impl Raise {
+    fn drift(&self, drift: &Drift) {
+        let mut time = Vec::new();
+        rfc3339::write_micros(&mut time, clock::now());
+        self.alarms.raise(Alarm {
+            kind: "drift",
+            pipeline: self.pipeline.clone(),
+            time: String::from_utf8_lossy(&time).into_owned(),
+            windows: drift.in_a_row,
+            window_events: trust::WINDOW,
+            distance: drift.distance,
+            bound: drift.bound,
+            false_alarms: trust::FALSE_ALARMS,
+            mean_residual: drift.mean,
+            model: self.identity.model.clone(),
+            model_version: self.identity.model_version.clone(),
+            fingerprint: self.identity.fingerprint.clone(),
+        });
+    }
+}
+
 /// Forwards rows to another sink and notes them.
 pub struct Tally {
     inner: Box<dyn ForecastSink>,
     counts: Arc<Counts>,
+    alarms: Option<Arc<Raise>>,
     shared: Arc<Mutex<Calibration>>,
     own: Calibration,
 }
@@ -117,8 +154,9 @@ pub struct Tally {
 impl Tally {
     /// Wraps a lane's sinks; what passed is added to `shared` when the lane closes.
     #[must_use]
-    pub fn wrap(sinks: Sinks, shared: &Arc<Mutex<Calibration>>, counts: &Arc<Counts>) -> Sinks {
-        let tally = Tally { inner: sinks.forecasts, counts: Arc::clone(counts), shared: Arc::clone(shared), own: Calibration::default() };
+    pub fn wrap(sinks: Sinks, shared: &Arc<Mutex<Calibration>>, counts: &Arc<Counts>, alarms: Option<&Arc<Raise>>) -> Sinks {
+        let (counts, alarms) = (Arc::clone(counts), alarms.map(Arc::clone));
+        let tally = Tally { inner: sinks.forecasts, counts, alarms, shared: Arc::clone(shared), own: Calibration::default() };
         Sinks { forecasts: Box::new(tally), dead_letters: sinks.dead_letters }
     }
 }
@@ -140,6 +178,9 @@ impl ForecastSink for Tally {
                 mean_residual = format!("{:.3}", drift.mean),
                 "drift: the residuals of the last 10,000 events are not those from after the start"
             );
+            if let Some(alarms) = &self.alarms {
+                alarms.drift(&drift);
+            }
         }
         self.inner.write(forecasts)
     }

@@ -12,6 +12,8 @@ use crate::base::number::{count_of, f64_of_count};
 pub const WINDOW: usize = 10_000;
 /// Bins of 1 - e^-residual: distances are exact to 1e-3.
 const BINS: usize = 1000;
+/// How often an unchanged law is said to have drifted, per window.
+pub const FALSE_ALARMS: f64 = 0.001;
 /// Two samples of n differ by more than this times sqrt(2 / n) once in a thousand times (Smirnov 1939).
 const ONE_IN_THOUSAND: f64 = 1.949;
 

@@ -17,7 +17,7 @@ use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
 use crate::data::commit::{Commit, Commits};
 use crate::data::flags::Flags;
-use crate::data::forecasts::{Forecasts, Identity, MarkChance};
+use crate::data::forecasts::{Forecasts, Identity, MarkChance, Named};
 use crate::data::layout::Layout;
 use crate::data::rejected::{Reason, Rejected};
 
@@ -30,13 +30,14 @@ pub fn identity() -> Identity {
         marks: ["x", "ü", "a\"b"].map(str::to_owned).to_vec(),
         quantiles: vec![0.1, 0.5, 0.999],
         horizons: ["1h", "24h"].map(str::to_owned).to_vec(),
+        reasons: ["gap", "R\"7"].map(str::to_owned).to_vec(),
         ..Identity::default()
     }
 }
 
 /// Rows 0..n; row i is of partition i mod `partitions` and has offset i. Row 0 has nothing that a row may lack.
 pub fn sample(n: usize, partitions: usize) -> Forecasts {
-    let mut forecasts = Forecasts { marks_per_row: 2, ..Forecasts::new(Arc::new(identity())) };
+    let mut forecasts = Forecasts { marks_per_row: 2, reasons_per_row: 2, ..Forecasts::new(Arc::new(identity())) };
     for i in 0..n {
         let (absent, time) = (i == 0, EventTime(1_736_121_600_000_000 + i as i64 * 1_000_001));
         let number = |value: f64| if absent { f64::NAN } else { value };
@@ -61,6 +62,7 @@ pub fn sample(n: usize, partitions: usize) -> Forecasts {
         forecasts.p_within[1].push(1.0);
         let p = |p: f32| if absent { f32::NAN } else { p };
         forecasts.next_marks.extend([MarkChance { mark: 2, p: p(0.5) }, MarkChance { mark: 1, p: p(0.25) }]);
+        forecasts.reasons.extend(if absent { [Named::NONE; 2] } else { [Named { reason: 1, effect: 1.5 }, Named::NONE] });
         forecasts.intensity_now.push(number(1e16));
         forecasts.flags.push(if absent { Flags::NONE } else { Flags::LATE_CLAMPED.with(Flags::UNKNOWN_MARK) });
     }

@@ -27,6 +27,7 @@ enum Value {
     NextTime(usize),
     PWithin(usize),
     NextMarks,
+    Reasons,
     Flags,
 }
 
@@ -65,6 +66,8 @@ pub struct RowEncoder {
     tail: Vec<u8>,
     /// `{"mark":"name","p":` of each mark.
     marks: Vec<Vec<u8>>,
+    /// `{"code":"name","effect":` of each reason.
+    reasons: Vec<Vec<u8>>,
 }
 
 impl RowEncoder {
@@ -100,6 +103,7 @@ impl RowEncoder {
                 FieldId::NextTime(quantile) => Ok(Value::NextTime(*quantile)),
                 FieldId::PWithin(horizon) => Ok(Value::PWithin(*horizon)),
                 FieldId::NextMarks => Ok(Value::NextMarks),
+                FieldId::Reasons => Ok(Value::Reasons),
                 FieldId::Flags => Ok(Value::Flags),
             };
             match value {
@@ -108,13 +112,16 @@ impl RowEncoder {
             }
         }
         pending.push(b'}');
-        let marks = identity.marks.iter().map(|mark| {
-            let mut bytes = b"{\"mark\":".to_vec();
-            string(&mut bytes, mark.as_bytes());
-            bytes.extend_from_slice(b",\"p\":");
-            bytes
-        });
-        RowEncoder { marks: marks.collect(), parts, tail: pending }
+        let begin = |names: &[String], name: &str, number: &str| -> Vec<Vec<u8>> {
+            let one = |value: &String| {
+                let mut bytes = format!("{{\"{name}\":").into_bytes();
+                string(&mut bytes, value.as_bytes());
+                bytes.extend_from_slice(format!(",\"{number}\":").as_bytes());
+                bytes
+            };
+            names.iter().map(one).collect()
+        };
+        RowEncoder { marks: begin(&identity.marks, "mark", "p"), reasons: begin(&identity.reasons, "code", "effect"), parts, tail: pending }
     }
 
     /// Appends row `row` as a JSON object. What a row does not have (NaN, a missing id, no next time) is `null`.
@@ -135,28 +142,31 @@ impl RowEncoder {
                     time_or_null(out, forecasts.next_times.get(quantile).and_then(|times| times.get(row).copied().flatten()));
                 }
                 Value::PWithin(horizon) => number(out, forecasts.p_within.get(horizon).and_then(|column| column.get(row))),
-                Value::NextMarks => self.next_marks(forecasts, row, out),
+                Value::NextMarks => {
+                    list(next_marks(forecasts, row).filter_map(|chance| Some((self.marks.get(index(chance.mark))?, chance.p))), out);
+                }
+                Value::Reasons => {
+                    list(reasons(forecasts, row).filter_map(|named| Some((self.reasons.get(index(named.reason))?, named.effect))), out);
+                }
                 Value::Flags => flags(forecasts, row, out),
             }
         }
         out.extend_from_slice(&self.tail);
     }
+}
 
-    fn next_marks(&self, forecasts: &Forecasts, row: usize, out: &mut Vec<u8>) {
-        out.push(b'[');
-        let mut first = true;
-        for chance in next_marks(forecasts, row) {
-            if let Some(before) = self.marks.get(index(chance.mark)) {
-                if !std::mem::take(&mut first) {
-                    out.push(b',');
-                }
-                out.extend_from_slice(before);
-                out.extend_from_slice(ryu::Buffer::new().format_finite(chance.p).as_bytes());
-                out.push(b'}');
-            }
+/// Objects of a name and a number, of which the bytes before the number are given.
+fn list<'a>(entries: impl Iterator<Item = (&'a Vec<u8>, f32)>, out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (i, (before, number)) in entries.enumerate() {
+        if i > 0 {
+            out.push(b',');
         }
-        out.push(b']');
+        out.extend_from_slice(before);
+        out.extend_from_slice(ryu::Buffer::new().format_finite(number).as_bytes());
+        out.push(b'}');
     }
+    out.push(b']');
 }
 
 /// What a row is.
@@ -170,6 +180,14 @@ pub(super) fn next_marks(forecasts: &Forecasts, row: usize) -> impl Iterator<Ite
     let start = row.saturating_mul(width);
     let chances = forecasts.next_marks.get(start..start.saturating_add(width)).unwrap_or_default();
     chances.iter().filter(|chance| chance.p.is_finite())
+}
+
+/// The reasons that a row names.
+pub(super) fn reasons(forecasts: &Forecasts, row: usize) -> impl Iterator<Item = &crate::data::forecasts::Named> {
+    let width = forecasts.reasons_per_row;
+    let start = row.saturating_mul(width);
+    let named = forecasts.reasons.get(start..start.saturating_add(width)).unwrap_or_default();
+    named.iter().filter(|named| named.effect.is_finite())
 }
 
 fn flags(forecasts: &Forecasts, row: usize, out: &mut Vec<u8>) {

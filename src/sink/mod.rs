@@ -11,6 +11,7 @@ use crate::data::layout::Layout;
 use crate::data::rejected::Rejected;
 use crate::link::kafka::Client;
 
+pub mod alarm;
 mod connect;
 #[cfg(test)]
 pub mod contract;

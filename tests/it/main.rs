@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod alarm;
 mod backfill;
 mod calibrate;
 mod check;
@@ -13,4 +14,5 @@ mod layers;
 mod operations;
 mod pytorch;
 mod real_data;
+mod reasons;
 mod schemas;

@@ -46,8 +46,13 @@ fn every_key_of_the_pipeline_file_has_a_description() {
 
 #[test]
 fn the_schema_of_forecasts_names_the_fields_of_the_full_layout_and_no_others() {
-    let identity =
-        Identity { quantiles: vec![0.025, 0.5, 0.999], horizons: vec!["1h".to_owned()], overdue: vec![1], ..Identity::default() };
+    let identity = Identity {
+        quantiles: vec![0.025, 0.5, 0.999],
+        horizons: vec!["1h".to_owned()],
+        overdue: vec![1],
+        reasons: vec!["gap".to_owned()],
+        ..Identity::default()
+    };
     let layout = Layout::full(&identity, true, true, true);
     let schema = read("forecast.v1.json");
     let mut named: Vec<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();

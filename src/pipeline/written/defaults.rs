@@ -75,6 +75,10 @@ pub(super) fn default_zone() -> String {
     "UTC".to_owned()
 }
 
+pub(super) fn default_top() -> u32 {
+    3
+}
+
 pub(super) fn default_hidden() -> u32 {
     64
 }

@@ -107,6 +107,29 @@ pub enum Delivery {
     ExactlyOnce,
 }
 
+/// Where alarms are raised: one JSON object each.
+#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Alarm {
+    /// A Kafka topic.
+    Kafka {
+        /// Addresses of the brokers. By default those of a Kafka source.
+        #[schemars(length(min = 1))]
+        brokers: Option<String>,
+        /// Topic to write.
+        #[schemars(required, length(min = 1), example = &"cards-alarms")]
+        topic: Option<String>,
+        /// Any librdkafka setting. By default those of a Kafka source, if `brokers` too are those of the source.
+        client: Option<Client>,
+    },
+    /// One JSON object a line, appended.
+    Ndjson {
+        /// The file; `-` for stdout.
+        #[schemars(required, length(min = 1), example = &"alarms.ndjson")]
+        path: Option<String>,
+    },
+}
+
 /// Where records go that cannot be used. Without `kind`: `ndjson`.
 #[derive(Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]

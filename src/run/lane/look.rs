@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Lane;
+use super::reasons::Tried;
 use crate::base::error::Result;
 use crate::base::number::{f64_of_count, u32_of};
 use crate::base::time::{EventTime, Gap};
@@ -11,7 +12,6 @@ use crate::data::flags::Flags;
 use crate::data::forecasts::Forecasts;
 use crate::data::outputs::Outputs;
 use crate::head::Arrivals;
-use crate::model::Memory;
 use crate::state::Slot;
 
 /// What a lane knows of the events of a batch beside their forecasts.
@@ -45,18 +45,6 @@ impl Effect {
         match self {
             Effect::LogOdds(value) | Effect::LogMedian(value) => value,
         }
-    }
-}
-
-/// Hidden floats of rows that are only tried.
-struct Tried {
-    width: usize,
-    hidden: Vec<f32>,
-}
-
-impl Memory for Tried {
-    fn hidden(&mut self, row: usize) -> &mut [f32] {
-        self.hidden.get_mut(row * self.width..(row + 1) * self.width).unwrap_or_default()
     }
 }
 
@@ -111,10 +99,9 @@ impl Lane {
         self.head.forecasts(&arrivals, &outputs, &mut forecasts);
         let median = forecasts.identity.quantiles.iter().position(|q| *q == 0.5);
         let effect = |row: usize| {
-            let score = forecasts.score.get(row).copied().unwrap_or(f64::NAN);
-            if !score.is_nan() {
-                let p = score.clamp(1e-12, 1.0 - 1e-12);
-                return Some(Effect::LogOdds((p / (1.0 - p)).ln()));
+            let own = outputs.after.get(row * outputs.width..(row + 1) * outputs.width).unwrap_or_default();
+            if let Some(odds) = self.head.log_odds(own) {
+                return Some(Effect::LogOdds(odds));
             }
             let time = median.and_then(|at| forecasts.next_times.get(at)).and_then(|column| column.get(row)).copied().flatten();
             time.map(|time| Effect::LogMedian(Gap(time.0.max(1)).seconds().ln()))

@@ -28,6 +28,7 @@ fn a_full_row_has_every_field_of_the_contract_with_its_type() {
         "next_time_q10": "2025-01-06T00:01:01.000001Z", "next_time_q50": "2025-01-06T01:00:01.000001Z", "next_time_q99_9": null,
         "p_never": 1e-300, "p_within_1h": 0.75, "p_within_24h": 1.0,
         "next_marks": [{"mark": "a\"b", "p": 0.5}, {"mark": "ü", "p": 0.25}], "intensity_now": 1e16,
+        "reasons": [{"code": "R\"7", "effect": 1.5}],
         "flags": ["late_clamped", "unknown_mark"], "model": "m", "model_version": "1", "fingerprint": "f00d"
     });
     assert_eq!(row, expected);
@@ -42,7 +43,7 @@ fn what_a_row_does_not_have_is_null_or_empty() {
     for name in ["event_id", "gap_s", "surprise_time", "surprise_mark", "residual", "next_time_q10", "next_time_q50", "intensity_now"] {
         assert_eq!(row[name], Json::Null, "{name}");
     }
-    assert_eq!((&row["flags"], &row["next_marks"]), (&json!([]), &json!([])));
+    assert_eq!((&row["flags"], &row["next_marks"], &row["reasons"]), (&json!([]), &json!([]), &json!([])));
 }
 
 #[test]

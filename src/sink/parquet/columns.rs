@@ -18,7 +18,7 @@ use crate::data::forecasts::{Forecasts, Identity};
 use crate::data::layout::{FieldId, Layout};
 use crate::data::rejected::Rejected;
 use crate::data::text::TextColumn;
-use crate::sink::json::{kind, next_marks};
+use crate::sink::json::{kind, next_marks, reasons};
 
 const UTC: &str = "UTC";
 
@@ -26,8 +26,17 @@ fn item(kind: DataType) -> FieldRef {
     Arc::new(Field::new("item", kind, false))
 }
 
+/// A name and a number.
+fn pair_fields(name: &str, number: &str) -> Fields {
+    Fields::from(vec![Field::new(name, DataType::Utf8, false), Field::new(number, DataType::Float32, false)])
+}
+
 fn chance_fields() -> Fields {
-    Fields::from(vec![Field::new("mark", DataType::Utf8, false), Field::new("p", DataType::Float32, false)])
+    pair_fields("mark", "p")
+}
+
+fn reason_fields() -> Fields {
+    pair_fields("code", "effect")
 }
 
 /// Type of a field's column, and whether it may be null.
@@ -41,6 +50,7 @@ fn column_type(field: FieldId) -> (DataType, bool) {
         FieldId::Partition => (DataType::Int32, false),
         FieldId::Offset | FieldId::NEvents => (DataType::Int64, false),
         FieldId::NextMarks => (DataType::List(item(DataType::Struct(chance_fields()))), false),
+        FieldId::Reasons => (DataType::List(item(DataType::Struct(reason_fields()))), false),
         FieldId::Flags => (DataType::List(item(DataType::Utf8)), false),
         FieldId::GapS
         | FieldId::Overdue
@@ -131,7 +141,14 @@ impl Columns {
             FieldId::PNever => numbers(&forecasts.p_never, rows),
             FieldId::PWithin(horizon) => numbers(forecasts.p_within.get(horizon).map_or(&[][..], Vec::as_slice), rows),
             FieldId::IntensityNow => numbers(&forecasts.intensity_now, rows),
-            FieldId::NextMarks => chances(forecasts, rows),
+            FieldId::NextMarks => {
+                let of = |row: usize| next_marks(forecasts, row).map(|chance| (index(chance.mark), chance.p));
+                pairs(chance_fields(), &forecasts.identity.marks, rows, of)
+            }
+            FieldId::Reasons => {
+                let of = |row: usize| reasons(forecasts, row).map(|named| (index(named.reason), named.effect));
+                pairs(reason_fields(), &forecasts.identity.reasons, rows, of)
+            }
             FieldId::Flags => flags(forecasts, rows),
         }
     }
@@ -161,22 +178,22 @@ fn texts<'a>(values: impl ExactSizeIterator<Item = Option<&'a [u8]>>) -> ArrayRe
     Arc::new(builder.finish())
 }
 
-fn chances(forecasts: &Forecasts, rows: &[usize]) -> ArrayRef {
-    let names = &forecasts.identity.marks;
-    let (mut lengths, mut marks, mut chances) = (Vec::with_capacity(rows.len()), Vec::new(), Vec::new());
+/// A list a row of names, by index, and numbers.
+fn pairs<I: Iterator<Item = (usize, f32)>>(fields: Fields, names: &[String], rows: &[usize], of: impl Fn(usize) -> I) -> ArrayRef {
+    let (mut lengths, mut texts, mut numbers) = (Vec::with_capacity(rows.len()), Vec::new(), Vec::new());
     for row in rows {
-        let before = marks.len();
-        for chance in next_marks(forecasts, *row) {
-            if let Some(name) = names.get(index(chance.mark)) {
-                marks.push(name.as_str());
-                chances.push(chance.p);
+        let before = texts.len();
+        for (name, number) in of(*row) {
+            if let Some(name) = names.get(name) {
+                texts.push(name.as_str());
+                numbers.push(number);
             }
         }
-        lengths.push(marks.len() - before);
+        lengths.push(texts.len() - before);
     }
-    let columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(marks)), Arc::new(Float32Array::from(chances))];
-    let values = StructArray::new(chance_fields(), columns, None);
-    Arc::new(ListArray::new(item(DataType::Struct(chance_fields())), OffsetBuffer::from_lengths(lengths), Arc::new(values), None))
+    let columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(texts)), Arc::new(Float32Array::from(numbers))];
+    let values = StructArray::new(fields.clone(), columns, None);
+    Arc::new(ListArray::new(item(DataType::Struct(fields)), OffsetBuffer::from_lengths(lengths), Arc::new(values), None))
 }
 
 fn flags(forecasts: &Forecasts, rows: &[usize]) -> ArrayRef {

@@ -450,6 +450,11 @@ fn columns_have_the_types_that_readers_expect() {
     assert!(column("gap_s").is_null(0) && column("event_id").is_null(0) && column("next_time_q99_9").is_null(1));
     let chances = column("next_marks").as_list::<i32>().value(1);
     assert_eq!(chances.as_struct().column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a\"b", "ü"]);
+    let reasons = column("reasons").as_list::<i32>();
+    assert_eq!(
+        (reasons.value_length(0), reasons.value(1).as_struct().column(0).as_string::<i32>().value(0).to_owned()),
+        (0, "R\"7".to_owned())
+    );
     let flags = column("flags").as_list::<i32>();
     assert_eq!((flags.value_length(0), flags.value(1).as_string::<i32>().value(1).to_owned()), (0, "unknown_mark".to_owned()));
     // What other readers go by is the file's own schema, not Arrow's note in it.

@@ -1,0 +1,131 @@
+//! `[reasons]` as a user meets it: why a score is high, why an arrival was a surprise, in words that are the package's own.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn meantime(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_meantime")).args(arguments).output().unwrap()
+}
+
+const PIPELINE: &str = r#"
+name = "scored"
+[source]
+kind = "file"
+paths = ["events.ndjson"]
+[event]
+format = "json"
+key = "key"
+time = { field = "ts", unit = "ms" }
+label = "label"
+[model]
+package = "model"
+[sink]
+kind = "ndjson"
+path = "-"
+[dead_letter]
+kind = "ndjson"
+path = "dead.ndjson"
+[fit]
+numeric = ["amount", "noise"]
+hidden = 4
+epochs = 40
+learning_rate = 0.02
+"#;
+
+/// Events whose label follows the amount, and nothing else.
+fn events(path: &Path) {
+    let mut text = String::new();
+    for i in 0..6000_u32 {
+        let (amount, noise) = (f64::from(i * 37 % 100) / 10.0, f64::from(i * 61 % 97));
+        let label = u8::from(amount > 7.0);
+        let time = 1_700_000_000_000_u64 + u64::from(i) * 60_000;
+        writeln!(text, "{{\"key\":\"k{}\",\"ts\":{time},\"amount\":{amount},\"noise\":{noise},\"label\":{label}}}", i % 40).unwrap();
+    }
+    std::fs::write(path, text).unwrap();
+}
+
+fn rows(arguments: &[&str]) -> Vec<Value> {
+    let output = meantime(arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_high_score_names_what_raised_it_and_reasons_change_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(at("pipeline.toml"), PIPELINE).unwrap();
+    events(&folder.path().join("events.ndjson"));
+    let pipeline = folder.path().display().to_string();
+    let fitted = meantime(&["fit", &pipeline, "--from", &at("events.ndjson"), "--out", &at("model")]);
+    assert!(fitted.status.success(), "{}", String::from_utf8_lossy(&fitted.stderr));
+    std::fs::write(at("model/reasons.toml"), "[[reason]]\nsubject = \"amount\"\ncode = \"R07\"\ntext = \"The amount is high\"\n").unwrap();
+
+    let plain = rows(&["run", &pipeline]);
+    let with = ["--set", "reasons={top=2,above=0.8}"];
+    let reasoned = rows(&[&["run", &pipeline], &with[..]].concat());
+    let alone = rows(&[&["run", &pipeline, "--set", "run.max_batch=1"], &with[..]].concat());
+    assert!(reasoned == alone, "reasons do not depend on the batch");
+    let mut named = 0;
+    for (row, plain) in reasoned.iter().zip(&plain) {
+        let mut rest = row.as_object().unwrap().clone();
+        let reasons = rest.remove("reasons").unwrap();
+        assert_eq!(&Value::Object(rest), plain);
+        let reasons = reasons.as_array().unwrap();
+        if row["score"].as_f64().unwrap() < 0.8 {
+            assert!(reasons.is_empty(), "{row}");
+            continue;
+        }
+        named += 1;
+        assert_eq!(reasons[0]["code"], "R07", "{row}");
+        let effects: Vec<f64> = reasons.iter().map(|reason| reason["effect"].as_f64().unwrap()).collect();
+        assert!(effects.len() <= 2 && effects[0] > 1.0 && effects.is_sorted_by(|a, b| a >= b) && effects.iter().all(|e| *e > 0.0), "{row}");
+    }
+    assert!(named > 1000, "{named} high scores");
+    // The wording is in `why`, and goes with the package when it is fitted anew.
+    let explained = meantime(&["replay", &pipeline, "--key", "k7", "--from", &at("events.ndjson")]);
+    assert!(explained.status.success());
+    let again = meantime(&["fit", &pipeline, "--from", &at("events.ndjson"), "--out", &at("model")]);
+    assert!(again.status.success() && Path::new(&at("model/reasons.toml")).exists());
+    std::fs::write(at("model/reasons.toml"), "[[reason]]\nsubject = \"amuont\"\n").unwrap();
+    let refused = meantime(&[&["run", &pipeline], &with[..]].concat());
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(78) && text.contains("no subject \"amuont\""), "{text}");
+}
+
+#[test]
+fn a_surprise_is_said_to_be_a_short_gap_a_long_one_or_a_rare_mark() {
+    let visits = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/visits");
+    let folder = tempfile::tempdir().unwrap();
+    let dead = format!("dead_letter={{kind=\"ndjson\",path={:?}}}", folder.path().join("dead.ndjson"));
+    let found = rows(&[
+        "run",
+        visits.to_str().unwrap(),
+        "--set",
+        "source={kind=\"generate\",stream=\"visits\",events=5000,keys=50,seed=3}",
+        "--set",
+        "sink={kind=\"ndjson\",path=\"-\"}",
+        "--set",
+        &dead,
+        "--set",
+        "reasons={above=4.0}",
+    ]);
+    let mut codes = std::collections::BTreeSet::new();
+    for row in &found {
+        let of = |name: &str| row[name].as_f64();
+        let tail = |z: f64| -(2.0 * (-z).exp().min(1.0 - (-z).exp())).ln();
+        let whole = of("residual").map_or(0.0, tail).max(0.0) + of("surprise_mark").unwrap_or(0.0);
+        let reasons = row["reasons"].as_array().unwrap();
+        if whole < 3.999 {
+            assert!(reasons.is_empty(), "{row}");
+        } else if whole > 4.001 {
+            let sum: f64 = reasons.iter().map(|reason| reason["effect"].as_f64().unwrap()).sum();
+            assert!((sum - whole).abs() < 1e-4 * whole, "{row}");
+        }
+        codes.extend(reasons.iter().map(|reason| reason["code"].as_str().unwrap().to_owned()));
+    }
+    assert_eq!(codes.into_iter().collect::<Vec<_>>(), ["gap is long", "gap is short", "mark is rare"]);
+}
