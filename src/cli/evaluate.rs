@@ -30,6 +30,8 @@ const WAIT: Duration = Duration::from_millis(50);
 const WATCHED: usize = 32;
 /// Events of that key that are shown.
 const SHOWN: usize = 40;
+/// Steps of a watched key that are kept to look at its attention.
+const STEPS: usize = 4096;
 /// Moments between two of them.
 const MOMENTS: i64 = 24;
 const HOUR: f64 = 3600.0;
@@ -196,6 +198,8 @@ struct Watcher<'a> {
     evaluation: Evaluation,
     key: Option<Vec<u8>>,
     histories: HashMap<Vec<u8>, Vec<Law>>,
+    /// Feature rows and gaps of the watched keys, of a model with attention.
+    steps: Option<HashMap<Vec<u8>, Vec<(Vec<f32>, Option<Gap>)>>>,
     rejected: usize,
     rows: usize,
     end: EventTime,
@@ -220,6 +224,7 @@ impl<'a> Watcher<'a> {
             evaluation: Evaluation::new(settings),
             key: args.key.as_ref().map(|key| key.as_bytes().to_vec()),
             histories: HashMap::new(),
+            steps: stage.package.manifest.attention.as_ref().map(|_| HashMap::new()),
             rejected: 0,
             rows: 0,
             end: EventTime(i64::MIN),
@@ -271,7 +276,7 @@ impl<'a> Watcher<'a> {
         if open_gaps {
             self.add_open_gaps();
         }
-        let history = self.history();
+        let history = self.history()?;
         let identity = &self.stage.identity;
         let head = self.stage.plan.model.as_ref().map(|(manifest, _)| manifest.head.describe()).unwrap_or_default();
         Ok(Report {
@@ -312,6 +317,15 @@ impl<'a> Watcher<'a> {
             if laws.len() >= SHOWN {
                 laws.remove(0);
             }
+            if let Some(steps) = &mut self.steps {
+                let own = steps.entry_ref(key).or_default();
+                if own.len() >= STEPS {
+                    own.drain(..STEPS / 2);
+                }
+                let features = arrived.rows.len() / times.len().max(1);
+                let row_of = arrived.rows.get(row * features..(row + 1) * features).unwrap_or_default();
+                own.push((row_of.to_vec(), arrived.gaps.get(row).copied().flatten()));
+            }
             laws.push(Law {
                 time: *time,
                 surprise: forecasts.surprise_time.get(row).copied().unwrap_or(f64::NAN),
@@ -334,10 +348,11 @@ impl<'a> Watcher<'a> {
     }
 
     /// What is shown of one key.
-    fn history(&mut self) -> Option<KeyHistory> {
-        let law = self.stage.plan.model.as_ref()?.0.head.law()?;
-        let (key, laws) = self.histories.iter().max_by_key(|(_, laws)| laws.len())?;
-        let first = laws.first()?.time;
+    fn history(&mut self) -> Result<Option<KeyHistory>> {
+        let longest = self.histories.iter().max_by_key(|(_, laws)| laws.len());
+        let law = self.stage.plan.model.as_ref().and_then(|(manifest, _)| manifest.head.law());
+        let (Some(law), Some((key, laws))) = (law, longest) else { return Ok(None) };
+        let Some(first) = laws.first().map(|law| law.time) else { return Ok(None) };
         let hours = |time: EventTime| time.since(first).seconds() / HOUR;
         let mut history = KeyHistory { key: String::from_utf8_lossy(key).into_owned(), ..KeyHistory::default() };
         for (i, own) in laws.iter().enumerate() {
@@ -350,6 +365,16 @@ impl<'a> Watcher<'a> {
                 history.curve.push(Moment { hour: hours(own.time.after(*gap)), intensity, survival: (-compensator).exp() });
             }
         }
-        Some(history)
+        history.attention = self.attention(key, laws.len())?;
+        Ok(Some(history))
+    }
+
+    /// What the last `shown` events of a key look at: its steps once more, with the weights. A key with more steps than are kept begins in the middle of its past:
+    /// a window that lies within them is the same.
+    fn attention(&self, key: &[u8], shown: usize) -> Result<Vec<Vec<f32>>> {
+        let Some(steps) = self.steps.as_ref().and_then(|steps| steps.get(key)) else { return Ok(Vec::new()) };
+        let Some(mut attention) = self.stage.package.attention()? else { return Ok(Vec::new()) };
+        let mut weights = steps.iter().map(|(row, gap)| attention.step(row, *gap)).collect::<Result<Vec<_>>>()?;
+        Ok(weights.split_off(weights.len().saturating_sub(shown)))
     }
 }

@@ -11,6 +11,9 @@ pub struct KeyHistory {
     pub events: Vec<Arrival>,
     /// Between them.
     pub curve: Vec<Moment>,
+    /// Of a model with attention, the weight that each event gives to the last n events, the oldest first and itself last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attention: Vec<Vec<f32>>,
 }
 
 /// An event.

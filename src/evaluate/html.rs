@@ -6,12 +6,13 @@ use super::history::KeyHistory;
 use super::plot::{Plot, escape};
 use super::report::{Report, TimeLaw};
 use super::text;
+use crate::base::number::f64_of_count;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#1b1f24}\
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}pre{background:#f5f6f8;padding:1em;overflow-x:auto;font-size:13px}\
 svg{margin:0 1em 1em 0}.title{font-weight:600;font-size:14px}.tick{font-size:11px;fill:#57606a}.axis{font-size:12px;fill:#57606a}\
 .grid{stroke:#e4e7eb}.ideal{stroke:#8c959f;stroke-dasharray:5 4;fill:none}.one{stroke:#0b62c4;stroke-width:2;fill:none}\
-.two{stroke:#c4510b;stroke-width:2;fill:none}.dot{fill:#0b62c4}.bar{fill:#7fb2e8}.other{fill:#e8a87f;opacity:.7}.event{stroke:#1b1f24;stroke-width:1;opacity:.55}\
+.two{stroke:#c4510b;stroke-width:2;fill:none}.dot{fill:#0b62c4}.bar{fill:#7fb2e8}.other{fill:#e8a87f;opacity:.7}.heat{fill:#0b3d91}.event{stroke:#1b1f24;stroke-width:1;opacity:.55}\
 p.note{color:#57606a}";
 
 /// A page for models side by side: their table, and the loss of each over its cost, points (ns an event, loss, name).
@@ -129,5 +130,23 @@ fn key(history: &KeyHistory, unit: &str) -> String {
         .stems("event", &stems)
         .line("two", &survival)
         .close();
-    first + &second
+    first + &second + &attention(history)
+}
+
+fn attention(history: &KeyHistory) -> String {
+    let Some(places) = history.attention.iter().map(Vec::len).max().filter(|places| *places > 0) else { return String::new() };
+    let (places, rows) = (f64_of_count(places), f64_of_count(history.attention.len()));
+    let time = |row: usize| history.events.get(row).map(|event| event.time.clone()).unwrap_or_default();
+    let said = |row: usize, column: usize, weight: f32| {
+        let back = history.attention.get(row).map_or(0, Vec::len).saturating_sub(column + 1);
+        let whom = match (back, row.checked_sub(back)) {
+            (0, _) => "itself".to_owned(),
+            (_, Some(seen)) => format!("the event of {}", time(seen)),
+            (back, None) => format!("the event {back} before"),
+        };
+        format!("{}: {weight:.3} on {whom}", time(row))
+    };
+    let y = ("event, the last one at the bottom", (rows, 0.0));
+    let plot = Plot::new("Attention: what each event looks at", ("events before it", (places - 1.0, 0.0)), y, 2.2);
+    plot.cells(&history.attention, &said).close()
 }

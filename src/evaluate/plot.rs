@@ -24,7 +24,7 @@ impl Plot {
     /// An empty one with its axes. `wide`: how many times as wide as others.
     #[must_use]
     pub fn new(title: &str, (x_name, x): (&str, (f64, f64)), (y_name, y): (&str, (f64, f64)), wide: f64) -> Self {
-        let sound = |(low, high): (f64, f64)| if low.is_finite() && high.is_finite() && high > low { (low, high) } else { (0.0, 1.0) };
+        let sound = |(low, high): (f64, f64)| if low.is_finite() && high.is_finite() && high != low { (low, high) } else { (0.0, 1.0) };
         let mut plot = Plot { svg: String::new(), x: sound(x), y: sound(y), wide };
         let (width, right, bottom) = (LEFT + WIDTH * wide + AROUND, LEFT + WIDTH * wide, AROUND + HEIGHT);
         let height = HEIGHT + 2.6 * AROUND;
@@ -119,6 +119,27 @@ impl Plot {
                 self.at_y(self.y.0) - top
             );
             self.put(&bar);
+        }
+        self
+    }
+
+    /// A heat map of rows of numbers from 0 to 1, the first row at the top, over the whole area; each cell says its text when the pointer rests on it.
+    #[must_use]
+    pub fn cells(mut self, rows: &[Vec<f32>], text: &dyn Fn(usize, usize, f32) -> String) -> Self {
+        let high = HEIGHT / f64_of_count(rows.len().max(1));
+        for (row, values) in rows.iter().enumerate() {
+            let wide = WIDTH * self.wide / f64_of_count(values.len().max(1));
+            // What is next to nothing is left white: most cells are.
+            for (column, value) in values.iter().enumerate().filter(|(_, value)| value.is_finite() && **value > 0.004) {
+                let cell = format!(
+                    "<rect class=\"heat\" x=\"{:.1}\" y=\"{:.1}\" width=\"{wide:.2}\" height=\"{high:.2}\" fill-opacity=\"{:.2}\"><title>{}</title></rect>",
+                    LEFT + wide * f64_of_count(column),
+                    AROUND + high * f64_of_count(row),
+                    value.clamp(0.0, 1.0),
+                    escape(&text(row, column, *value))
+                );
+                self.put(&cell);
+            }
         }
         self
     }

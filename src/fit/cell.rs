@@ -158,6 +158,12 @@ impl Design {
         matches!(self.cell, Cell::CtLstm | Cell::Ssm | Cell::LinearAttention | Cell::GruD | Cell::Ode)
     }
 
+    /// The output that says how much weight an event gives to each of the last ones, if the cell has it.
+    #[must_use]
+    pub fn attention(&self) -> Option<&'static str> {
+        (self.cell == Cell::Attention).then_some(attention::ATTENTION)
+    }
+
     /// The states.
     #[must_use]
     pub fn states(&self) -> Vec<State> {

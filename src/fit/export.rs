@@ -106,6 +106,10 @@ impl Step for Recurrent {
         states(&self.weights.design)
     }
 
+    fn attention(&self) -> Option<String> {
+        self.weights.design.attention().map(str::to_owned)
+    }
+
     fn graph(&self, output: &str) -> Result<Vec<u8>> {
         step_graph(&self.weights, output)
     }

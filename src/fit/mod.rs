@@ -265,8 +265,15 @@ fn assemble(
         report,
     };
     let card = card::card(&facts).map_err(|e| Error::internal("fit", e.to_string()))?;
-    let manifest =
-        Manifest { format: FORMAT, name: plan.name.clone(), version: "1".to_owned(), input: step.input(), states: step.states(), head };
+    let manifest = Manifest {
+        format: FORMAT,
+        name: plan.name.clone(),
+        version: "1".to_owned(),
+        input: step.input(),
+        states: step.states(),
+        attention: step.attention(),
+        head,
+    };
     Ok(Package { manifest, recipe, graph: step.graph(&output)?, golden, card })
 }
 

@@ -93,6 +93,9 @@ pub trait Ops {
     /// As candle's.
     fn concat(&mut self, parts: &[&Self::T]) -> Result<Self::T>;
 
+    /// Makes a value `[B, width]` visible under a name, where somebody may look at it: in the graph it is an output that serving leaves out.
+    fn show(&mut self, _name: &str, _value: &Self::T, _width: usize) {}
+
     /// x W + b.
     ///
     /// # Errors
@@ -288,6 +291,10 @@ impl Ops for Nodes {
         let names: Vec<&str> = parts.iter().map(String::as_str).collect();
         self.graph.node("Split", &[a, &sizes], &names, &[("axis", 1)]);
         Ok(parts)
+    }
+
+    fn show(&mut self, name: &str, value: &String, width: usize) {
+        self.output(value, name, width);
     }
 
     fn concat(&mut self, parts: &[&String]) -> Result<String> {

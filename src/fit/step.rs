@@ -24,6 +24,11 @@ pub trait Step: Forward {
     /// The state tensors.
     fn states(&self) -> Vec<StateSpec>;
 
+    /// Output of the graph with the weights of the last events, if there is one.
+    fn attention(&self) -> Option<String> {
+        None
+    }
+
     /// The bytes of `model.onnx`; `output` names the head's parameters.
     ///
     /// # Errors

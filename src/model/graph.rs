@@ -51,6 +51,25 @@ impl Graph {
     }
 }
 
+/// The graph for its output `wanted` [B, n] and the next states, in this order; not for serving.
+pub fn looked_at(path: &Path, manifest: &Manifest, wanted: &str) -> Result<Arc<TypedRunnableModel>> {
+    let place = path.display().to_string();
+    let fault = |text: String| Error::config("model", text).at(place.clone());
+    let broken = |e: TractError| fault(format!("the graph cannot be run for its output `{wanted}`: {e:#}"));
+    let mut inference = tract_onnx::onnx().model_for_path(path).map_err(broken)?;
+    order_inputs(&mut inference, manifest).map_err(&fault)?;
+    let states = manifest.states.iter().map(|state| state.output.as_str());
+    pick_outputs(&mut inference, &std::iter::once(wanted).chain(states).collect::<Vec<_>>()).map_err(&fault)?;
+    let typed = inference.into_typed().map_err(broken)?;
+    if let Some(outlet) = typed.outputs.first() {
+        let shape = shape_of(typed.outlet_fact(*outlet).map_err(broken)?, &format!("output `{wanted}`")).map_err(&fault)?;
+        if shape.len() != 1 {
+            return Err(fault(format!("output `{wanted}` must be [B, n], found [B, {shape:?}]")));
+        }
+    }
+    typed.into_optimized().and_then(|model| model.into_runnable()).map_err(broken)
+}
+
 /// Tells tract that a batch has at least one row. Only with that can it prove that an element-wise operator has enough elements for its
 /// vector kernels; without it each element goes through a function pointer (a GRU step of F = 32, H = 64 then takes three times as long).
 fn say_batches_are_not_empty(model: &TypedModel) -> TractResult<()> {
@@ -88,10 +107,13 @@ fn order_inputs(model: &mut InferenceModel, manifest: &Manifest) -> std::result:
 
 /// Picks the graph outputs that the manifest names, in its order.
 fn order_outputs(model: &mut InferenceModel, manifest: &Manifest) -> std::result::Result<(), String> {
+    pick_outputs(model, &output_names(manifest))
+}
+
+fn pick_outputs(model: &mut InferenceModel, wanted: &[&str]) -> std::result::Result<(), String> {
     let name_of = |outlet: &OutletId| model.outlet_label(*outlet).map_or_else(|| model.node(outlet.node).name.clone(), str::to_owned);
     let found: Vec<(String, OutletId)> = model.outputs.iter().map(|outlet| (name_of(outlet), *outlet)).collect();
     let list = found.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    let wanted = output_names(manifest);
     let ordered = wanted.iter().map(|name| {
         found.iter().find(|(n, _)| n == name).map(|(_, o)| *o).ok_or_else(|| format!("the graph has no output `{name}`; it has {list}"))
     });

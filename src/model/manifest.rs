@@ -27,6 +27,9 @@ pub struct Manifest {
     /// The state tensors, in any order. None for a model without memory.
     #[serde(default, rename = "state")]
     pub states: Vec<StateSpec>,
+    /// Graph output [B, n] that says how much weight an event gives to each of the last n places, the oldest first and itself last, for reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention: Option<String>,
     /// What the outputs mean.
     pub head: HeadSpec,
 }

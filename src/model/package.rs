@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::attention::Attention;
 use super::golden::{Golden, Mismatch};
 use super::graph::{Graph, Signature};
 use super::intensity::{self, IntensityGraph};
@@ -75,6 +76,14 @@ impl Package {
         let mut model = Model::new(&self.graph, &self.manifest)?;
         model.intensity = self.intensity.as_ref().map(IntensityGraph::spawn).transpose()?;
         Ok(model)
+    }
+
+    /// What looks at the attention of one key's events, if the graph has an output for it.
+    ///
+    /// # Errors
+    /// The output that model.toml names is not there, or not [B, n].
+    pub fn attention(&self) -> Result<Option<Attention>> {
+        Attention::load(&self.folder, &self.manifest)
     }
 
     /// What the graph takes and gives.

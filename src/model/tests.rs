@@ -73,6 +73,7 @@ fn package(folder: &Path, onnx: &Path, arrays: &BTreeMap<String, (Vec<usize>, Ve
                 init: 0.0,
             })
             .collect(),
+        attention: None,
         head: HeadSpec::LognormalMixture(LawSpec {
             components: Some(head / 3),
             marks: (0..head % 3).map(|i| i.to_string()).collect(),

@@ -51,6 +51,7 @@ pub fn write(folder: &Path, head: Head) -> PathBuf {
         version: "1".into(),
         input: inputs(&weights.design, TimeUnit::Second),
         states: states(&weights.design),
+        attention: None,
         head: head_spec,
     };
     fs::write(package.join("model.onnx"), step_graph(&weights, "out").unwrap()).unwrap();

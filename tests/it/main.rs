@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod alarm;
+mod attention;
 mod backfill;
 mod calibrate;
 mod check;

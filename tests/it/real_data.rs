@@ -199,8 +199,15 @@ split = { field = "split" }
             Kind::Hawkes { .. } => HeadSpec::Hawkes(law),
             _ => HeadSpec::Exponential(law),
         };
-        let manifest =
-            Manifest { format: 1, name: "known".into(), version: "1".into(), input: process.input(), states: process.states(), head };
+        let manifest = Manifest {
+            format: 1,
+            name: "known".into(),
+            version: "1".into(),
+            input: process.input(),
+            states: process.states(),
+            attention: None,
+            head,
+        };
         let model = folder.join("model");
         std::fs::create_dir_all(&model).unwrap();
         std::fs::write(folder.join("pipeline.toml"), PIPELINE).unwrap();

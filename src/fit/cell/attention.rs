@@ -5,6 +5,8 @@ use super::{Design, Inputs, State, Stepped, Weight, ones};
 use crate::base::number::{f32_of, f64_of_count};
 use crate::fit::ops::{Function, Ops};
 
+/// Name of the weights of the places.
+pub const ATTENTION: &str = "attention";
 /// Events that are remembered.
 const WINDOW: usize = 32;
 /// Width of keys and values.
@@ -65,6 +67,7 @@ pub fn step<O: Ops>(design: &Design, ops: &mut O, inputs: &Inputs<'_, O::T>) -> 
     let bias = ops.add(&there, &place)?;
     let scores = ops.add(&scores, &bias)?;
     let weights = ops.apply(Function::Softmax, &scores)?;
+    ops.show(ATTENTION, &weights, WINDOW);
     let weights = ops.matmul(&weights, &over_events)?;
     let read = ops.mul(&values, &weights)?;
     let read = ops.matmul(&read, &to_side)?;
