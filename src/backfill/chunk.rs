@@ -1,4 +1,4 @@
-//! Rows as they were read, with the time and the shard of each.
+//! Rows as they were read, with the turn and the shard of each.
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{cast, concat_batches, interleave_record_batch, take_record_batch};
@@ -11,20 +11,52 @@ use super::murmur2::partition;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::u32_of;
 use crate::base::offset::{Offset, Partition};
-use crate::data::events::Events;
+use crate::data::events::{Column, Events};
 use crate::data::input::{Input, Table};
 use crate::data::rejected::Rejected;
-use crate::data::schema::EventSchema;
+use crate::data::schema::{EventSchema, Field as DataField, FieldKind};
 use crate::decode::Decoder;
 
 /// The column that holds a line of an NDJSON file.
 pub const LINE: &str = "line";
 
+/// When it is a row's turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Turn {
+    /// Event time in microseconds, of a row whose time cannot be read that of the row before; or the offset in the topic.
+    pub at: i64,
+    /// Among rows of the same time: as their numbers in the column for ties are ordered, those without one last. 0 without such a column.
+    pub tie: i64,
+}
+
+impl Turn {
+    /// Before all others.
+    pub const FIRST: Turn = Turn { at: i64::MIN, tie: i64::MIN };
+    /// After all others.
+    pub const LAST: Turn = Turn { at: i64::MAX, tie: i64::MAX };
+
+    /// Of a row without ties.
+    #[must_use]
+    pub fn at(at: i64) -> Self {
+        Turn { at, tie: 0 }
+    }
+}
+
+/// An integer that is ordered as the numbers are; NaN comes last.
+fn rank(number: f64) -> i64 {
+    if number.is_nan() {
+        return i64::MAX;
+    }
+    // Of negative numbers the bits run the other way.
+    let bits = number.to_bits().cast_signed();
+    bits ^ (((bits >> 63).cast_unsigned() >> 1).cast_signed())
+}
+
 /// Rows.
 #[derive(Clone, Debug)]
 pub struct Chunk {
-    /// Event time of each row in microseconds; of one whose time cannot be read that of the row before.
-    pub times: Vec<i64>,
+    /// Turn of each row.
+    pub turns: Vec<Turn>,
     /// Shard of each row.
     pub shards: Vec<u32>,
     /// What was read.
@@ -35,21 +67,20 @@ impl Chunk {
     /// Number of rows.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.times.len()
+        self.turns.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.times.is_empty()
+        self.turns.is_empty()
     }
 
     /// Rows from one on.
     #[must_use]
     pub fn slice(&self, from: usize, len: usize) -> Chunk {
-        let part = |values: &[i64]| values.get(from..from + len).unwrap_or_default().to_vec();
         Chunk {
-            times: part(&self.times),
+            turns: self.turns.get(from..from + len).unwrap_or_default().to_vec(),
             shards: self.shards.get(from..from + len).unwrap_or_default().to_vec(),
             rows: self.rows.slice(from, len),
         }
@@ -65,7 +96,7 @@ impl Chunk {
         }
         let Some(first) = chunks.first() else { return Err(Error::internal("backfill", "no rows to join")) };
         Ok(Chunk {
-            times: chunks.iter().flat_map(|chunk| chunk.times.iter().copied()).collect(),
+            turns: chunks.iter().flat_map(|chunk| chunk.turns.iter().copied()).collect(),
             shards: chunks.iter().flat_map(|chunk| chunk.shards.iter().copied()).collect(),
             rows: concat_batches(&first.rows.schema(), chunks.iter().map(|chunk| &chunk.rows)).map_err(|e| broken(&e))?,
         })
@@ -79,19 +110,19 @@ impl Chunk {
         let rows: Vec<&RecordBatch> = chunks.iter().map(|chunk| &chunk.rows).collect();
         let at = |(chunk, row): &(usize, usize)| chunks.get(*chunk).map(|chunk| (chunk, *row));
         Ok(Chunk {
-            times: places.iter().filter_map(at).filter_map(|(chunk, row)| chunk.times.get(row).copied()).collect(),
+            turns: places.iter().filter_map(at).filter_map(|(chunk, row)| chunk.turns.get(row).copied()).collect(),
             shards: places.iter().filter_map(at).filter_map(|(chunk, row)| chunk.shards.get(row).copied()).collect(),
             rows: interleave_record_batch(&rows, places).map_err(|e| broken(&e))?,
         })
     }
 
-    /// The rows of each shard, in order, with their times; shards without rows are left out.
+    /// The rows of each shard, in order, with their turns; shards without rows are left out.
     ///
     /// # Errors
     /// Never for chunks of one backfill.
-    pub fn by_shard(&self, shards: u32) -> Result<Vec<(u32, Vec<i64>, RecordBatch)>> {
+    pub fn by_shard(&self, shards: u32) -> Result<Vec<(u32, Vec<Turn>, RecordBatch)>> {
         if shards == 1 {
-            return Ok(vec![(0, self.times.clone(), self.rows.clone())]);
+            return Ok(vec![(0, self.turns.clone(), self.rows.clone())]);
         }
         let mut rows: Vec<Vec<u32>> = vec![Vec::new(); crate::base::number::index(shards)];
         for (row, shard) in self.shards.iter().enumerate() {
@@ -100,21 +131,22 @@ impl Chunk {
             }
         }
         let taken = rows.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty());
-        let times = |rows: &[u32]| rows.iter().filter_map(|row| self.times.get(crate::base::number::index(*row)).copied()).collect();
+        let turns = |rows: &[u32]| rows.iter().filter_map(|row| self.turns.get(crate::base::number::index(*row)).copied()).collect();
         taken
             .map(|(shard, rows)| {
-                let own = times(&rows);
+                let own = turns(&rows);
                 Ok((u32_of(shard), own, take_record_batch(&self.rows, &UInt32Array::from(rows)).map_err(|e| broken(&e))?))
             })
             .collect()
     }
 }
 
-/// Finds time and shard of rows, by the code that decodes them when they are served; or takes offset and partition, where there are such columns.
+/// Finds turn and shard of rows, by the code that decodes them when they are served; or takes offset and partition, where there are such columns.
 pub struct Sight {
     positions: Option<Positions>,
     decoder: Decoder,
     shards: u32,
+    ties: bool,
     /// Time of the last row.
     last: i64,
     events: Events,
@@ -124,13 +156,15 @@ pub struct Sight {
 impl Sight {
     /// At the beginning of a file.
     #[must_use]
-    pub fn new(schema: &EventSchema, positions: Option<&Positions>, shards: u32) -> Self {
+    pub fn new(schema: &EventSchema, positions: Option<&Positions>, ties: Option<&str>, shards: u32) -> Self {
         let positions = positions.cloned();
-        let schema = EventSchema { id: None, fields: Vec::new(), mark: None, label: None, ..schema.clone() };
+        let fields = ties.iter().map(|name| DataField { name: (*name).to_owned(), kind: FieldKind::Number }).collect();
+        let schema = EventSchema { id: None, fields, mark: None, label: None, ..schema.clone() };
         Sight {
             positions,
             decoder: Decoder::new(&schema),
             shards,
+            ties: ties.is_some(),
             last: i64::MIN,
             events: Events::new(&schema),
             rejected: Rejected::default(),
@@ -157,17 +191,22 @@ impl Sight {
                 let text = format!("a row stood in a partition beyond the {} shards", self.shards);
                 return Err(Error::new(Kind::Data, "backfill", text).help("give --shards as many as the topic has partitions"));
             };
-            return Ok(Chunk { times: offsets, shards, rows });
+            return Ok(Chunk { turns: offsets.into_iter().map(Turn::at).collect(), shards, rows });
         }
         let input = input_of(&[(0, Offset(0), rows.clone())], lines);
         self.events.clear();
         self.rejected.clear();
         self.decoder.decode(&input, &mut self.events, &mut self.rejected);
         let (mut times, mut shards) = (vec![None; rows.num_rows()], vec![0; rows.num_rows()]);
+        let mut ties = if self.ties { vec![i64::MAX; rows.num_rows()] } else { Vec::new() };
+        let numbers = self.events.columns.first().filter(|_| self.ties).and_then(Column::numbers).unwrap_or_default();
         for (i, (offset, time)) in self.events.offsets.iter().zip(&self.events.times).enumerate() {
             if let Some(row) = usize::try_from(offset.0).ok().filter(|row| *row < times.len()) {
                 if let Some(place) = times.get_mut(row) {
                     *place = Some(time.0);
+                }
+                if let (Some(place), Some(number)) = (ties.get_mut(row), numbers.get(i)) {
+                    *place = rank(*number);
                 }
                 if let Some(place) = shards.get_mut(row) {
                     *place = partition(self.events.keys.bytes_at(i), self.shards);
@@ -180,11 +219,11 @@ impl Sight {
                 *place = partition(key, self.shards);
             }
         }
-        let times = times.into_iter().map(|time| {
+        let turns = times.into_iter().enumerate().map(|(row, time)| {
             self.last = time.unwrap_or(self.last);
-            self.last
+            Turn { at: self.last, tie: ties.get(row).copied().unwrap_or(0) }
         });
-        Ok(Chunk { times: times.collect(), shards, rows })
+        Ok(Chunk { turns: turns.collect(), shards, rows })
     }
 }
 

@@ -8,7 +8,7 @@ use arrow::record_batch::RecordBatch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::Settings;
-use super::chunk::input_of;
+use super::chunk::{Turn, input_of};
 use super::merge::{BLOCK, Merge, Place, Run};
 use super::sort::sort;
 use super::survey::Survey;
@@ -89,7 +89,7 @@ fn read(settings: &Settings, survey: &Survey, lane_of: &BTreeMap<u32, usize>, se
             end = end.saturating_add(settings.epoch_rows.max(1));
         }
         let mut items: Vec<Vec<(u32, Offset, RecordBatch)>> = senders.iter().map(|_| Vec::new()).collect();
-        for (shard, times, part) in block.by_shard(settings.shards)? {
+        for (shard, turns, part) in block.by_shard(settings.shards)? {
             let first = next.entry(shard).or_insert(0);
             let item = lane_of.get(&shard).and_then(|lane| items.get_mut(*lane));
             if settings.positions.is_none() {
@@ -98,7 +98,7 @@ fn read(settings: &Settings, survey: &Survey, lane_of: &BTreeMap<u32, usize>, se
                 item.into_iter().for_each(|item| item.push((shard, offset, part.clone())));
                 continue;
             }
-            let stretches = stretches(&times, first);
+            let stretches = stretches(&turns, first);
             if let Some(item) = item {
                 item.extend(stretches.into_iter().map(|(offset, from, len)| (shard, offset, part.slice(from, len))));
             }
@@ -113,9 +113,9 @@ fn read(settings: &Settings, survey: &Survey, lane_of: &BTreeMap<u32, usize>, se
 }
 
 /// Rows whose offsets follow each other without a hole: (first offset, first row, rows). Offsets below `next` were there before: files may overlap.
-fn stretches(offsets: &[i64], next: &mut i64) -> Vec<(Offset, usize, usize)> {
+fn stretches(turns: &[Turn], next: &mut i64) -> Vec<(Offset, usize, usize)> {
     let mut found: Vec<(Offset, usize, usize)> = Vec::new();
-    for (row, offset) in offsets.iter().enumerate() {
+    for (row, offset) in turns.iter().map(|turn| &turn.at).enumerate() {
         if *offset < *next {
             continue;
         }

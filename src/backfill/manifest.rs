@@ -27,6 +27,9 @@ pub struct Manifest {
     /// Columns with partition and offset of each row, if shards are partitions.
     #[serde(default)]
     pub positions: Option<(String, String)>,
+    /// Column that orders rows of the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ties: Option<String>,
     /// Input files in their order.
     pub files: Vec<InputFile>,
 }
@@ -57,6 +60,7 @@ impl Manifest {
             shards: settings.shards,
             epoch_rows: settings.epoch_rows,
             positions: settings.positions.as_ref().map(|positions| (positions.partition.clone(), positions.offset.clone())),
+            ties: settings.ties.clone(),
             files: files.collect(),
         }
     }
@@ -78,6 +82,9 @@ impl Manifest {
         }
         if begun.positions != self.positions {
             return Some("it was begun with other --positions".to_owned());
+        }
+        if begun.ties != self.ties {
+            return Some("it was begun with other --ties".to_owned());
         }
         if begun.fingerprint != self.fingerprint {
             return Some("the pipeline or the model has changed since it was begun".to_owned());

@@ -1,8 +1,8 @@
-//! Sorted runs to one stream in the order (time, file, part of the file, row), in blocks of a fixed number of rows.
+//! Sorted runs to one stream in the order (time, tie, file, part of the file, row), in blocks of a fixed number of rows.
 
 use std::path::PathBuf;
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Turn};
 use super::reader::{Reader, Reading};
 use super::sort::PartReader;
 use crate::base::error::Result;
@@ -24,8 +24,8 @@ pub enum Place {
 pub struct Run {
     /// Its place among rows of the same time: file, then part.
     pub order: (usize, usize),
-    /// Its first time. It is not opened before that is reached.
-    pub first: i64,
+    /// Its first turn. It is not opened before that is reached.
+    pub first: Turn,
     /// Where it is.
     pub place: Place,
 }
@@ -53,14 +53,14 @@ struct Open {
 }
 
 impl Open {
-    fn last(&self) -> i64 {
-        self.chunk.times.last().copied().unwrap_or(i64::MAX)
+    fn last(&self) -> Turn {
+        self.chunk.turns.last().copied().unwrap_or(Turn::LAST)
     }
 
-    /// Rows from `at` on that come before (time, order) or are it.
-    fn until(&self, time: i64, order: (usize, usize)) -> usize {
-        let rest = self.chunk.times.get(self.at..).unwrap_or_default();
-        rest.partition_point(|own| *own < time || (*own == time && self.order <= order))
+    /// Rows from `at` on that come before (turn, order) or are it.
+    fn until(&self, turn: Turn, order: (usize, usize)) -> usize {
+        let rest = self.chunk.turns.get(self.at..).unwrap_or_default();
+        rest.partition_point(|own| *own < turn || (*own == turn && self.order <= order))
     }
 }
 
@@ -118,11 +118,11 @@ impl Merge {
         loop {
             // The run whose chunk ends first bounds what is known: all others go at least as far.
             let bound = self.open.iter().map(|open| (open.last(), open.order)).min();
-            let due = self.waiting.last().is_some_and(|run| bound.is_none_or(|(time, _)| run.first <= time));
+            let due = self.waiting.last().is_some_and(|run| bound.is_none_or(|(turn, _)| run.first <= turn));
             if !due {
                 return match bound {
                     None => Ok(None),
-                    Some((time, order)) => self.take(time, order).map(Some),
+                    Some((turn, order)) => self.take(turn, order).map(Some),
                 };
             }
             if let Some(run) = self.waiting.pop() {
@@ -137,17 +137,17 @@ impl Merge {
         }
     }
 
-    /// The rows of all open runs up to (time, order), which is the last row of one run's chunk.
-    fn take(&mut self, time: i64, order: (usize, usize)) -> Result<Chunk> {
-        let counts: Vec<usize> = self.open.iter().map(|open| open.until(time, order)).collect();
+    /// The rows of all open runs up to (turn, order), which is the last row of one run's chunk.
+    fn take(&mut self, turn: Turn, order: (usize, usize)) -> Result<Chunk> {
+        let counts: Vec<usize> = self.open.iter().map(|open| open.until(turn, order)).collect();
         let mut giving = self.open.iter().zip(&counts).filter(|(_, count)| **count > 0);
         let taken = match (giving.next(), giving.next()) {
             (Some((only, count)), None) => only.chunk.slice(only.at, *count),
             _ => {
-                let mut places: Vec<(i64, (usize, usize), usize, usize)> = Vec::new();
+                let mut places: Vec<(Turn, (usize, usize), usize, usize)> = Vec::new();
                 for (i, (open, count)) in self.open.iter().zip(&counts).enumerate() {
-                    let rows = (open.at..open.at + count).zip(open.chunk.times.get(open.at..).unwrap_or_default());
-                    places.extend(rows.map(|(row, time)| (*time, open.order, i, row)));
+                    let rows = (open.at..open.at + count).zip(open.chunk.turns.get(open.at..).unwrap_or_default());
+                    places.extend(rows.map(|(row, turn)| (*turn, open.order, i, row)));
                 }
                 places.sort_unstable();
                 let places: Vec<(usize, usize)> = places.into_iter().map(|(_, _, run, row)| (run, row)).collect();

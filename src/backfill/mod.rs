@@ -1,6 +1,6 @@
 //! Backfill: history in files through the machine that runs live, in the order of event time, shard by shard as Kafka partitions keys.
 //!
-//! The files' rows have one total order: (event time, file, row), the files in the order in which they are named. A row's shard is the partition that
+//! The files' rows have one total order: (event time, number in the column for ties if one is named, file, row), the files in the order in which they are named. A row's shard is the partition that
 //! Kafka's default partitioner gives its key; its offset is the number of rows of its shard before it. So a shard is a partition like any other,
 //! and the lanes, sinks and snapshots that run live know no difference.
 //!
@@ -37,6 +37,8 @@ pub struct Settings {
     pub fields: Vec<String>,
     /// Columns that say where a row stood in its topic. Then the partition is the shard, and rows are taken in the order of their offsets, as live.
     pub positions: Option<Positions>,
+    /// Column of numbers that orders rows of the same time, before their files and places do.
+    pub ties: Option<String>,
     /// Shards, of all machines together.
     pub shards: u32,
     /// This machine does the shards whose number leaves `mine.0` when divided by `mine.1`.

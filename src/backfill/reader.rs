@@ -30,6 +30,8 @@ pub struct Reading {
     pub lines: bool,
     /// Columns that say where a row stood in its topic.
     pub positions: Option<Positions>,
+    /// Column of numbers that orders rows of the same time.
+    pub ties: Option<String>,
     /// Shards.
     pub shards: u32,
 }
@@ -57,7 +59,7 @@ impl Reader {
             Kind::Parquet => Source::Rows(Rows::open(path, &reading.fields)?),
             Kind::Ndjson => Source::Lines(Lines::open(path)?),
         };
-        let sight = Sight::new(&reading.schema, reading.positions.as_ref(), reading.shards);
+        let sight = Sight::new(&reading.schema, reading.positions.as_ref(), reading.ties.as_deref(), reading.shards);
         Ok(Reader { path: path.to_owned(), source, sight, columns: Arc::clone(&reading.columns) })
     }
 

@@ -11,13 +11,14 @@ use arrow::error::ArrowError;
 use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::FileWriter;
 
-use super::chunk::{Chunk, broken};
+use super::chunk::{Chunk, Turn, broken};
 use super::reader::{ROWS, Reader, Reading};
 use super::survey::FileFacts;
 use crate::base::error::{Error, Result};
 
 /// Columns beside those of the rows.
 const TIME: &str = "__time";
+const TIE: &str = "__tie";
 const SHARD: &str = "__shard";
 
 /// A sorted part of a file.
@@ -25,8 +26,8 @@ const SHARD: &str = "__shard";
 pub struct Part {
     /// Where it is.
     pub path: PathBuf,
-    /// First time in it.
-    pub first: i64,
+    /// First turn in it.
+    pub first: Turn,
 }
 
 /// Cuts a file into sorted parts of at most about `memory` bytes, each a file in `scratch` whose name begins with `name`. Rows of the same time keep
@@ -41,8 +42,8 @@ pub fn sort(file: &FileFacts, reading: &Reading, memory: u64, scratch: &Path, na
         let next = reader.chunk()?;
         let ended = next.is_none();
         if let Some(chunk) = next {
-            // Rows, their sorted copy, and 20 bytes a row for times, shards and places.
-            bytes += u64::try_from(2 * chunk.rows.get_array_memory_size() + 40 * chunk.len()).unwrap_or(u64::MAX);
+            // Rows, their sorted copy, and 28 bytes a row for times, shards and places.
+            bytes += u64::try_from(2 * chunk.rows.get_array_memory_size() + 56 * chunk.len()).unwrap_or(u64::MAX);
             held.push(chunk);
         }
         if !held.is_empty() && (ended || bytes >= memory) {
@@ -58,10 +59,10 @@ pub fn sort(file: &FileFacts, reading: &Reading, memory: u64, scratch: &Path, na
 }
 
 fn spill(held: &[Chunk], path: PathBuf) -> Result<Part> {
-    let mut places: Vec<(i64, usize, usize)> =
-        held.iter().enumerate().flat_map(|(i, chunk)| chunk.times.iter().enumerate().map(move |(row, time)| (*time, i, row))).collect();
+    let mut places: Vec<(Turn, usize, usize)> =
+        held.iter().enumerate().flat_map(|(i, chunk)| chunk.turns.iter().enumerate().map(move |(row, turn)| (*turn, i, row))).collect();
     places.sort_unstable();
-    let first = places.first().map_or(i64::MAX, |(time, ..)| *time);
+    let first = places.first().map_or(Turn::LAST, |(turn, ..)| *turn);
     let chunks: Vec<&Chunk> = held.iter().collect();
     let io = |e: std::io::Error| {
         Error::io("backfill", &path, e).help("sorting needs room beside the output, or in the folder that --scratch names")
@@ -90,9 +91,11 @@ fn packed(chunk: &Chunk) -> Result<RecordBatch> {
     let schema = chunk.rows.schema();
     let mut fields: Vec<Arc<Field>> = schema.fields().iter().cloned().collect();
     fields.push(Arc::new(Field::new(TIME, DataType::Int64, false)));
+    fields.push(Arc::new(Field::new(TIE, DataType::Int64, false)));
     fields.push(Arc::new(Field::new(SHARD, DataType::UInt32, false)));
     let mut columns: Vec<ArrayRef> = chunk.rows.columns().to_vec();
-    columns.push(Arc::new(Int64Array::from(chunk.times.clone())));
+    columns.push(Arc::new(chunk.turns.iter().map(|turn| Some(turn.at)).collect::<Int64Array>()));
+    columns.push(Arc::new(chunk.turns.iter().map(|turn| Some(turn.tie)).collect::<Int64Array>()));
     columns.push(Arc::new(UInt32Array::from(chunk.shards.clone())));
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| broken(&e))
 }
@@ -121,12 +124,13 @@ impl PartReader {
     pub fn chunk(&mut self) -> Result<Option<Chunk>> {
         let Some(batch) = self.reader.next() else { return Ok(None) };
         let batch = batch.map_err(|e| broken(&e).at(self.path.display().to_string()))?;
-        let columns = batch.num_columns().saturating_sub(2);
+        let columns = batch.num_columns().saturating_sub(3);
         let numbers =
             |name: &str| batch.column_by_name(name).ok_or_else(|| Error::internal("backfill", format!("a sorted part has no {name}")));
-        let times = numbers(TIME)?.as_primitive::<Int64Type>().values().to_vec();
+        let (times, ties) = (numbers(TIME)?.as_primitive::<Int64Type>(), numbers(TIE)?.as_primitive::<Int64Type>());
+        let turns = times.values().iter().zip(ties.values()).map(|(at, tie)| Turn { at: *at, tie: *tie }).collect();
         let shards = numbers(SHARD)?.as_primitive::<UInt32Type>().values().to_vec();
         let rows = batch.project(&(0..columns).collect::<Vec<_>>()).map_err(|e| broken(&e))?;
-        Ok(Some(Chunk { times, shards, rows }))
+        Ok(Some(Chunk { turns, shards, rows }))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
 use super::Settings;
-use super::chunk::line_schema;
+use super::chunk::{Turn, line_schema};
 use super::reader::{Reader, Reading};
 use crate::base::error::{Error, Kind as ErrorKind, Result};
 use crate::data::schema::EventSchema;
@@ -21,9 +21,9 @@ pub struct FileFacts {
     pub rows: u64,
     /// Bytes.
     pub bytes: u64,
-    /// First and last time, if it has any rows.
-    pub span: Option<(i64, i64)>,
-    /// Whether no row is earlier than the one before.
+    /// First and last turn, if it has any rows.
+    pub span: Option<(Turn, Turn)>,
+    /// Whether no row's turn is before that of the one above it.
     pub sorted: bool,
 }
 
@@ -77,6 +77,7 @@ pub fn survey(settings: &Settings, progress: &mut dyn FnMut(&FileFacts)) -> Resu
         columns: Arc::clone(&columns),
         lines,
         positions: settings.positions.clone(),
+        ties: settings.ties.clone(),
         shards: settings.shards,
     };
     if lines && settings.positions.is_some() {
@@ -86,6 +87,25 @@ pub fn survey(settings: &Settings, progress: &mut dyn FnMut(&FileFacts)) -> Resu
     let narrow = EventSchema { id: None, fields: Vec::new(), mark: None, label: None, ..settings.schema.clone() };
     let mut needed = vec![narrow.key.clone(), narrow.time.clone()];
     needed.extend(settings.positions.iter().flat_map(|positions| [positions.partition.clone(), positions.offset.clone()]));
+    needed.extend(settings.ties.clone());
+    if let Some(ties) = settings.ties.as_ref().filter(|_| !lines) {
+        let fault = |text: String, help: &str| Err(Error::config("backfill", text).help(help.to_owned()));
+        match columns.field_with_name(ties) {
+            Err(_) => {
+                return fault(
+                    format!("--ties {ties}: no file has such a column"),
+                    "name a column of numbers that orders rows of the same time",
+                );
+            }
+            Ok(field) if !field.data_type().is_numeric() => {
+                return fault(
+                    format!("--ties {ties}: the column is {}", field.data_type()),
+                    "name a column of numbers that orders rows of the same time",
+                );
+            }
+            Ok(_) => {}
+        }
+    }
     let fields = columns.fields().iter().filter(|field| needed.contains(field.name())).cloned().collect::<Vec<_>>();
     let looking =
         Reading { schema: narrow, fields: needed, columns: if lines { columns } else { Arc::new(Schema::new(fields)) }, ..reading.clone() };
@@ -102,14 +122,14 @@ fn look(path: &Path, reading: &Reading) -> Result<FileFacts> {
     let bytes = std::fs::metadata(path).map_err(|e| Error::io("backfill", path, e))?.len();
     let mut facts = FileFacts { path: path.to_owned(), rows: 0, bytes, span: None, sorted: true };
     let mut reader = Reader::open(path, reading)?;
-    let mut last = i64::MIN;
+    let mut last = Turn::FIRST;
     while let Some(chunk) = reader.chunk()? {
         facts.rows += u64::try_from(chunk.len()).unwrap_or(0);
-        for time in &chunk.times {
-            facts.sorted &= *time >= last;
-            last = *time;
-            let (first, end) = facts.span.unwrap_or((*time, *time));
-            facts.span = Some((first.min(*time), end.max(*time)));
+        for turn in &chunk.turns {
+            facts.sorted &= *turn >= last;
+            last = *turn;
+            let (first, end) = facts.span.unwrap_or((*turn, *turn));
+            facts.span = Some((first.min(*turn), end.max(*turn)));
         }
     }
     Ok(facts)

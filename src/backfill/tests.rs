@@ -29,6 +29,7 @@ fn settings(paths: Vec<PathBuf>, shards: u32, memory: u64, scratch: &std::path::
         schema: schema(),
         fields: vec!["k".into(), "t".into(), "n".into()],
         positions: None,
+        ties: None,
         shards,
         mine: (0, 1),
         epoch_rows: 1000,
@@ -196,4 +197,40 @@ fn compressed_lines_are_read_and_put_in_order() {
     // What is broken follows the row before it.
     let expected = [line(1), line(2), "broken\n".into(), line(3), line(4), line(6), line(7)];
     assert_eq!(lines, expected.iter().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn with_a_column_for_ties_shuffled_files_come_in_the_order_of_time_and_number(
+        times in prop::collection::vec(0_i64..12, 1..200), seed in any::<u64>(), memory in prop_oneof![Just(1_u64), Just(1 << 30)],
+    ) {
+        use rand::SeedableRng;
+        use rand::seq::SliceRandom;
+        let mut rows: Vec<(String, Option<i64>, i64)> =
+            times.iter().zip(-3_i64..).map(|(time, number)| (format!("k{}", number % 7), Some(*time), number)).collect();
+        let mut expected: Vec<(i64, i64)> = rows.iter().map(|(_, time, number)| (time.unwrap(), *number)).collect();
+        expected.sort_unstable();
+        rows.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
+        let folder = tempfile::tempdir().unwrap();
+        let half = rows.len() / 2;
+        let paths = vec![folder.path().join("a.parquet"), folder.path().join("b.parquet")];
+        write(&paths[0], &rows[..half]);
+        write(&paths[1], &rows[half..]);
+        let settings = Settings { ties: Some("n".into()), ..settings(paths, 3, memory, folder.path()) };
+        prop_assert_eq!(merged(&settings).0, expected.into_iter().map(|(_, number)| number).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_column_for_ties_that_is_not_there_or_holds_texts_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    write(&path, &[("a".into(), Some(1), 1)]);
+    for (name, says) in [("m", "no file has such a column"), ("k", "the column is Utf8")] {
+        let settings = Settings { ties: Some(name.into()), ..settings(vec![path.clone()], 1, 1 << 20, folder.path()) };
+        let error = survey(&settings, &mut |_| {}).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
 }

@@ -47,6 +47,9 @@ pub struct Args {
     /// partitions, and rows are taken in the order of their offsets, as a live run takes them. Needs --shards: as many as the topic has partitions.
     #[arg(long, value_name = "PARTITION,OFFSET", requires = "shards")]
     positions: Option<String>,
+    /// Column of numbers that orders rows of the same time, such as a running number, before the order in which they stand: for files that were shuffled.
+    #[arg(long, value_name = "COLUMN", conflicts_with = "positions")]
+    ties: Option<String>,
     /// At the end commit, for the pipeline's consumer group, the offsets up to which the files go, so that `meantime run` goes on there with the states that
     /// the backfill has left in [state] snapshots. The group must not have committed anything yet.
     #[arg(long, requires = "positions")]
@@ -140,6 +143,9 @@ fn settings(args: &Args, plan: &Plan) -> Result<Settings> {
     let positions = positions.transpose()?;
     let mut fields = plan.field_names();
     fields.extend(positions.iter().flat_map(|positions| [positions.partition.clone(), positions.offset.clone()]));
+    if let Some(ties) = args.ties.as_ref().filter(|ties| !fields.contains(ties)) {
+        fields.push(ties.clone());
+    }
     let mine = args.shard.as_deref().map(part).transpose()?.unwrap_or((0, 1));
     let shards = args.shards.unwrap_or_else(|| u32::try_from(plan.lanes).unwrap_or(1));
     if mine.1 > shards {
@@ -151,6 +157,7 @@ fn settings(args: &Args, plan: &Plan) -> Result<Settings> {
         schema: plan.schema.clone(),
         fields,
         positions,
+        ties: args.ties.clone(),
         shards,
         mine,
         epoch_rows: args.rows_per_file.saturating_mul(u64::from(shards)),
@@ -185,7 +192,11 @@ fn aim(plan: &mut Plan, to: &Path, settings: &Settings) {
 }
 
 fn show(settings: &Settings, survey: &Survey, plan: &Plan, args: &Args) {
-    let span = survey.files.iter().filter_map(|file| file.span).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+    let span = survey
+        .files
+        .iter()
+        .filter_map(|file| file.span.map(|(first, last)| (first.at, last.at)))
+        .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
     let unsorted = survey.unsorted().count();
     let mine = settings.shards().count();
     eprintln!("backfill of {}", plan.name);

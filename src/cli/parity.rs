@@ -39,6 +39,9 @@ pub struct Args {
     /// The same events as files: Parquet or NDJSON, or patterns of them in quotes.
     #[arg(long, value_name = "GLOB", num_args = 1.., required = true)]
     files: Vec<String>,
+    /// Column of numbers that orders rows of the same time in the files, where they do not stand in the order in which they were sent.
+    #[arg(long, value_name = "COLUMN")]
+    ties: Option<String>,
     /// Print the findings to stdout as one JSON object.
     #[arg(long)]
     json: bool,
@@ -51,11 +54,16 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let plan = pipeline::load(&args.pipeline.pipeline, &args.pipeline.sets, Purpose::Backfill)?;
     let scratch = tempfile::tempdir().map_err(|e| Error::io("parity", &std::env::temp_dir(), e))?;
+    let mut fields = plan.field_names();
+    if let Some(ties) = args.ties.as_ref().filter(|ties| !fields.contains(ties)) {
+        fields.push(ties.clone());
+    }
     let settings = Settings {
         paths: files::named("parity", &args.files)?.paths,
         schema: plan.schema.clone(),
-        fields: plan.field_names(),
+        fields,
         positions: None,
+        ties: args.ties.clone(),
         shards: 1,
         mine: (0, 1),
         epoch_rows: u64::MAX,

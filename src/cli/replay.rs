@@ -159,6 +159,7 @@ impl Replay {
                 schema: plan.schema.clone(),
                 fields: plan.field_names(),
                 positions: None,
+                ties: None,
                 shards: 1,
                 mine: (0, 1),
                 epoch_rows: u64::MAX,
