@@ -24,11 +24,11 @@ pub mod verify;
 pub mod watch;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::pipeline::{self, Purpose};
 
 /// Forecasts on irregular event streams: one recurrent or point-process state per key, from Kafka to Kafka or Parquet.
@@ -100,7 +100,7 @@ pub enum Command {
     /// Look into, verify or time a model package.
     #[command(subcommand)]
     Model(model::Command),
-    /// Look into the snapshots of a pipeline's key states.
+    /// Look into the snapshots of a pipeline's key states, and make them another model's.
     #[command(subcommand)]
     State(state::Command),
 }
@@ -114,6 +114,26 @@ pub struct PipelineArgs {
     /// Change a value of the file, such as `--set source.topic=other`. May be given several times.
     #[arg(long = "set", value_name = "A.B=VALUE")]
     pub sets: Vec<String>,
+}
+
+impl PipelineArgs {
+    /// The same pipeline with another package: a folder as seen from here, or else as `[model] package` would name it, beside the pipeline file.
+    ///
+    /// # Errors
+    /// There is no such folder.
+    pub fn with_package(&self, package: &Path) -> Result<PipelineArgs> {
+        let file = pipeline::file_of(&self.pipeline);
+        let beside = file.parent().unwrap_or(Path::new("")).join(package);
+        let Some(folder) = [package, &beside].into_iter().find(|folder| folder.is_dir()) else {
+            return Err(Error::config("model", "there is no such model package folder")
+                .at(package.display().to_string())
+                .help("name a folder with model.onnx, model.toml and features.toml"));
+        };
+        let folder = std::path::absolute(folder).map_err(|e| Error::io("model", folder, e))?;
+        let mut sets = self.sets.clone();
+        sets.push(format!("model.package={}", serde_json::Value::from(folder.display().to_string())));
+        Ok(PipelineArgs { pipeline: self.pipeline.clone(), sets })
+    }
 }
 
 /// Runs the command.

@@ -18,7 +18,8 @@ use crate::backfill::survey::survey;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::i64_of_count;
 use crate::base::offset::{Offset, Partition};
-use crate::evaluate::parity::{Findings, Names, Parity, Side, of_json, of_table};
+use crate::evaluate::parity::{Findings, Names, Parity, Row, Side, of_json, of_table};
+use crate::pipeline::plan::Plan;
 use crate::pipeline::{self, Purpose};
 use crate::run::Stage;
 use crate::sink::json::RowEncoder;
@@ -77,7 +78,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let mut parity = Parity::new(names);
     loop {
-        live(&stage, &args.live, &mut parity)?;
+        live(&stage.plan, &args.live, &mut |row| parity.take(Side::Live, &row))?;
         recomputed(&stage, &settings, &mut parity)?;
         if !parity.end() {
             break;
@@ -124,8 +125,11 @@ fn shown(findings: &Findings) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Every row that was sent.
-fn live(stage: &Stage, place: &str, parity: &mut Parity) -> Result<()> {
+/// Every row that was sent to a folder or a topic.
+///
+/// # Errors
+/// It cannot be read, or holds something else.
+pub fn live(plan: &Plan, place: &str, take: &mut dyn FnMut(Row)) -> Result<()> {
     let folder = Path::new(place);
     if folder.is_dir() {
         let mut paths = Vec::new();
@@ -142,14 +146,14 @@ fn live(stage: &Stage, place: &str, parity: &mut Parity) -> Result<()> {
             let reader =
                 ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build()).map_err(|e| broken(e.to_string()))?;
             for batch in reader {
-                of_table(&batch.map_err(|e| broken(e.to_string()))?).iter().for_each(|row| parity.take(Side::Live, row));
+                of_table(&batch.map_err(|e| broken(e.to_string()))?).into_iter().for_each(&mut *take);
             }
         }
         return Ok(());
     }
-    match &stage.plan.source {
+    match &plan.source {
         #[cfg(feature = "kafka")]
-        source::Settings::Kafka(kafka) => topic(kafka, place, parity),
+        source::Settings::Kafka(kafka) => topic(kafka, place, take),
         _ => Err(Error::config("parity", "there is no such folder, and the pipeline reads no topic whose brokers could be asked for one")
             .at(place.to_owned())
             .help("name the folder with the forecasts' Parquet files")),
@@ -157,7 +161,7 @@ fn live(stage: &Stage, place: &str, parity: &mut Parity) -> Result<()> {
 }
 
 #[cfg(feature = "kafka")]
-fn topic(kafka: &source::KafkaSettings, topic: &str, parity: &mut Parity) -> Result<()> {
+fn topic(kafka: &source::KafkaSettings, topic: &str, take: &mut dyn FnMut(Row)) -> Result<()> {
     use crate::sink::kafka::audit;
     let spans = audit::spans(&kafka.client, topic)?;
     audit::read(&kafka.client, topic, &kafka.group, &spans, &mut |found| {
@@ -166,7 +170,7 @@ fn topic(kafka: &source::KafkaSettings, topic: &str, parity: &mut Parity) -> Res
             let text = format!("the record at {}:{} is no JSON object", found.at.0, found.at.1);
             return Err(Error::new(Kind::Data, "parity", text).at(format!("topic {topic}")).help("name the topic of the forecasts"));
         };
-        parity.take(Side::Live, &of_json(&object));
+        take(of_json(&object));
         Ok(())
     })
 }

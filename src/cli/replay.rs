@@ -1,23 +1,20 @@
-//! `meantime replay` and `meantime why`: past events of one key once more, with what the model saw and said.
+//! `meantime replay` and `meantime why`: past events of one key once more, with what the model saw and said; or all of them, with two models.
+
+mod diff;
+mod live;
+mod past;
 
 use std::io::Write;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use serde_json::{Map, Value, json};
 
-use super::{PipelineArgs, files};
-use crate::backfill::Settings;
-use crate::backfill::chunk::input_of;
-use crate::backfill::feed::runs;
-use crate::backfill::merge::Merge;
-use crate::backfill::survey::survey;
+use super::PipelineArgs;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::number::i64_of_count;
 use crate::base::offset::{Offset, Partition};
-use crate::data::commit::{Commit, Commits};
+use crate::base::time::EventTime;
 use crate::data::events::Events;
 use crate::data::input::{Input, Table};
 use crate::data::rejected::Rejected;
@@ -30,11 +27,8 @@ use crate::pipeline::unit::Moment;
 use crate::pipeline::{self, Purpose};
 use crate::run::{Effect, Lane, Stage};
 use crate::sink::json::RowEncoder;
-use crate::source::{self, Opening, Polled};
+use past::Past;
 
-const WAIT: Duration = Duration::from_millis(50);
-/// Memory for sorting files that are not in order.
-const MEMORY: u64 = 1 << 30;
 /// Reasons that are shown.
 const REASONS: usize = 5;
 
@@ -54,12 +48,23 @@ pub struct From {
 pub struct ReplayArgs {
     #[command(flatten)]
     source: From,
-    /// The key, as it is in the records.
-    #[arg(long)]
-    key: String,
-    /// Stop after events of this time, such as 2026-03-01 or 2026-03-01T12:00:00Z.
+    /// The key, as it is in the records. With --diff only its events are compared.
+    #[arg(long, required_unless_present = "diff")]
+    key: Option<String>,
+    /// Show, or compare, only events from this time on, such as 2026-03-01 or 2026-03-01T12:00:00Z; earlier ones still build up the states.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Stop after events of this time.
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
+    /// Another model package: a folder, as seen from here or from the pipeline file. By default the pipeline's own.
+    #[arg(long, value_name = "MODEL")]
+    model: Option<PathBuf>,
+    /// Compare the forecasts of the pipeline's own package, or those that were sent (--live), with those of --model: all events, as a table.
+    #[arg(long)]
+    diff: bool,
+    #[command(flatten)]
+    diffs: diff::Args,
 }
 
 /// Arguments of `why`.
@@ -77,27 +82,29 @@ pub struct WhyArgs {
 /// # Errors
 /// The pipeline or package is refused, the events cannot be read, or the key has none.
 pub fn replay(args: &ReplayArgs) -> Result<()> {
-    let until = args
-        .until
-        .clone()
-        .map(Moment::try_from)
-        .transpose()
-        .map_err(|why| Error::new(Kind::Usage, "replay", format!("--until: {why}")).help("write 2026-03-01 or 2026-03-01T12:00:00Z"))?;
-    let replay = Replay::new(&args.source)?;
+    let span = Span { since: moment("since", args.since.as_ref())?, until: moment("until", args.until.as_ref())? };
+    if args.diff {
+        return diff::run(args, span);
+    }
+    let Some(key) = &args.key else {
+        return Err(Error::new(Kind::Usage, "replay", "--key is missing").help("name a key, or compare all with --diff"));
+    };
+    let replay = Replay::new(&args.source, args.model.as_deref())?;
     let mut out = std::io::stdout().lock();
     let mut shown = 0_usize;
-    replay.each(args.key.as_bytes(), &mut |moment| {
-        if until.as_ref().is_some_and(|until| moment.lane.forecasts.event_times.first().is_some_and(|time| *time > until.value)) {
+    replay.each(key.as_bytes(), &mut |moment| {
+        let time = moment.lane.forecasts.event_times.first().copied().unwrap_or_default();
+        if span.until.is_some_and(|until| time > until) {
             return Ok(false);
         }
-        shown += 1;
-        writeln!(out, "{}", moment.json()?).map_err(|e| Error::io("replay", Path::new("stdout"), e))?;
+        if span.holds(time) {
+            shown += 1;
+            writeln!(out, "{}", moment.json()?).map_err(|e| Error::io("replay", Path::new("stdout"), e))?;
+        }
         Ok(true)
     })?;
     if shown == 0 {
-        return Err(
-            Error::new(Kind::Check, "replay", format!("key `{}` has no event there", args.key)).help("keys are compared byte by byte")
-        );
+        return Err(Error::new(Kind::Check, "replay", format!("key `{key}` has no event there")).help("keys are compared byte by byte"));
     }
     Ok(())
 }
@@ -107,7 +114,7 @@ pub fn replay(args: &ReplayArgs) -> Result<()> {
 /// # Errors
 /// As `replay`; no event has that id, or the pipeline names none.
 pub fn why(args: &WhyArgs) -> Result<()> {
-    let replay = Replay::new(&args.source)?;
+    let replay = Replay::new(&args.source, None)?;
     if replay.stage.plan.schema.id.is_none() {
         return Err(Error::config("why", "the pipeline names no field with the events' ids")
             .help("set [event] id, or look at the key with `meantime replay`"));
@@ -127,13 +134,33 @@ pub fn why(args: &WhyArgs) -> Result<()> {
     std::io::stdout().lock().write_all(text.as_bytes()).map_err(|e| Error::io("why", Path::new("stdout"), e))
 }
 
+/// A span of event time, both ends included.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    since: Option<EventTime>,
+    until: Option<EventTime>,
+}
+
+impl Span {
+    fn holds(&self, time: EventTime) -> bool {
+        self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time <= until)
+    }
+}
+
+fn moment(option: &str, text: Option<&String>) -> Result<Option<EventTime>> {
+    let read =
+        text.cloned().map(Moment::try_from).transpose().map_err(|why| {
+            Error::new(Kind::Usage, "replay", format!("--{option}: {why}")).help("write 2026-03-01 or 2026-03-01T12:00:00Z")
+        })?;
+    Ok(read.map(|moment| moment.value))
+}
+
 /// A pipeline whose past is looked at.
 struct Replay {
     stage: Stage,
     recipe: Recipe,
     wording: Wording,
-    files: Option<Settings>,
-    _scratch: tempfile::TempDir,
+    past: Past,
 }
 
 /// An event that the lane has just taken.
@@ -147,85 +174,24 @@ struct Seen<'a> {
 }
 
 impl Replay {
-    fn new(from: &From) -> Result<Self> {
-        let mut plan = pipeline::load(&from.pipeline.pipeline, &from.pipeline.sets, Purpose::Backfill)?;
-        aim(&mut plan);
-        let scratch = tempfile::tempdir().map_err(|e| Error::io("replay", &std::env::temp_dir(), e))?;
-        let files = if from.from.is_empty() {
-            None
-        } else {
-            Some(Settings {
-                paths: files::named("replay", &from.from)?.paths,
-                schema: plan.schema.clone(),
-                fields: plan.field_names(),
-                positions: None,
-                ties: None,
-                shards: 1,
-                mine: (0, 1),
-                epoch_rows: u64::MAX,
-                memory: MEMORY,
-                scratch: scratch.path().to_owned(),
-            })
+    fn new(from: &From, model: Option<&Path>) -> Result<Self> {
+        let arguments = match model {
+            Some(model) => from.pipeline.with_package(model)?,
+            None => from.pipeline.clone(),
         };
+        let mut plan = pipeline::load(&arguments.pipeline, &arguments.sets, Purpose::Backfill)?;
+        aim(&mut plan);
+        let past = Past::new(&plan, plan.field_names(), &from.from)?;
         let Some((_, recipe)) = plan.model.clone() else { return Err(Error::internal("replay", "the plan was made without a model")) };
         let wording = Wording::load(&plan.package, &recipe)?;
-        Ok(Replay { stage: Stage::load(plan)?, recipe, wording, files, _scratch: scratch })
-    }
-
-    /// Hands on all input, until it has ended or `each` has seen enough.
-    fn read(&self, each: &mut dyn FnMut(Input) -> Result<bool>) -> Result<()> {
-        if let Some(settings) = &self.files {
-            let survey = survey(settings, &mut |_| {})?;
-            let mut merge = Merge::new(survey.reading.clone(), runs(settings, &survey)?);
-            let mut next = 0;
-            while let Some(block) = merge.block()? {
-                let first = Offset(next);
-                next += i64_of_count(block.len());
-                if !each(input_of(&[(0, first, block.rows)], survey.reading.lines))? {
-                    return Ok(());
-                }
-            }
-            return Ok(());
-        }
-        let opening = Opening { lanes: 1, until_caught_up: true, fields: self.stage.plan.field_names(), ..Opening::default() };
-        let mut feed = source::open(&self.stage.plan.source, &opening)?
-            .into_iter()
-            .next()
-            .ok_or_else(|| Error::internal("replay", "the source gave no feed"))?;
-        let mut commits = Commits::new();
-        loop {
-            let mut input = Input::default();
-            // A topic has ended when its group, which is nobody else's, has committed its end.
-            feed.commit(&commits)?;
-            match feed.poll(self.stage.plan.max_batch, WAIT, &mut input)? {
-                Polled::Records => {
-                    for (partition, offset) in input.records.partitions.iter().zip(&input.records.offsets) {
-                        commits.insert(*partition, Commit::at(offset.next()));
-                    }
-                    if !each(input)? {
-                        break;
-                    }
-                }
-                Polled::Idle | Polled::Quiet(..) => {}
-                Polled::Assigned(assignment) => {
-                    let start = assignment.start(None, None)?;
-                    feed.start(assignment.partition, start.read_from, start.live_from)?;
-                }
-                Polled::Revoked(partition) => {
-                    return Err(Error::new(Kind::Unavailable, "replay", format!("partition {partition} was taken away by the group"))
-                        .help("run it again"));
-                }
-                Polled::Ended => break,
-            }
-        }
-        feed.close()
+        Ok(Replay { stage: Stage::load(plan)?, recipe, wording, past })
     }
 
     /// The key of the event with an id.
     fn key_of(&self, id: &[u8]) -> Result<Option<Vec<u8>>> {
         let mut decoder = Narrow::new(&self.stage.plan.schema);
         let mut found = None;
-        self.read(&mut |input| {
+        self.past.read(None, &mut |input| {
             let events = decoder.decode(&input);
             found = (0..events.len()).find(|row| events.ids.get(*row) == Some(id)).map(|row| events.keys.bytes_at(row).to_vec());
             Ok(found.is_none())
@@ -239,7 +205,7 @@ impl Replay {
         let mut lane = self.stage.lane()?;
         let encoder = RowEncoder::new(&self.stage.layout, &self.stage.identity);
         let mut assigned: Vec<Partition> = Vec::new();
-        self.read(&mut |input| {
+        self.past.read(None, &mut |input| {
             for one in decoder.only(&input, key) {
                 let partition = one
                     .records
@@ -266,13 +232,8 @@ impl Replay {
     }
 }
 
-/// Reads without joining the pipeline's own group, and asks for the median.
+/// Takes out what only a live run needs.
 fn aim(plan: &mut Plan) {
-    if let source::Settings::Kafka(kafka) = &mut plan.source {
-        kafka.group = format!("{}-replay-{}", kafka.group, std::process::id());
-        kafka.instance = None;
-        kafka.idle_after = None;
-    }
     plan.asks.overdue.clear();
     plan.order.timed = false;
     // One event after the other: nothing is held back, for the key's own are taken in the order in which they are read.

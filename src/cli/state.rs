@@ -1,4 +1,6 @@
-//! `meantime state ls|get|export`: look into the snapshots of a pipeline.
+//! `meantime state ls|get|export|migrate`: look into the snapshots of a pipeline, and make them another model's.
+
+mod migrate;
 
 use std::fs::File;
 use std::io::{Cursor, Write};
@@ -23,7 +25,7 @@ use crate::link::objects::Place;
 use crate::model::Package;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::{self, Purpose};
-use crate::state::snapshot::{Found, KeyState, Listed, Snapshots};
+use crate::state::snapshot::{Found, Header, KeyState, Listed, Snapshots};
 
 /// The sub-commands.
 #[derive(Debug, clap::Subcommand)]
@@ -55,6 +57,8 @@ pub enum Command {
         #[arg(long, value_name = "P")]
         partition: Option<i32>,
     },
+    /// Make the key states those of another model: snapshots that a run with the other package goes on from.
+    Migrate(migrate::Args),
 }
 
 /// Runs the sub-command.
@@ -75,6 +79,7 @@ pub fn run(command: &Command) -> Result<()> {
             let (_, snapshots) = open(pipeline)?;
             export(&snapshots, to, partition.map(Partition))
         }
+        Command::Migrate(args) => migrate::run(args),
     }
 }
 
@@ -109,20 +114,34 @@ fn table(listed: &[Listed], now: EventTime) -> String {
             of(snapshot.manifest.as_ref().map(|manifest| manifest.rows)),
             of(snapshot.manifest.as_ref().map(|manifest| manifest.bytes)),
             header.map_or_else(|| "-".to_owned(), |header| header.fingerprint.clone()),
-            snapshot.fault.as_ref().map_or_else(|| "yes".to_owned(), |fault| format!("no: {fault}")),
+            usable(snapshot, header),
         ]);
     }
-    let widths: Vec<usize> =
-        (0..8).map(|column| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0)).collect();
-    let line = |row: &[String; 8]| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        format!("{}\n", cells.join("  ").trim_end())
-    };
-    let mut text: String = rows.iter().map(line).collect();
+    let mut text = aligned(&rows);
     if listed.is_empty() {
         text.push_str("no snapshots\n");
     }
     text
+}
+
+/// Whether a snapshot can be used, and where it comes from if its states were another model's.
+fn usable(snapshot: &Listed, header: Option<&Header>) -> String {
+    let usable = snapshot.fault.as_ref().map_or_else(|| "yes".to_owned(), |fault| format!("no: {fault}"));
+    match header.and_then(|header| header.migrated.as_ref()) {
+        Some(migrated) => format!("{usable} ({} from {}, {})", migrated.mode, migrated.from, migrated.model),
+        None => usable,
+    }
+}
+
+/// Rows of cells, each column as wide as its widest cell.
+fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let line = |row: &[String; N]| {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
 }
 
 /// `2m 5s`: whole seconds.

@@ -11,6 +11,7 @@ pub mod parity;
 pub mod plot;
 pub mod ranking;
 pub mod report;
+pub mod shift;
 pub mod text;
 pub mod uniform;
 

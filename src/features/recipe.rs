@@ -296,6 +296,26 @@ impl Recipe {
         self.columns.iter().filter_map(Spec::field).filter(|field| seen.insert(field.name.clone())).collect()
     }
 
+    /// What each of the numbers is that a key's decaying statistics are kept in, in their order: two recipes can take over those of the same name.
+    #[must_use]
+    pub fn aggregates(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for spec in &self.columns {
+            let Spec::Decay { field, statistic, half_life, .. } = spec else { continue };
+            // `24h` and `1d` are the same.
+            let half_life =
+                humantime::parse_duration(half_life).map_or_else(|_| half_life.clone(), |d| humantime::format_duration(d).to_string());
+            let field = field.as_deref().unwrap_or_default();
+            match statistic {
+                // Of whatever field, it counts events.
+                Statistic::Count => names.push(format!("count, half-life {half_life}")),
+                Statistic::Sum => names.push(format!("sum of {field}, half-life {half_life}")),
+                Statistic::Mean => names.extend(["sum", "count"].map(|part| format!("mean of {field} ({part}), half-life {half_life}"))),
+            }
+        }
+        names
+    }
+
     /// Reads and checks `features.toml`.
     ///
     /// # Errors

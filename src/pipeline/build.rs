@@ -52,8 +52,7 @@ impl Build<'_> {
         let name = written.name.clone();
         let source = written.source.as_ref().and_then(|source| self.source(source, written));
         let package = self.folder.join(written.model.as_ref().map_or("model", |model| model.package.as_str()));
-        let model =
-            if matches!(self.purpose, Purpose::Run | Purpose::Evaluate | Purpose::Backfill) { self.package(&package) } else { None };
+        let model = if !matches!(self.purpose, Purpose::Fit | Purpose::Generate) { self.package(&package) } else { None };
         let fit = self.fit(written.fit.as_ref());
         let event = written.event.as_ref();
         let schema = event.and_then(|event| schema::event_schema(self, event, model.as_ref().map(|(_, recipe)| recipe), &fit));
@@ -151,6 +150,7 @@ impl Build<'_> {
                 self.own_settings("source", client);
                 let client = client_of(brokers.as_ref(), client);
                 let on_missing = match written.state.as_ref().map(|state| state.on_missing).unwrap_or_default() {
+                    _ if self.is_absent(&["state", "on_missing"]) => source::OnMissing::Unsaid,
                     written::OnMissing::Rebuild => source::OnMissing::Rebuild,
                     written::OnMissing::StartEmpty => source::OnMissing::StartEmpty,
                     written::OnMissing::Fail => source::OnMissing::Fail,
@@ -351,6 +351,7 @@ impl Build<'_> {
         let forecast = written.forecast.as_ref();
         let timed = manifest.is_none_or(|manifest| manifest.head.is_timed());
         let head_marks = manifest.map(|manifest| manifest.head.marks().len());
+        let lenient = self.purpose == Purpose::Compare;
         let mark_named = written.event.as_ref().is_some_and(|event| event.mark.is_some());
         let asked_marks = forecast.and_then(|forecast| forecast.marks);
 
@@ -386,6 +387,9 @@ impl Build<'_> {
             names.push(name);
             horizons.push(gap);
         }
+        if !timed && lenient {
+            return (head::Asks::default(), Vec::new());
+        }
         if !timed {
             for (key, asked) in [
                 ("quantiles", forecast.is_some_and(|f| f.quantiles.is_some())),
@@ -414,7 +418,9 @@ impl Build<'_> {
         }
         let known = head_marks.unwrap_or(usize::MAX);
         let asked = asked_marks.map(index);
-        if known == 0 && mark_named {
+        if lenient {
+            // What there is, is given.
+        } else if known == 0 && mark_named {
             let label = "the head of the model package has no marks";
             let help = format!("remove mark, or fit a model with it: {}", self.fit_command());
             self.note("pipeline::no_marks", &["event", "mark"], "the model knows no marks", label, help);
@@ -459,6 +465,10 @@ impl Build<'_> {
             let path = ["sink", "fields", out.as_str()];
             fields.push((self.document.place(&path), out.clone(), field.clone()));
             if given.find(field).is_some() {
+                continue;
+            }
+            if self.purpose == Purpose::Compare && any.find(field).is_some() {
+                fields.pop();
                 continue;
             }
             let names: Vec<&str> = given.fields.iter().map(|(name, _)| name.as_str()).collect();

@@ -57,6 +57,8 @@ pub enum Purpose {
     Fit,
     /// To evaluate: as to run, with the label, and files that may be named elsewhere.
     Evaluate,
+    /// To compare with another model: as to evaluate, and what the pipeline asks and the model does not give is left out.
+    Compare,
     /// To backfill: as to run, from files that are named elsewhere.
     Backfill,
     /// To generate a stream: neither package nor files.

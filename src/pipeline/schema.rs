@@ -26,7 +26,9 @@ pub(super) fn event_schema(build: &mut Build<'_>, event: &Event, recipe: Option<
     }
     let mark = event.mark.as_ref().map(|mark| add(build, &mut fields, mark, FieldKind::Text, &["event", "mark"]));
     let label = match (&event.label, build.purpose) {
-        (Some(label), Purpose::Fit | Purpose::Evaluate) => Some(add(build, &mut fields, label, FieldKind::Number, &["event", "label"])),
+        (Some(label), Purpose::Fit | Purpose::Evaluate | Purpose::Compare) => {
+            Some(add(build, &mut fields, label, FieldKind::Number, &["event", "label"]))
+        }
         _ => None,
     };
     if let (Split::Field(field), Purpose::Fit) = (&fit.split, build.purpose) {

@@ -6,6 +6,7 @@ mod counts;
 mod exposition;
 mod golden;
 mod lane;
+pub mod migrate;
 mod overdue;
 mod partition;
 mod pulse;

@@ -3,10 +3,10 @@
 use super::lane::Lane;
 use super::partition::Recovered;
 use crate::base::clock;
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::offset::Offset;
 use crate::data::commit::{Commit, Note};
-use crate::source::Assignment;
+use crate::source::{Assignment, OnMissing, Start};
 use crate::state::snapshot::Found;
 
 /// Decides where the partition is read from, and loads the states it starts with. Returns also the first offset to read, which may be below
@@ -22,7 +22,12 @@ pub fn recover(
     lane: &Lane,
 ) -> Result<(Recovered, Offset, Option<Offset>)> {
     let partition = assignment.partition;
-    let start = assignment.start(committed.map(|committed| committed.next), found.as_ref().map(|found| found.offset))?;
+    let change = committed.and_then(|committed| Change::since(committed, &lane.forecasts.identity.fingerprint));
+    let start = assignment.start(committed.map(|committed| committed.next), found.as_ref().map(|found| found.offset));
+    let start = match &change {
+        Some(change) => change.judge(assignment, start, found.as_ref())?,
+        None => start?,
+    };
     if start.unread > 0 {
         tracing::warn!(%partition, records = start.unread, "retention deleted records before they were read");
     }
@@ -46,4 +51,64 @@ pub fn recover(
     recovered.states = Some((order, states));
     tracing::info!(%partition, %offset, keys, bytes, took = ?began.elapsed(), "snapshot loaded");
     Ok((recovered, read_from, Some(offset)))
+}
+
+/// The states that were committed are another model's, or another pipeline's: from the committed offset on forecasts come of the one that runs now.
+struct Change<'a> {
+    before: &'a str,
+    now: &'a str,
+    committed: Offset,
+}
+
+impl<'a> Change<'a> {
+    fn since(committed: &'a Commit, now: &'a str) -> Option<Self> {
+        let before = committed.note.fingerprint.as_str();
+        (!before.is_empty() && before != now).then_some(Change { before, now, committed: committed.next })
+    }
+
+    /// Says in the log where the model changes and what becomes of the states; refuses to begin with less than was there if nobody has asked for that.
+    fn judge(&self, assignment: &Assignment, start: Result<Start>, found: Option<&Found>) -> Result<Start> {
+        let (partition, low) = (assignment.partition, assignment.low);
+        let gone = low > Offset(0) && self.committed > Offset(0);
+        let start = match start {
+            // The other error of a start says that the log is another one.
+            Err(_) if gone && assignment.on_missing == OnMissing::Fail && assignment.high.is_none_or(|high| self.committed <= high) => {
+                return Err(self.refused(assignment));
+            }
+            start => start?,
+        };
+        let states = if start.snapshot {
+            match found.and_then(Found::migrated) {
+                Some(migrated) => format!("of a snapshot that was migrated ({})", migrated.mode),
+                None => "of a snapshot of an earlier run of this model".to_owned(),
+            }
+        } else if gone && assignment.on_missing == OnMissing::Unsaid {
+            return Err(self.refused(assignment));
+        } else if assignment.on_missing == OnMissing::StartEmpty {
+            "none: every key starts cold".to_owned()
+        } else if gone {
+            "rebuilt from what the log still has".to_owned()
+        } else {
+            "rebuilt by replaying the whole log silently".to_owned()
+        };
+        let (before, now, at) = (self.before, self.now, start.live_from);
+        if start.snapshot {
+            tracing::info!(%partition, %at, before, now, states, "the model has changed: forecasts are the new one's from here on");
+        } else {
+            tracing::warn!(%partition, %at, before, now, states, "the model or the pipeline has changed since the last commit");
+        }
+        Ok(start)
+    }
+
+    fn refused(&self, assignment: &Assignment) -> Error {
+        let text = format!(
+            "the model or the pipeline has changed (fingerprint {} is committed, {} runs now), no snapshot that the log still reaches has states of the new \
+             one, and the records below offset {}, from which they could be rebuilt, are gone",
+            self.before, self.now, assignment.low
+        );
+        Error::config("run", text).at(format!("{}, partition {}", assignment.place, assignment.partition)).help(
+            "make states of the new model from those of the old one: with the old package in [model] run `meantime state migrate PIPELINE --to NEW` (--dry-run \
+             says which modes are possible); or do without: state.on_missing = \"rebuild\" (from what is left) or \"start_empty\"; or go back to the old package",
+        )
+    }
 }

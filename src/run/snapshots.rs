@@ -20,6 +20,8 @@ pub struct Shelf {
     snapshots: Arc<Snapshots>,
     writer: Writer,
     every: Duration,
+    /// How long the last snapshots may take, where they are what a run is made for; it begins without any then.
+    making: Option<Duration>,
 }
 
 impl Shelf {
@@ -30,7 +32,13 @@ impl Shelf {
     pub fn new(snapshots: Snapshots, every: Duration) -> Result<Self> {
         let snapshots = Arc::new(snapshots);
         let writer = Writer::start(Arc::clone(&snapshots))?;
-        Ok(Shelf { snapshots, writer, every })
+        Ok(Shelf { snapshots, writer, every, making: None })
+    }
+
+    /// For a run that is made for its snapshots: it begins without any, and the last ones may take as long as this, even if a stop may not.
+    #[must_use]
+    pub fn making(self, patience: Duration) -> Self {
+        Shelf { making: Some(patience), ..self }
     }
 
     /// A shelf whose snapshots are written by the lane itself: for simulations, where nothing may depend on threads.
@@ -39,8 +47,27 @@ impl Shelf {
     #[allow(dead_code)]
     pub fn inline(snapshots: Arc<Snapshots>, every: Duration) -> Self {
         let writer = Writer::inline(Arc::clone(&snapshots));
-        Shelf { snapshots, writer, every }
+        Shelf { snapshots, writer, every, making: None }
     }
+}
+
+/// The newest usable snapshot of a partition that `committed` follows.
+///
+/// # Errors
+/// The place cannot be read.
+pub fn newest_below(snapshots: &Snapshots, partition: Partition, committed: &Commit) -> Result<Option<Found>> {
+    let mut below = committed.next;
+    while let Some(found) = snapshots.newest(partition, below)? {
+        let state = Commit { next: found.offset, note: Note::read(&found.note).unwrap_or_default() };
+        if committed.follows(&state) {
+            return Ok(Some(found));
+        }
+        if state.next <= Offset(0) {
+            break;
+        }
+        below = Offset(state.next.0.saturating_sub(1));
+    }
+    Ok(None)
 }
 
 /// One lane's snapshots; without a shelf it takes none.
@@ -67,18 +94,7 @@ impl<'a> Cutters<'a> {
     /// The place cannot be read. What is damaged, or of an attempt that was lost, is only passed over.
     pub fn find(&self, partition: Partition, committed: Option<&Commit>) -> Result<Option<Found>> {
         let (Some(shelf), Some(committed)) = (self.shelf, committed) else { return Ok(None) };
-        let mut below = committed.next;
-        while let Some(found) = shelf.snapshots.newest(partition, below)? {
-            let state = Commit { next: found.offset, note: Note::read(&found.note).unwrap_or_default() };
-            if committed.follows(&state) {
-                return Ok(Some(found));
-            }
-            if state.next <= Offset(0) {
-                break;
-            }
-            below = Offset(state.next.0.saturating_sub(1));
-        }
-        Ok(None)
+        if shelf.making.is_some() { Ok(None) } else { newest_below(&shelf.snapshots, partition, committed) }
     }
 
     /// The lane has taken the partition over, with the states of the snapshot at `base`.
@@ -127,7 +143,7 @@ impl<'a> Cutters<'a> {
     /// Takes a last snapshot of a partition that is let go, or of all, so that whoever takes it over has little to replay. Blocks up to `within`.
     pub fn settle(&mut self, lane: &mut Lane, committed: &Commits, only: Option<Partition>, within: Duration) {
         let Some(shelf) = self.shelf else { return };
-        let deadline = clock::tick() + within;
+        let deadline = clock::tick() + within.max(shelf.making.unwrap_or_default());
         let fingerprint = lane.forecasts.identity.fingerprint.clone();
         for state in lane.partitions_mut() {
             if only.is_some_and(|only| only != state.partition) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use super::counts::Counts;
 use super::golden;
@@ -22,7 +23,10 @@ use crate::sink::Delivery;
 use crate::sink::alarm::Alarms;
 use crate::sink::{self, DeadLetterSink, ForecastSink};
 use crate::source::{self, Feed, Opening};
-use crate::state::snapshot::Snapshots;
+use crate::state::snapshot::{Migrated, Snapshots};
+
+/// How long the snapshots may take that a run is made for.
+const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A plan whose package has been loaded and checked.
 pub struct Stage {
@@ -34,6 +38,8 @@ pub struct Stage {
     pub identity: Arc<Identity>,
     /// Fields that are written.
     pub layout: Layout,
+    /// Where a run that only makes states says they come from; its last snapshots may take as long as they need.
+    pub migrated: Option<Migrated>,
 }
 
 /// Set once to make all lanes drain, commit and return.
@@ -74,7 +80,7 @@ impl Stage {
         let fingerprint = plan.fingerprint(&package.digest)?;
         let identity = plan.identity(&fingerprint);
         let layout = plan.layout(&identity);
-        Ok(Stage { plan: Arc::new(plan), package, identity: Arc::new(identity), layout })
+        Ok(Stage { plan: Arc::new(plan), package, identity: Arc::new(identity), layout, migrated: None })
     }
 
     /// A lane without partitions.
@@ -155,11 +161,23 @@ impl Stage {
         Ok(Some(Arc::new(Raise { alarms, pipeline: self.plan.name.clone(), identity: Arc::clone(&self.identity) })))
     }
 
-    /// Where snapshots are kept, if the plan names a place.
-    fn shelf(&self) -> Result<Option<Shelf>> {
+    /// The snapshots of this stage's fingerprint, if the plan names a place for them.
+    ///
+    /// # Errors
+    /// The place cannot be reached.
+    pub fn snapshots(&self) -> Result<Option<Snapshots>> {
         let (Some(settings), Some(columns)) = (&self.plan.snapshots, self.plan.state_columns()?) else { return Ok(None) };
         let snapshots = Snapshots::open(&settings.place, columns, &self.identity.fingerprint)?;
-        Shelf::new(snapshots, settings.every).map(Some)
+        Ok(Some(match &self.migrated {
+            Some(migrated) => snapshots.migrating(migrated.clone()),
+            None => snapshots,
+        }))
+    }
+
+    fn shelf(&self) -> Result<Option<Shelf>> {
+        let (Some(settings), Some(snapshots)) = (&self.plan.snapshots, self.snapshots()?) else { return Ok(None) };
+        let shelf = Shelf::new(snapshots, settings.every)?;
+        Ok(Some(if self.migrated.is_some() { shelf.making(PATIENCE) } else { shelf }))
     }
 
     /// What dead letters name as their origin: topic, files or stream.

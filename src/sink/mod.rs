@@ -22,6 +22,7 @@ pub mod letters;
 pub mod memory;
 pub mod ndjson;
 pub mod parquet;
+pub mod void;
 
 pub use connect::check_connect;
 

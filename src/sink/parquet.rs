@@ -94,7 +94,6 @@ pub struct ParquetForecasts {
     rolling: Rolling,
     columns: Columns,
     groups: Groups,
-    fingerprint: String,
 }
 
 impl ParquetForecasts {
@@ -105,7 +104,7 @@ impl ParquetForecasts {
     pub fn open(place: Place<'_>, layout: &Layout, identity: &Identity) -> Result<Self> {
         let columns = Columns::new(layout, identity);
         let rolling = place.rolling(Tiling::Whole, columns.schema())?;
-        Ok(ParquetForecasts { rolling, columns, groups: Groups::default(), fingerprint: identity.fingerprint.clone() })
+        Ok(ParquetForecasts { rolling, columns, groups: Groups::default() })
     }
 
     /// The columns of the files.
@@ -132,13 +131,7 @@ impl Sink for ParquetForecasts {
     }
 
     fn recover(&mut self, partition: Partition) -> Result<Option<Commit>> {
-        let found = self.rolling.recover(partition)?;
-        if let Some(commit) = found.as_ref().filter(|commit| commit.note.fingerprint != self.fingerprint) {
-            // The log rebuilds the states; each forecast names the fingerprint that it was made with.
-            let (before, now) = (&commit.note.fingerprint, &self.fingerprint);
-            tracing::warn!(%partition, before, now, "the model or the pipeline has changed since the newest file; states are rebuilt with the new one");
-        }
-        Ok(found)
+        self.rolling.recover(partition)
     }
 
     fn begin(&mut self, partition: Partition, from: Offset) -> Result<()> {

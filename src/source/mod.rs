@@ -55,8 +55,10 @@ pub struct KafkaSettings {
 /// What to do about key states at start where no snapshot, or none that the log still reaches, is there to start from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnMissing {
-    /// Replay silently from the first record that the topic still has up to the committed offset.
+    /// Not said: `Rebuild`, but where the model has changed since the commit and the beginning of the log is gone, `Fail`.
     #[default]
+    Unsaid,
+    /// Replay silently from the first record that the topic still has up to the committed offset.
     Rebuild,
     /// Start at the committed offset with empty states; every key starts cold.
     StartEmpty,

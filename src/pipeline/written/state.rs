@@ -27,7 +27,8 @@ pub struct State {
     /// A key that was idle for longer starts anew with its next event. By default keys are kept for ever.
     #[schemars(extend("x-least" = "1s"))]
     pub expiry: Option<Length>,
-    /// What to do at start about the states of events below the committed offset (Kafka).
+    /// What to do at start about the states of events below the committed offset (Kafka), where no snapshot can be used. Not written it is `rebuild`, but the
+    /// stage stops where the model has changed and the topic does not have its first records any more: see `meantime state migrate`.
     #[serde(default)]
     pub on_missing: OnMissing,
 }

@@ -10,6 +10,7 @@ use super::name::{self, Name};
 use super::target::{self, Temporary};
 use crate::base::error::{Error, Result};
 use crate::base::offset::{Offset, Partition};
+use crate::data::commit::Commit;
 
 /// What was found in a folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct Tiles {
     pub bytes: u64,
     /// First record, and the one after the last, that the files are about; `None` without a file.
     pub range: Option<(Offset, Offset)>,
+    /// What the newest file commits.
+    pub newest: Option<Commit>,
     /// Fingerprints of model and pipeline that the files were written with.
     pub fingerprints: BTreeSet<String>,
     /// Hidden files of runs that are under way or were stopped hard; the next run removes the latter.
@@ -204,6 +207,7 @@ impl Tiles {
         self.bytes += bytes;
         let (first, last) = self.range.unwrap_or((footer.from, footer.commit.next));
         self.range = Some((first, last.max(footer.commit.next)));
+        self.newest = Some(footer.commit.clone());
         if !footer.commit.note.fingerprint.is_empty() {
             self.fingerprints.insert(footer.commit.note.fingerprint.clone());
         }

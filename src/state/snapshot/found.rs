@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::columns::Columns;
 use super::decode::{Rows, damaged, held, open};
-use super::manifest::Manifest;
+use super::manifest::{Manifest, Migrated};
 use super::merge;
 use crate::base::error::{Error, Result};
 use crate::base::number::u32_of;
@@ -107,6 +107,18 @@ impl Found {
             [only] => Ok(only.bytes.clone()),
             chain => Ok(merge::merge(&self.columns, chain)?.1.bytes),
         }
+    }
+
+    /// Where its states come from, if they were another model's at the bottom of its chain or are so here.
+    #[must_use]
+    pub fn migrated(&self) -> Option<&Migrated> {
+        self.chain.iter().find_map(|part| part.manifest.header.migrated.as_ref())
+    }
+
+    /// Events that are held back.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.chain.first().map_or(0, |part| part.manifest.header.held)
     }
 
     pub(super) fn newest(&self) -> Result<&Part> {

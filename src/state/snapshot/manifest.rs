@@ -76,6 +76,50 @@ pub struct Header {
     pub note: String,
     /// When it was written, in microseconds since 1970.
     pub written: EventTime,
+    /// What it was made of, if `meantime state migrate` or a change of the model while running made it of another model's states.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migrated: Option<Migrated>,
+}
+
+/// Where the states of a migrated snapshot come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Migrated {
+    /// Fingerprint of the states before.
+    pub from: String,
+    /// How they were made the new model's.
+    pub mode: Mode,
+    /// Name and version of the model before, for people.
+    pub model: String,
+}
+
+/// How the states of one model become those of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Hidden tensors are taken over as they are.
+    Carry,
+    /// Hidden tensors begin anew; what does not depend on the model is kept.
+    Reset,
+    /// History was taken through the new model.
+    Rebuild,
+}
+
+impl Mode {
+    /// The name used in files and options.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Carry => "carry",
+            Mode::Reset => "reset",
+            Mode::Rebuild => "rebuild",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// A snapshot's manifest: its presence makes the file beside it count.
@@ -96,13 +140,23 @@ impl Header {
     /// Name of the Arrow file.
     #[must_use]
     pub fn file(&self) -> String {
-        name(Partition(self.partition), Offset(self.offset), self.kind, "arrow")
+        self.name("arrow")
     }
 
     /// Name of the manifest.
     #[must_use]
     pub fn manifest(&self) -> String {
-        name(Partition(self.partition), Offset(self.offset), self.kind, "json")
+        self.name("json")
+    }
+
+    /// What its names have behind the kind. A migrated snapshot stands at the offset of the one that it was made of, which must stay what it is: whoever
+    /// goes back to the model before finds it.
+    pub(super) fn tag(&self) -> Option<&str> {
+        self.migrated.as_ref().map(|_| self.fingerprint.as_str())
+    }
+
+    fn name(&self, extension: &str) -> String {
+        name(Partition(self.partition), Offset(self.offset), self.kind, self.tag(), extension)
     }
 }
 
@@ -124,18 +178,41 @@ pub(super) fn folder(partition: Partition) -> String {
     format!("partition-{partition}/")
 }
 
-pub(super) fn name(partition: Partition, offset: Offset, kind: Kind, extension: &str) -> String {
-    format!("{}{:020}-{kind}.{extension}", folder(partition), offset.0)
+fn name(partition: Partition, offset: Offset, kind: Kind, tag: Option<&str>, extension: &str) -> String {
+    let tag = tag.map(|tag| format!("-{tag}")).unwrap_or_default();
+    format!("{}{:020}-{kind}{tag}.{extension}", folder(partition), offset.0)
 }
 
-/// Partition, offset, kind and extension of a name; `None` if it is not that of a snapshot.
-pub(super) fn parse(name: &str) -> Option<(Partition, Offset, Kind, &str)> {
+/// What the name of a snapshot's object says.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Named {
+    pub partition: Partition,
+    pub offset: Offset,
+    pub kind: Kind,
+    /// Fingerprint, of a migrated one.
+    pub tag: Option<String>,
+    pub extension: String,
+}
+
+impl Named {
+    /// Whether it is the file or the manifest of a snapshot.
+    pub fn is_of(&self, header: &Header) -> bool {
+        let place = (self.partition.0, self.offset.0, self.kind);
+        place == (header.partition, header.offset, header.kind) && self.tag.as_deref() == header.tag()
+    }
+}
+
+/// Reads a name; `None` if it is not that of a snapshot.
+pub(super) fn parse(name: &str) -> Option<Named> {
     let (partition, rest) = name.strip_prefix("partition-")?.split_once('/')?;
     let (stem, extension) = rest.split_once('.')?;
     let (offset, kind) = stem.split_once('-')?;
+    let (kind, tag) = kind.split_once('-').map_or((kind, None), |(kind, tag)| (kind, Some(tag.to_owned())));
     let kind = [Kind::Full, Kind::Delta].into_iter().find(|known| known.name() == kind)?;
-    let fits = offset.len() == 20 && matches!(extension, "arrow" | "json");
-    if fits { Some((Partition(partition.parse().ok()?), Offset(offset.parse().ok()?), kind, extension)) } else { None }
+    let tagged = tag.as_ref().is_none_or(|tag| kind == Kind::Full && !tag.is_empty() && tag.chars().all(|c| c.is_ascii_hexdigit()));
+    let fits = offset.len() == 20 && matches!(extension, "arrow" | "json") && tagged;
+    let (partition, offset) = (Partition(partition.parse().ok()?), Offset(offset.parse().ok()?));
+    fits.then(|| Named { partition, offset, kind, tag, extension: extension.to_owned() })
 }
 
 #[cfg(test)]
@@ -144,13 +221,22 @@ mod tests {
 
     #[test]
     fn names_sort_by_offset_and_are_read_back() {
-        let made = name(Partition(3), Offset(12_345), Kind::Delta, "json");
-        assert_eq!(made, "partition-3/00000000000000012345-delta.json");
-        assert_eq!(parse(&made), Some((Partition(3), Offset(12_345), Kind::Delta, "json")));
+        for (kind, tag, made) in [
+            (Kind::Delta, None, "partition-3/00000000000000012345-delta.json"),
+            (Kind::Full, Some("00c0ffee00c0ffee"), "partition-3/00000000000000012345-full-00c0ffee00c0ffee.json"),
+        ] {
+            assert_eq!(name(Partition(3), Offset(12_345), kind, tag, "json"), made);
+            let tag = tag.map(str::to_owned);
+            let named = Named { partition: Partition(3), offset: Offset(12_345), kind, tag, extension: "json".to_owned() };
+            assert_eq!(parse(made), Some(named));
+        }
         for other in [
             "partition-x/00000000000000012345-delta.json",
             "partition-1/1-full.json",
             "partition-1/00000000000000012345-half.json",
+            "partition-1/00000000000000012345-full-.json",
+            "partition-1/00000000000000012345-full-x.json",
+            "partition-1/00000000000000012345-delta-00c0ffee00c0ffee.json",
             "notes.txt",
         ] {
             assert_eq!(parse(other), None, "{other}");

@@ -15,7 +15,7 @@ use crate::state::KeyTable;
 /// Merges a chain, its newest file first. The header is that of a full snapshot at the newest one's offset.
 pub(super) fn merge(columns: &Columns, chain: &[Part]) -> Result<(Header, Encoded)> {
     let newest = chain.first().ok_or_else(|| Error::internal("state", "a chain has no files"))?;
-    let header = Header { kind: Kind::Full, base: None, written: clock::now(), ..newest.manifest.header.clone() };
+    let header = Header { kind: Kind::Full, base: None, written: clock::now(), migrated: None, ..newest.manifest.header.clone() };
     let events = held(columns, &newest.manifest.header, &newest.bytes)?;
     let mut held = Groups::new(&events);
     let size: usize = chain.iter().map(|part| part.bytes.len()).sum();

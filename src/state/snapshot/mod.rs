@@ -30,6 +30,7 @@
 //! partition-P/00000000000000023456-delta.arrow   rows of the keys that have changed since the base, of those
 //!                                                that were forgotten (null, 0 events), and all held events
 //! partition-P/00000000000000023456-delta.json
+//! partition-P/00000000000000023456-full-FINGERPRINT.arrow   states that were another model's: `migrate`
 //! ```
 //!
 //! The columns are in `columns.rs`, the manifest in `manifest.rs`. A chain is a full snapshot and its deltas; when the deltas are more
@@ -43,6 +44,7 @@ mod export;
 mod found;
 mod manifest;
 mod merge;
+mod migrate;
 mod retention;
 mod store;
 mod writer;
@@ -53,9 +55,10 @@ pub use columns::Columns;
 pub use cutter::{Boundary, Cutter, Progress};
 pub use export::KeyState;
 pub use found::Found;
-pub use manifest::{Base, FORMAT, Header, Kind, Manifest};
+pub use manifest::{Base, FORMAT, Header, Kind, Manifest, Migrated, Mode};
+pub use migrate::{Change, Part};
 pub use store::{Listed, Snapshots};
-pub use writer::{Writer, Written};
+pub use writer::{Writer, Written, store};
 
 use crate::link::objects::Place;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::columns::Columns;
 use super::decode::open;
 use super::found::{Found, Part};
-use super::manifest::{self, FORMAT, Kind, Manifest};
+use super::manifest::{self, FORMAT, Kind, Manifest, Migrated, Named};
 use crate::base::error::Result;
 use crate::base::offset::{Offset, Partition};
 use crate::link::objects::{Objects, Place};
@@ -17,6 +17,8 @@ pub struct Snapshots {
     pub(super) objects: Arc<dyn Objects>,
     pub(super) columns: Arc<Columns>,
     pub(super) fingerprint: String,
+    /// What full snapshots that are written here say of their origin.
+    pub(super) migrated: Option<Migrated>,
 }
 
 /// A snapshot in a list.
@@ -46,7 +48,25 @@ impl Snapshots {
     /// Snapshots in a store that is open already.
     #[must_use]
     pub fn new(objects: Arc<dyn Objects>, columns: Columns, fingerprint: &str) -> Self {
-        Snapshots { objects, columns: Arc::new(columns), fingerprint: fingerprint.to_owned() }
+        Snapshots { objects, columns: Arc::new(columns), fingerprint: fingerprint.to_owned(), migrated: None }
+    }
+
+    /// The same place for states that come from another model: full snapshots that are written say so.
+    #[must_use]
+    pub fn migrating(self, migrated: Migrated) -> Self {
+        Snapshots { migrated: Some(migrated), ..self }
+    }
+
+    /// What a key's state consists of.
+    #[must_use]
+    pub fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
+    /// The fingerprint whose snapshots are read and written.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// The newest snapshot of a partition that is at or below `at_most`, of this pipeline's fingerprint, and whole: every file of its
@@ -79,7 +99,7 @@ impl Snapshots {
     /// The store cannot be read.
     pub fn partitions(&self) -> Result<Vec<Partition>> {
         let names = self.objects.list("")?;
-        let found: BTreeSet<_> = names.iter().filter_map(|entry| manifest::parse(&entry.name)).map(|(partition, ..)| partition).collect();
+        let found: BTreeSet<_> = names.iter().filter_map(|entry| manifest::parse(&entry.name)).map(|named| named.partition).collect();
         Ok(found.into_iter().collect())
     }
 
@@ -90,19 +110,21 @@ impl Snapshots {
     pub fn list(&self) -> Result<Vec<Listed>> {
         let mut names: BTreeSet<_> = BTreeSet::new();
         for entry in self.objects.list("")? {
-            if let Some((partition, offset, kind, _)) = manifest::parse(&entry.name) {
-                names.insert((partition, std::cmp::Reverse((offset, kind))));
+            if let Some(named) = manifest::parse(&entry.name) {
+                let order = (named.partition, std::cmp::Reverse((named.offset, named.kind)), named.tag.clone());
+                names.insert((order, Named { extension: String::new(), ..named }));
             }
         }
         let mut listed = Vec::new();
         let mut catalogue: (Option<Partition>, Vec<Manifest>) = (None, Vec::new());
         let (mut whole, mut broken) = (HashMap::new(), BTreeMap::new());
-        for (partition, std::cmp::Reverse((offset, kind))) in names {
+        for (_, named) in names {
+            let Named { partition, offset, kind, .. } = named;
             if catalogue.0 != Some(partition) {
                 catalogue = (Some(partition), self.catalogue(partition)?);
                 (whole, broken) = (HashMap::new(), BTreeMap::new());
             }
-            let manifest = catalogue.1.iter().find(|manifest| manifest.header.offset == offset.0 && manifest.header.kind == kind);
+            let manifest = catalogue.1.iter().find(|manifest| named.is_of(&manifest.header));
             let fault = match manifest {
                 None => Some("it has no manifest that can be read: its writing has not ended".to_owned()),
                 Some(manifest) => match self.chain(&catalogue.1, manifest) {
@@ -121,7 +143,7 @@ impl Snapshots {
     pub(super) fn catalogue(&self, partition: Partition) -> Result<Vec<Manifest>> {
         let mut found = Vec::new();
         for entry in self.objects.list(&manifest::folder(partition))? {
-            if manifest::parse(&entry.name).is_none_or(|(_, _, _, extension)| extension != "json") {
+            if manifest::parse(&entry.name).is_none_or(|named| named.extension != "json") {
                 continue;
             }
             // One that was deleted since it was listed is not there.

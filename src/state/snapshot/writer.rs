@@ -12,12 +12,13 @@ use super::found::Part;
 use super::manifest::{FORMAT, Header, Kind, Manifest};
 use super::merge::merge;
 use super::store::Snapshots;
-use super::{MAX_DELTAS, retention};
+use super::{Boundary, MAX_DELTAS, retention};
 use crate::base::clock;
 use crate::base::error::{Error, Result};
 use crate::base::fail_point::fail_point;
 use crate::base::offset::{Offset, Partition};
 use crate::data::held::Held;
+use crate::state::KeyStates;
 use crate::state::changes::Page;
 
 /// Snapshots that wait for the writer; each may be as large as a partition's states.
@@ -140,6 +141,18 @@ impl Writer {
     }
 }
 
+/// Stores whole states as a full snapshot, in the caller's thread. Older snapshots are left as they are.
+///
+/// # Errors
+/// The place cannot be written to.
+pub fn store(snapshots: Arc<Snapshots>, partition: Partition, boundary: Boundary, keys: &mut KeyStates) -> Result<Written> {
+    keys.begin_copy(true);
+    keys.copy_some(usize::MAX);
+    let Boundary { offset, note, held } = boundary;
+    let job = Job { partition, offset, base: None, keys: keys.len(), note, held, pages: keys.end_copy() };
+    Ok(Work::new(snapshots).write(job)?.0)
+}
+
 /// What the writer does, and what it remembers so that it need not list the store every time.
 #[derive(Debug)]
 struct Work {
@@ -184,6 +197,7 @@ impl Work {
             watermark: held.watermark,
             note,
             written: clock::now(),
+            migrated: snapshots.migrated.clone().filter(|_| base.is_none()),
         };
         let encoded = encode(&snapshots.columns, &header, pages, &held.events)?;
         self.store(header, &encoded)
@@ -196,6 +210,10 @@ impl Work {
         let manifest = Manifest { rows: encoded.rows, bytes, crc32c: crc32c::crc32c(&encoded.bytes), header };
         let text = serde_json::to_vec_pretty(&manifest).map_err(|e| Error::internal("state", e.to_string()))?;
         fail_point("snapshot.copied");
+        if manifest.header.migrated.is_some() {
+            // One of this name has other states, if states were migrated to the same model before: it must not count while its file is replaced.
+            objects.delete(&manifest.header.manifest())?;
+        }
         objects.put(&manifest.header.file(), &encoded.bytes)?;
         fail_point("snapshot.file_stored");
         objects.put(&manifest.header.manifest(), &text)?;
