@@ -10,6 +10,7 @@ use super::fault::{Faults, Place};
 use super::nearest::nearest;
 use super::plan::{FitPlan, Plan, Split};
 use super::schema;
+use super::settings;
 use super::snapshots;
 use super::written::{self, Written};
 use crate::base::number::index;
@@ -20,7 +21,7 @@ use crate::features::reasons::Asked;
 use crate::features::recipe::Recipe;
 use crate::link::kafka::Client;
 use crate::model::manifest::Manifest;
-use crate::{decode, head, order, sink, source, state};
+use crate::{decode, head, sink, source};
 
 /// Client settings that meantime sets itself: name, the key that sets it, whether for consumers only.
 const OWNED: [(&str, &str, bool); 6] = [
@@ -93,10 +94,10 @@ impl Build<'_> {
             source: source?,
             format,
             schema: schema?,
-            order: order_settings(written.order.as_ref(), !asks.overdue.is_empty()),
+            order: settings::order(written.order.as_ref(), !asks.overdue.is_empty()),
             package,
             model,
-            state: state_settings(written.state.as_ref()),
+            state: settings::state(written.state.as_ref()),
             snapshots: written.state.as_ref().and_then(|state| snapshots::settings(self, state)),
             asks,
             horizon_names,
@@ -558,27 +559,4 @@ impl Build<'_> {
 fn client_of(brokers: Option<&String>, settings: &written::Client) -> Option<Client> {
     let settings = settings.iter().map(|(name, value)| (name.clone(), value.text())).collect();
     Some(Client { brokers: brokers?.clone(), settings })
-}
-
-fn order_settings(written: Option<&written::Order>, timed: bool) -> order::Settings {
-    let default: written::Order = serde_json::from_str("{}").expect("every key of [order] has a default");
-    let order = written.unwrap_or(&default);
-    let late = match order.late {
-        written::Late::Clamp => order::Late::Clamp,
-        written::Late::DeadLetter => order::Late::DeadLetter,
-    };
-    order::Settings { lateness: Gap::from(order.lateness.value), max_future_skew: Gap::from(order.max_future_skew.value), late, timed }
-}
-
-fn state_settings(written: Option<&written::State>) -> state::Settings {
-    let default: written::State = serde_json::from_str("{}").expect("every key of [state] has a default");
-    let state = written.unwrap_or(&default);
-    state::Settings {
-        max_keys: usize::try_from(state.max_keys).unwrap_or(usize::MAX),
-        when_full: match state.when_full {
-            written::WhenFull::Stop => state::WhenFull::Stop,
-            written::WhenFull::Evict => state::WhenFull::Evict,
-        },
-        expiry: state.expiry.as_ref().map(|length| Gap::from(length.value)),
-    }
 }

@@ -32,6 +32,7 @@ mod package;
 pub mod plan;
 mod schema;
 mod secret;
+mod settings;
 mod shape;
 mod snapshots;
 pub mod unit;

@@ -13,6 +13,7 @@
 mod fail_points;
 mod harness;
 mod kills;
+mod model_change;
 mod overdue;
 mod pipelines;
 mod sinks;
@@ -32,5 +33,6 @@ fn broker() -> Option<&'static harness::Broker> {
         include_str!("kills.rs"),
         include_str!("fail_points.rs"),
         include_str!("overdue.rs"),
+        include_str!("model_change.rs"),
     ])
 }

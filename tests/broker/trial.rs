@@ -73,7 +73,8 @@ impl<'a> Trial<'a> {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program());
         let (name, options) = arguments.split_first().unwrap();
-        command.arg(name).arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/cards")).args(options);
+        // `state ls` is two words.
+        command.args(name.split(' ')).arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/cards")).args(options);
         for set in [
             format!("source.brokers={}", self.broker.address),
             format!("source.topic={}", self.input),

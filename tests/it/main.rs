@@ -12,6 +12,8 @@ mod commands;
 mod kills;
 mod layers;
 #[cfg(unix)]
+mod model_change;
+#[cfg(unix)]
 mod operations;
 mod pytorch;
 mod real_data;

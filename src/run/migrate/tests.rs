@@ -107,17 +107,17 @@ fn cut(stage: &Stage, lane: &mut Lane) -> Commit {
     commit
 }
 
-/// A lane of the stage as a start makes it, with this committed.
-fn restarted(stage: &Stage, commit: &Commit) -> (Lane, Offset) {
+/// A lane of the stage as a start makes it, with this committed; the offset of its snapshot, and from where it reads.
+fn restarted(stage: &Stage, commit: &Commit) -> (Lane, Offset, usize) {
     let mut lane = stage.lane().unwrap();
     let snapshots = stage.snapshots().unwrap().unwrap();
     let found = newest_below(&snapshots, P, commit).unwrap();
     let assignment = Assignment::whole(P, "topic");
-    let (recovered, _, base) = recover(&assignment, Some(commit), found, &lane).unwrap();
+    let (recovered, read_from, base) = recover(&assignment, Some(commit), found, &lane).unwrap();
     let from = base.expect("a snapshot of this fingerprint");
     assert_eq!(recovered.live_from, commit.next);
     lane.take_over(recovered);
-    (lane, from)
+    (lane, from, read_from.0 as usize)
 }
 
 fn migrated(from: &Stage, to: &Stage, mode: Mode, commit: &Commit) -> Vec<Moved> {
@@ -151,8 +151,9 @@ proptest! {
         let commit = old.commits().get(P).unwrap().clone();
         let moved = migrated(&one, &two, Mode::Carry, &commit);
         prop_assert_eq!(moved[0].of.offset, Offset(cut_at as i64));
-        let (mut new, from) = restarted(&two, &commit);
-        let silent = rows(&two, &mut new, &all[from.0 as usize..stop]);
+        let (mut new, from, read_from) = restarted(&two, &commit);
+        prop_assert_eq!(from, Offset(cut_at as i64));
+        let silent = rows(&two, &mut new, &all[read_from..stop]);
         prop_assert!(silent.is_empty(), "what is committed is replayed silently: {silent:?}");
         prop_assert_eq!(new.size().0, old.size().0);
         prop_assert_eq!(rows(&two, &mut new, &all[stop..]), rows(&one, &mut old, &all[stop..]));
@@ -175,14 +176,14 @@ fn reset_is_a_fresh_hidden_state_with_right_gaps_counts_and_statistics() {
         rows(&one, &mut old, &all[..400]);
         let commit = cut(&one, &mut old);
         migrated(&one, &two, Mode::Reset, &commit);
-        let (mut new, _) = restarted(&two, &commit);
+        let (mut new, _, read_from) = restarted(&two, &commit);
         // The same by hand: 32 floats are the tensor, what follows is the law.
         let keys = &mut old.partitions_mut()[0].keys;
         for slot in 0..keys.len() as u32 {
             keys.touch(Slot(slot));
             keys.hidden.row_mut(Slot(slot))[..32].fill(0.0);
         }
-        let (expected, found) = (rows(&one, &mut old, &all[400..]), rows(&two, &mut new, &all[400..]));
+        let (expected, found) = (rows(&one, &mut old, &all[400..]), rows(&two, &mut new, &all[read_from..]));
         assert_eq!(found, expected);
         let counted = found.iter().filter(|row| !row.contains("\"n_events\":1,") && row.contains("\"residual\":"));
         assert!(
@@ -216,7 +217,7 @@ fn a_law_that_the_new_head_reads_otherwise_is_not_scored_and_new_statistics_begi
     rows(&one, &mut old, &all[..400]);
     let commit = cut(&one, &mut old);
     migrated(&one, &two, Mode::Carry, &commit);
-    let (mut new, _) = restarted(&two, &commit);
+    let (mut new, _, read_from) = restarted(&two, &commit);
     let (before, after) = (&old.partitions()[0].keys, &new.partitions()[0].keys);
     for slot in 0..before.len() as u32 {
         let own = after.keys.find(before.keys.key(Slot(slot)).unwrap()).unwrap();
@@ -225,7 +226,7 @@ fn a_law_that_the_new_head_reads_otherwise_is_not_scored_and_new_statistics_begi
         let (old, new) = (before.aggregates.row(Slot(slot)), after.aggregates.row(own));
         assert_eq!((new[0], &new[1..]), (0.0, &old[1..]));
     }
-    let found = rows(&two, &mut new, &all[400..]);
+    let found = rows(&two, &mut new, &all[read_from..]);
     let mut seen = std::collections::BTreeSet::new();
     for row in found {
         let json: serde_json::Value = serde_json::from_str(&format!("{row}}}")).unwrap();
@@ -283,9 +284,9 @@ fn a_migrated_snapshot_stands_beside_the_one_it_was_made_of_and_says_where_it_co
         assert_eq!((told.from.as_str(), told.mode, told.model.as_str()), (one.identity.fingerprint.as_str(), mode, "cards 1"));
         assert!(old[0].manifest.as_ref().unwrap().header.migrated.is_none());
     }
-    let (mut new, from) = restarted(&two, &commit);
+    let (mut new, from, read_from) = restarted(&two, &commit);
     assert_eq!(from, Offset(200));
-    rows(&two, &mut new, &all[200..]);
+    rows(&two, &mut new, &all[read_from..]);
     // Deltas build on a migrated snapshot as on any other.
     let snapshots = Arc::new(two.snapshots().unwrap().unwrap());
     let state = new.partitions_mut().first_mut().unwrap();
@@ -316,8 +317,8 @@ fn models_that_never_ran_cost_no_snapshot_of_those_that_did() {
     tried.iter().for_each(|two| drop(migrated(&one, two, Mode::Carry, &commit)));
     // The last of them runs, and its writer tidies up.
     let two = tried.last().unwrap();
-    let (mut new, _) = restarted(two, &commit);
-    rows(two, &mut new, &all[200..]);
+    let (mut new, _, read_from) = restarted(two, &commit);
+    rows(two, &mut new, &all[read_from..]);
     cut(two, &mut new);
     let usable = |stage: &Stage| stage.snapshots().unwrap().unwrap().newest(P, Offset(i64::MAX)).unwrap().is_some();
     assert!(usable(&one) && usable(two));
@@ -331,6 +332,7 @@ fn rebuilt_states_are_those_of_a_silent_replay_by_the_new_model() {
         "model.toml" => text,
         _ => text.replace("half_life = \"6h\"", "half_life = \"1h\""),
     });
+    std::fs::remove_file(package.join("golden.parquet")).unwrap();
     let (one, mut two) = (stage(folder.path(), None, &RICH), stage(folder.path(), Some(&package), &RICH));
     let all = records(500);
     let mut old = begun(&one);
@@ -352,12 +354,12 @@ fn rebuilt_states_are_those_of_a_silent_replay_by_the_new_model() {
     let header = &listed[0].manifest.as_ref().unwrap().header;
     assert_eq!((header.offset, header.migrated.as_ref().unwrap().mode), (350, Mode::Rebuild));
     two.migrated = None;
-    let (mut new, from) = restarted(&two, &commit);
+    let (mut new, from, read_from) = restarted(&two, &commit);
     assert_eq!(from, Offset(350));
     let mut replayed = two.lane().unwrap();
     replayed.assign(P, Offset(350));
     assert!(rows(&two, &mut replayed, &all[..350]).is_empty());
-    assert_eq!(rows(&two, &mut new, &all[350..]), rows(&two, &mut replayed, &all[350..]));
+    assert_eq!(rows(&two, &mut new, &all[read_from..]), rows(&two, &mut replayed, &all[350..]));
 }
 
 #[test]
@@ -414,11 +416,7 @@ fn a_new_model_without_states_and_without_history_does_not_start_unless_that_is_
 #[test]
 fn partitions_without_a_usable_snapshot_are_named_and_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
-    let package = next_version(folder.path(), "2", |name, text| match name {
-        // One field more.
-        "features.toml" => text,
-        _ => text,
-    });
+    let package = next_version(folder.path(), "2", |_, text| text);
     let (one, two) = (stage(folder.path(), None, &[]), stage(folder.path(), Some(&package), &[]));
     let mut lane = begun(&one);
     rows(&one, &mut lane, &records(100));

@@ -1,0 +1,292 @@
+//! A change of the model, on the program itself, without network: stop, migrate, start; and two models compared on the same past.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::Value as Json;
+
+const FIRST: usize = 2_500;
+const ALL: usize = 4_000;
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn cards() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/cards")
+}
+
+/// The package of the cards as version 2.
+fn package(folder: &Path, name: &str, edit: impl Fn(String) -> String) -> PathBuf {
+    let to = folder.join(name);
+    std::fs::create_dir_all(&to).unwrap();
+    for file in ["model.onnx", "features.toml"] {
+        std::fs::copy(cards().join("model").join(file), to.join(file)).unwrap();
+    }
+    let manifest = std::fs::read_to_string(cards().join("model/model.toml")).unwrap().replace("version = \"1\"", "version = \"2\"");
+    std::fs::write(to.join("model.toml"), edit(manifest)).unwrap();
+    to
+}
+
+/// Events in two files, of which a first run knows only one.
+struct Job {
+    folder: tempfile::TempDir,
+}
+
+impl Job {
+    fn new() -> Job {
+        let folder = tempfile::tempdir().unwrap();
+        let events = folder.path().join("events.ndjson");
+        let (count, path) = (ALL.to_string(), events.to_str().unwrap());
+        let output = Command::new(env!("CARGO_BIN_EXE_meantime"))
+            .args(["generate", cards().to_str().unwrap(), "--events", &count, "--keys", "60", "--to", "file", "--out", path])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let all = std::fs::read_to_string(&events).unwrap();
+        let lines: Vec<&str> = all.lines().collect();
+        std::fs::write(folder.path().join("first.ndjson"), lines[..FIRST].join("\n") + "\n").unwrap();
+        std::fs::write(folder.path().join("second.ndjson"), lines[FIRST..].join("\n") + "\n").unwrap();
+        Job { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn meantime(&self, command: &[&str], files: &[&str], out: &str, more: &[&str]) -> Output {
+        let folder = self.folder.path().display();
+        let mut program = Command::new(env!("CARGO_BIN_EXE_meantime"));
+        let paths: Vec<String> = files.iter().map(|file| format!("\"{folder}/{file}\"")).collect();
+        program.args(command).arg(cards()).args(more).env_remove("MEANTIME_LOG");
+        for set in [
+            format!("source={{kind=\"file\",paths=[{}]}}", paths.join(",")),
+            format!("sink={{kind=\"parquet\",path=\"{folder}/{out}/forecasts\"}}"),
+            format!("dead_letter={{kind=\"ndjson\",path=\"{folder}/{out}-dead\"}}"),
+            format!("state.snapshots=\"{folder}/{out}-state\""),
+        ] {
+            program.args(["--set", &set]);
+        }
+        program.output().unwrap()
+    }
+
+    fn succeed(&self, command: &[&str], files: &[&str], out: &str, more: &[&str]) -> (String, String) {
+        let output = self.meantime(command, files, out, more);
+        assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
+        (text(&output.stdout), text(&output.stderr))
+    }
+
+    /// All forecasts of a run, by offset.
+    fn rows(&self, out: &str) -> RecordBatch {
+        let folder = self.path(out).join("forecasts/partition-0");
+        let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        let read = |path: &PathBuf| {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(path).unwrap()).unwrap();
+            let schema = reader.schema().clone();
+            concat_batches(&schema, &reader.build().unwrap().map(Result::unwrap).collect::<Vec<_>>()).unwrap()
+        };
+        let all: Vec<RecordBatch> = files.iter().map(read).collect();
+        let rows = concat_batches(&all[0].schema(), &all).unwrap();
+        let offsets = rows.column_by_name("offset").unwrap().as_primitive::<Int64Type>().values().to_vec();
+        assert!(offsets.windows(2).all(|pair| pair[0] < pair[1]), "each record once, in order");
+        rows
+    }
+}
+
+fn column(rows: &RecordBatch, name: &str) -> Vec<String> {
+    let column = rows.column_by_name(name).unwrap();
+    let texts = column.as_string::<i32>();
+    (0..texts.len()).map(|row| texts.value(row).to_owned()).collect()
+}
+
+#[test]
+fn stop_migrate_start_goes_on_as_if_nothing_had_changed_and_says_where_it_did() {
+    let job = Job::new();
+    let model = package(job.folder.path(), "model-2", |manifest| manifest);
+    let model = model.to_str().unwrap();
+    let next = format!("model.package=\"{model}\"");
+    job.succeed(&["run"], &["first.ndjson"], "out", &[]);
+
+    let (said, _) = job.succeed(&["state", "migrate"], &["first.ndjson"], "out", &["--to", model, "--dry-run"]);
+    assert!(said.contains(", carry") && said.contains("hidden tensors: kept") && said.contains("nothing was written"), "{said}");
+    let (listed, _) = job.succeed(&["state", "ls"], &["first.ndjson"], "out", &["--set", &next]);
+    assert!(!listed.contains(" yes"), "{listed}");
+    let (said, _) = job.succeed(&["state", "migrate"], &["first.ndjson"], "out", &["--to", model]);
+    let row: Vec<&str> = said.lines().find(|line| line.starts_with("0 ")).unwrap().split_whitespace().collect();
+    assert_eq!(row[..5], ["0", "2500", "2500", "60", "0"], "{said}");
+    let (listed, _) = job.succeed(&["state", "ls"], &["first.ndjson"], "out", &["--set", &next]);
+    assert!(listed.contains("yes (carry from ") && listed.contains("cards 1"), "{listed}");
+    let again = job.meantime(&["state", "migrate"], &["first.ndjson"], "out", &["--to", model, "--set", &next]);
+    assert_eq!(again.status.code(), Some(78), "{}", text(&again.stderr));
+
+    let (_, log) = job.succeed(&["run"], &["first.ndjson", "second.ndjson"], "out", &["--set", &next]);
+    assert!(log.contains("the model has changed") && log.contains("migrated (carry)"), "{log}");
+    assert!(!log.contains("replayed silently"), "{log}");
+    job.succeed(&["verify"], &["first.ndjson", "second.ndjson"], "out", &["--set", &next]);
+
+    let rows = job.rows("out");
+    let (fingerprints, versions) = (column(&rows, "fingerprint"), column(&rows, "model_version"));
+    assert_eq!(rows.num_rows(), ALL);
+    assert!(versions[..FIRST].iter().all(|version| version == "1") && versions[FIRST..].iter().all(|version| version == "2"));
+    assert!(fingerprints[..FIRST].windows(2).all(|pair| pair[0] == pair[1]) && fingerprints[FIRST] != fingerprints[0]);
+    job.succeed(&["run"], &["first.ndjson", "second.ndjson"], "undisturbed", &[]);
+    let expected = job.rows("undisturbed");
+    for (field, values) in expected.schema().fields().iter().zip(expected.columns()) {
+        if !["fingerprint", "model_version"].contains(&field.name().as_str()) {
+            assert!(rows.column_by_name(field.name()).unwrap() == values, "{} differs", field.name());
+        }
+    }
+
+    // And back: the old model finds its own states of before, and replays what the new one has done since.
+    std::fs::write(
+        job.path("third.ndjson"),
+        std::fs::read_to_string(job.path("second.ndjson")).unwrap().lines().last().unwrap().to_owned() + "\n",
+    )
+    .unwrap();
+    let (_, log) = job.succeed(&["run"], &["first.ndjson", "second.ndjson", "third.ndjson"], "out", &[]);
+    assert!(log.contains("an earlier run of this model") && log.contains("1,500"), "{log}");
+}
+
+#[test]
+fn without_snapshots_there_is_nothing_to_migrate_and_the_start_rebuilds() {
+    let job = Job::new();
+    let model = package(job.folder.path(), "model-2", |manifest| manifest);
+    let next = format!("model.package=\"{}\"", model.display());
+    job.succeed(&["run"], &["first.ndjson"], "out", &[]);
+    std::fs::remove_dir_all(job.path("out-state")).unwrap();
+    let output = job.meantime(&["state", "migrate"], &["first.ndjson"], "out", &["--to", model.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("no usable snapshot of partition 0"), "{}", text(&output.stderr));
+    // Ahead of time, from the pipeline's own source.
+    let (said, _) = job.succeed(
+        &["state", "migrate"],
+        &["first.ndjson", "second.ndjson"],
+        "out",
+        &["--to", model.to_str().unwrap(), "--mode", "rebuild"],
+    );
+    let row: Vec<&str> = said.lines().find(|line| line.starts_with("0 ")).unwrap().split_whitespace().collect();
+    assert_eq!(row[..4], ["0", "2500", "2500", "60"], "{said}");
+    let (_, log) = job.succeed(&["run"], &["first.ndjson", "second.ndjson"], "out", &["--set", &next]);
+    assert!(log.contains("migrated (rebuild)") && !log.contains("replayed silently"), "{log}");
+    job.succeed(&["run"], &["first.ndjson", "second.ndjson"], "undisturbed", &["--set", &next]);
+    let (found, expected) = (job.rows("out"), job.rows("undisturbed"));
+    let tail = |rows: &RecordBatch| rows.slice(FIRST, ALL - FIRST).columns().to_vec();
+    assert!(tail(&found) == tail(&expected), "a rebuilt state is that of the new model from the first record on");
+}
+
+fn diff(job: &Job, more: &[&str]) -> Json {
+    let mut arguments = vec!["--diff", "--json", "-"];
+    arguments.extend_from_slice(more);
+    let (said, _) = job.succeed(&["replay"], &["first.ndjson", "second.ndjson"], "out", &arguments);
+    serde_json::from_str(&said).unwrap()
+}
+
+fn field<'a>(report: &'a Json, name: &str) -> &'a Json {
+    report["fields"].as_array().unwrap().iter().find(|field| field["name"] == name).unwrap_or_else(|| panic!("{name}: {report}"))
+}
+
+#[test]
+fn two_models_are_compared_on_the_same_events() {
+    let job = Job::new();
+    let same = package(job.folder.path(), "model-2", |manifest| manifest);
+    // Read as minutes what was learnt in hours: every time of the next event comes sixty times as soon.
+    let sooner = package(job.folder.path(), "model-m", |manifest| manifest.replace("time_unit = \"h\"", "time_unit = \"m\""));
+
+    let report = diff(&job, &["--model", same.to_str().unwrap(), "--threshold", "p_within_1h=0.5"]);
+    assert_eq!((&report["events"], &report["events_only_before"], &report["events_only_after"]), (&ALL.into(), &0.into(), &0.into()));
+    for field in report["fields"].as_array().unwrap() {
+        assert_eq!(
+            (&field["ks"], &field["mean_absolute_change"], &field["before"]),
+            (&0.0.into(), &0.0.into(), &field["after"]),
+            "{field}"
+        );
+    }
+    assert_eq!(report["top"], Json::Array(Vec::new()));
+    assert_eq!(report["likelihood"]["time"]["change"], 0.0);
+    assert_eq!((&report["decisions"]["new_alerts"], &report["decisions"]["lost_alerts"]), (&0.into(), &0.into()));
+    assert_ne!(report["before"]["fingerprint"], report["after"]["fingerprint"]);
+
+    let report = diff(&job, &["--model", sooner.to_str().unwrap(), "--threshold", "p_within_1h=0.5", "--top", "3"]);
+    let median = field(&report, "next_time_q50");
+    let ratio = median["before"]["mean"].as_f64().unwrap() / median["after"]["mean"].as_f64().unwrap();
+    assert!((ratio - 60.0).abs() < 0.01 && median["ks"].as_f64().unwrap() > 0.5, "{median}");
+    assert!(field(&report, "p_within_1h")["psi"].as_f64().unwrap() > 1.0 && median["psi"].is_null(), "{report}");
+    let top = report["top"].as_array().unwrap();
+    assert!(report["ranked_by"] == "p_within_1h" && top.len() == 3, "{report}");
+    assert!(report["decisions"]["new_alerts"].as_u64().unwrap() > 1000 && report["decisions"]["lost_alerts"] == 0, "{report}");
+    // In the same unit, a law that is off by such a factor is far less likely.
+    let time = &report["likelihood"]["time"];
+    assert!(time["change"].as_f64().unwrap() > 0.5 && time["events"] == ALL - 60, "{time}");
+    let evaluated = job.meantime(&["evaluate"], &["first.ndjson", "second.ndjson"], "out", &["--json", "-"]);
+    let evaluated: Json = serde_json::from_slice(&evaluated.stdout).unwrap();
+    let nll = evaluated["time"]["nll"].as_f64().unwrap();
+    assert!((time["before"].as_f64().unwrap() - nll).abs() < 1e-9, "{time} {nll}");
+
+    // A span, and one key; as a table.
+    let rows = {
+        job.succeed(&["run"], &["first.ndjson", "second.ndjson"], "out", &[]);
+        job.rows("out")
+    };
+    let times = rows.column_by_name("event_time").unwrap().as_primitive::<TimestampMicrosecondType>().values().to_vec();
+    let (since, until) = (rfc3339(times[1000]), rfc3339(times[2999]));
+    let span = diff(&job, &["--model", sooner.to_str().unwrap(), "--since", &since, "--until", &until]);
+    let inside = times.iter().filter(|time| (times[1000]..=times[2999]).contains(time)).count();
+    assert_eq!(span["events"], inside);
+    let key = column(&rows, "key")[1500].clone();
+    let of_key = column(&rows, "key").iter().filter(|other| **other == key).count();
+    let only = diff(&job, &["--model", sooner.to_str().unwrap(), "--key", &key]);
+    assert_eq!((&only["events"], &only["top"][0]["key"]), (&of_key.into(), &Json::from(key.clone())));
+    let (table, _) = job.succeed(&["replay"], &["first.ndjson", "second.ndjson"], "out", &["--diff", "--model", sooner.to_str().unwrap()]);
+    for part in ["next_time_q50 (s)", "negative log-likelihood", "keys that change most, by next_time_q50", "cards 2", "after"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+}
+
+/// Microseconds as an argument.
+fn rfc3339(micros: i64) -> String {
+    chrono::DateTime::from_timestamp_micros(micros).unwrap().to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
+}
+
+#[test]
+fn a_model_is_compared_with_what_was_sent() {
+    let job = Job::new();
+    let other = package(job.folder.path(), "model-m", |manifest| manifest.replace("time_unit = \"h\"", "time_unit = \"m\""));
+    job.succeed(&["run"], &["first.ndjson"], "out", &[]);
+    let sent = job.path("out").join("forecasts");
+    let sent = sent.to_str().unwrap();
+    let own = diff(&job, &["--live", sent]);
+    assert_eq!((&own["events"], &own["events_only_before"], &own["events_only_after"]), (&FIRST.into(), &0.into(), &(ALL - FIRST).into()));
+    assert!(own["fields"].as_array().unwrap().iter().all(|field| field["mean_absolute_change"] == 0.0 && field["ks"] == 0.0), "{own}");
+    assert!(own["before"]["name"].as_str().unwrap().starts_with("cards 1, as sent to"), "{own}");
+    let (two, live) =
+        (diff(&job, &["--model", other.to_str().unwrap()]), diff(&job, &["--model", other.to_str().unwrap(), "--live", sent]));
+    assert_eq!(live["events"], FIRST);
+    assert!(field(&live, "next_time_q50")["ks"].as_f64().unwrap() > 0.5 && field(&two, "next_time_q50")["ks"].as_f64().unwrap() > 0.5);
+
+    // Heads that have different fields: what both have is compared, the rest is named.
+    let score = job.meantime(&["replay"], &["first.ndjson"], "out", &["--diff"]);
+    assert_eq!(score.status.code(), Some(2), "{}", text(&score.stderr));
+    let bad = job.meantime(&["replay"], &["first.ndjson"], "out", &["--diff", "--live", sent, "--threshold", "score=0.5"]);
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(text(&bad.stderr).contains("p_within_24h"), "{}", text(&bad.stderr));
+}
+
+#[test]
+fn models_with_different_heads_are_compared_in_what_both_have() {
+    let job = Job::new();
+    // The same graph without its marks: a law of 24 parameters of the 27 would not fit, so the marks become components that hardly count.
+    let model = package(job.folder.path(), "model-9", |manifest| {
+        manifest.replace("components = 8", "components = 9").replace("marks = [\"pos\", \"web\", \"atm\"]", "marks = []")
+    });
+    let report = diff(&job, &["--model", model.to_str().unwrap()]);
+    let only: Vec<&str> = report["only_before"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(only, ["surprise_mark"], "{report}");
+    assert_eq!((&report["only_after"], &report["events"]), (&Json::Array(Vec::new()), &ALL.into()));
+    assert!(field(&report, "next_time_q50")["ks"].as_f64().unwrap() > 0.1);
+    assert!(report["likelihood"]["mark"].is_null());
+}
