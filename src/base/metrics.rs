@@ -171,12 +171,20 @@ pub const DRIFTS: Metric = metric(
     &[],
     "Windows of 10,000 events whose residuals differ from the first settled window after the start; by chance one in a thousand",
 );
+/// Model packages taken while running.
+pub const MODEL_CHANGES: Metric = metric(
+    "meantime_model_changes_total",
+    Type::Counter,
+    "packages",
+    &["outcome"],
+    "New model packages that the stage was told to take while running: taken or refused",
+);
 /// Build.
 pub const BUILD_INFO: Metric =
     metric("meantime_build_info", Type::Gauge, "1", &["version", "features"], "Always 1; version and Cargo features of this build");
 
 /// All metrics, in the order in which they are written.
-pub const ALL: [Metric; 22] = [
+pub const ALL: [Metric; 23] = [
     BUILD_INFO,
     EVENTS,
     FORECASTS,
@@ -199,6 +207,7 @@ pub const ALL: [Metric; 22] = [
     RESIDUAL_MEAN,
     COVERAGE,
     DRIFTS,
+    MODEL_CHANGES,
 ];
 
 /// How the values of a histogram are counted: in whole `part`s of the unit, so that sums are exact.

@@ -1,5 +1,7 @@
 //! `meantime run`: the long-running stage.
 
+mod change;
+
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -15,6 +17,7 @@ use crate::base::error::{Error, Result};
 use crate::pipeline::{self, Purpose};
 use crate::run::{Calibration, Counts, Sinks, Stage, Stop, Tally};
 use crate::source::Feed;
+use change::Change;
 
 /// How often signals are looked for and progress is shown.
 const TURN: Duration = Duration::from_millis(100);
@@ -51,13 +54,23 @@ pub fn run(args: &Args) -> Result<()> {
         }
         None => None,
     };
-    let stage = Arc::new(Stage::load(plan)?);
-    let lanes = stage.open(args.until_caught_up)?;
+    let mut stage = Arc::new(Stage::load(plan)?);
+    let change = Change::listen(&args.pipeline, &counts)?;
+    let mut lanes = stage.open(args.until_caught_up)?;
     for line in crate::source::cautions(&stage.plan.source, stage.plan.snapshot_every()) {
         tracing::warn!("{line}");
     }
-    tracing::info!(pipeline = stage.plan.name, fingerprint = stage.identity.fingerprint, lanes = stage.plan.lanes, "running");
-    let outcome = execute(&stage, lanes, counts, &signals, None)?;
+    let (mut calibration, mut elapsed) = (Calibration::default(), Duration::ZERO);
+    let outcome = loop {
+        tracing::info!(pipeline = stage.plan.name, fingerprint = stage.identity.fingerprint, lanes = stage.plan.lanes, "running");
+        let mut outcome = execute_changing(&stage, lanes, Arc::clone(&counts), &signals, None, Some(&change))?;
+        calibration.merge(std::mem::take(&mut outcome.calibration));
+        elapsed += outcome.elapsed;
+        let next = outcome.next.take().filter(|_| outcome.ended.is_ok() && !signals.any());
+        let Some(next) = next else { break Outcome { calibration, elapsed, ..outcome } };
+        stage = change.made(&stage, next);
+        lanes = stage.open(args.until_caught_up)?;
+    };
     drop(server);
     let mut err = std::io::stderr().lock();
     let _ = writeln!(err, "{}", stage.plan.name)
@@ -75,6 +88,8 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// The error that stopped it, if one did.
     pub ended: Result<()>,
+    /// The stage that it was ended for.
+    next: Option<Arc<Stage>>,
 }
 
 /// Runs a stage with progress and signal handling.
@@ -87,6 +102,18 @@ pub fn execute(
     counts: Arc<Counts>,
     signals: &Signals,
     total: Option<u64>,
+) -> Result<Outcome> {
+    execute_changing(stage, lanes, counts, signals, total, None)
+}
+
+/// As `execute`; ends when another package is to be taken.
+fn execute_changing(
+    stage: &Arc<Stage>,
+    lanes: Vec<(Box<dyn Feed>, Sinks)>,
+    counts: Arc<Counts>,
+    signals: &Signals,
+    total: Option<u64>,
+    change: Option<&Change>,
 ) -> Result<Outcome> {
     let stop = Stop::default();
     let calibration = Arc::new(Mutex::new(Calibration::default()));
@@ -103,6 +130,7 @@ pub fn execute(
     let timeout = stage.plan.stop_timeout;
     let mut watch = Watch::start(total);
     let mut asked: Option<Instant> = None;
+    let mut next: Option<Arc<Stage>> = None;
     let ended = loop {
         match outcome.recv_timeout(TURN) {
             Ok(ended) => break ended,
@@ -114,6 +142,13 @@ pub fn execute(
             stop.request();
             tracing::info!(stop_timeout = ?timeout, "stopping: draining and committing; a second signal leaves at once");
         }
+        if asked.is_none()
+            && let Some(wanted) = change.and_then(|change| change.wanted(stage))
+        {
+            asked = Some(clock::tick());
+            next = Some(wanted);
+            stop.request();
+        }
         if asked.is_some_and(|asked| asked.elapsed() >= timeout) {
             break Err(overdue(&counts, timeout));
         }
@@ -121,5 +156,5 @@ pub fn execute(
     };
     let elapsed = watch.stop();
     let calibration = calibration.lock().map(|c| c.clone()).unwrap_or_default();
-    Ok(Outcome { counts, calibration, elapsed, ended })
+    Ok(Outcome { counts, calibration, elapsed, ended, next })
 }

@@ -99,6 +99,7 @@ fn plan(fields: &[(&str, FieldKind)], mark: Option<usize>, label: Option<usize>)
         order: order::Settings { lateness: Gap::ZERO, max_future_skew: Gap(1), late: order::Late::Clamp, timed: false },
         package: PathBuf::new(),
         model: None,
+        on_change: Default::default(),
         state: state::Settings { max_keys: 1000, when_full: state::WhenFull::Stop, expiry: None },
         snapshots: None,
         asks: crate::head::Asks::default(),

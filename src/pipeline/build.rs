@@ -8,7 +8,7 @@ use super::Purpose;
 use super::document::{Document, Node, Value};
 use super::fault::{Faults, Place};
 use super::nearest::nearest;
-use super::plan::{FitPlan, Plan, Split};
+use super::plan::{FitPlan, OnChange, Plan, Split};
 use super::schema;
 use super::settings;
 use super::snapshots;
@@ -97,6 +97,11 @@ impl Build<'_> {
             order: settings::order(written.order.as_ref(), !asks.overdue.is_empty()),
             package,
             model,
+            on_change: match written.model.as_ref().map(|model| model.on_change).unwrap_or_default() {
+                written::OnChange::Carry => OnChange::Carry,
+                written::OnChange::Reset => OnChange::Reset,
+                written::OnChange::Fail => OnChange::Fail,
+            },
             state: settings::state(written.state.as_ref()),
             snapshots: written.state.as_ref().and_then(|state| snapshots::settings(self, state)),
             asks,

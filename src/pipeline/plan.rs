@@ -30,6 +30,8 @@ pub struct Plan {
     pub package: PathBuf,
     /// The package's manifest and recipe; `None` when planned for `fit` or `generate`, which need no package.
     pub model: Option<(Manifest, Recipe)>,
+    /// What becomes of the key states when a running stage takes another package.
+    pub on_change: OnChange,
     /// Bounds of the key states.
     pub state: state::Settings,
     /// Where their snapshots go and how often one is taken; `None`: states are rebuilt by replaying.
@@ -81,6 +83,18 @@ impl fmt::Debug for Plan {
             .field("stop_timeout", &self.stop_timeout)
             .finish_non_exhaustive()
     }
+}
+
+/// What becomes of the key states when a running stage takes another package.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnChange {
+    /// Hidden tensors are taken over; a package with others is refused.
+    #[default]
+    Carry,
+    /// Hidden tensors begin anew.
+    Reset,
+    /// No package is taken.
+    Fail,
 }
 
 /// The `[fit]` table, checked.

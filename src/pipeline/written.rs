@@ -271,6 +271,22 @@ pub struct Model {
     #[serde(default = "default_package")]
     #[schemars(length(min = 1))]
     pub package: String,
+    /// What becomes of the key states when a running stage is told to take another package (SIGHUP). It needs `snapshots` in [state].
+    #[serde(default)]
+    pub on_change: OnChange,
+}
+
+/// What becomes of the key states when a running stage takes another package.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnChange {
+    /// Hidden tensors are taken over; a package whose tensors have other names or shapes is refused.
+    #[default]
+    Carry,
+    /// Hidden tensors begin anew; what does not depend on the model is kept.
+    Reset,
+    /// No package is taken while running.
+    Fail,
 }
 
 /// The `[forecast]` table.

@@ -47,6 +47,10 @@ pub struct Counts {
     pub pulses: Pulses,
     /// Whether the law is still right.
     pub trust: Trust,
+    /// Model packages that were taken while running.
+    pub models_taken: AtomicU64,
+    /// Those that were to be and were refused.
+    pub models_refused: AtomicU64,
 }
 
 impl Default for Counts {
@@ -69,6 +73,8 @@ impl Default for Counts {
             partitions: Partitions::default(),
             pulses: Pulses::default(),
             trust: Trust::default(),
+            models_taken: AtomicU64::default(),
+            models_refused: AtomicU64::default(),
         }
     }
 }

@@ -77,7 +77,9 @@ impl Collector for Scrape {
         gauges(out, &metrics::RESIDUAL_MEAN, trust.mean.map(|mean| ([], mean)))?;
         let coverage = trust.coverage.iter().map(|(quantile, share)| ([("quantile", quantile.to_string())], *share));
         gauges(out, &metrics::COVERAGE, coverage)?;
-        counters(out, &metrics::DRIFTS, [([], trust.drifts)])
+        counters(out, &metrics::DRIFTS, [([], trust.drifts)])?;
+        let changes = [("taken", &counts.models_taken), ("refused", &counts.models_refused)];
+        counters(out, &metrics::MODEL_CHANGES, changes.map(|(outcome, count)| ([("outcome", outcome.to_owned())], load(count))))
     }
 }
 

@@ -102,6 +102,13 @@ impl Trust {
         }
     }
 
+    /// Another model from here on: begins anew, but for the count of drifts.
+    pub fn clear(&self) {
+        let mut windows = self.windows();
+        let drifts = windows.drifts;
+        *windows = Windows { drifts, ..Windows::default() };
+    }
+
     /// What is known now.
     #[must_use]
     pub fn read(&self) -> Reading {

@@ -179,6 +179,45 @@ fn without_snapshots_there_is_nothing_to_migrate_and_the_start_rebuilds() {
     assert!(tail(&found) == tail(&expected), "a rebuilt state is that of the new model from the first record on");
 }
 
+#[test]
+fn states_are_rebuilt_from_files_of_the_topic_up_to_what_is_committed() {
+    let job = Job::new();
+    let model = package(job.folder.path(), "model-2", |manifest| manifest);
+    let next = format!("model.package=\"{}\"", model.display());
+    job.succeed(&["run"], &["first.ndjson"], "out", &[]);
+    // The same events as a table, each with its place; more than is committed, and some rows twice.
+    let plain = job.path("plain.parquet");
+    let arguments = ["--events", "4000", "--keys", "60", "--to", "file", "--out", plain.to_str().unwrap()];
+    let output = Command::new(env!("CARGO_BIN_EXE_meantime")).arg("generate").arg(cards()).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let reader = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(&plain).unwrap()).unwrap();
+    let schema = reader.schema().clone();
+    let rows = concat_batches(&schema, &reader.build().unwrap().map(Result::unwrap).collect::<Vec<_>>()).unwrap();
+    let whole = i64::try_from(rows.num_rows()).unwrap();
+    let mut columns: Vec<(String, arrow::array::ArrayRef)> =
+        schema.fields().iter().map(|field| field.name().clone()).zip(rows.columns().iter().cloned()).collect();
+    columns.push(("kafka_partition".to_owned(), std::sync::Arc::new(arrow::array::Int32Array::from(vec![0; rows.num_rows()]))));
+    columns.push(("kafka_offset".to_owned(), std::sync::Arc::new(arrow::array::Int64Array::from_iter_values(0..whole))));
+    let rows = RecordBatch::try_from_iter(columns).unwrap();
+    for (name, from, len) in [("topic-0", 0, 2_000), ("topic-1", 1_900, 2_100)] {
+        let file = std::fs::File::create(job.path(&format!("{name}.parquet"))).unwrap();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(file, rows.schema(), None).unwrap();
+        writer.write(&rows.slice(from, len)).unwrap();
+        writer.close().unwrap();
+    }
+    let files = job.path("topic-*.parquet");
+    let more = ["--to", model.to_str().unwrap(), "--mode", "rebuild", "--from", files.to_str().unwrap()];
+    let places = ["--positions", "kafka_partition,kafka_offset"];
+    let (said, _) = job.succeed(&["state", "migrate"], &["first.ndjson"], "out", &[&more[..], &places].concat());
+    let row: Vec<&str> = said.lines().find(|line| line.starts_with("0 ")).unwrap().split_whitespace().collect();
+    assert_eq!(row[..4], ["0", "2500", "2500", "60"], "{said}");
+    let (_, log) = job.succeed(&["run"], &["first.ndjson", "second.ndjson"], "out", &["--set", &next]);
+    assert!(log.contains("migrated (rebuild)") && !log.contains("replayed silently"), "{log}");
+    job.succeed(&["run"], &["first.ndjson", "second.ndjson"], "undisturbed", &["--set", &next]);
+    let tail = |rows: &RecordBatch| rows.slice(FIRST, ALL - FIRST).columns().to_vec();
+    assert!(tail(&job.rows("out")) == tail(&job.rows("undisturbed")));
+}
+
 fn diff(job: &Job, more: &[&str]) -> Json {
     let mut arguments = vec!["--diff", "--json", "-"];
     arguments.extend_from_slice(more);
@@ -289,4 +328,125 @@ fn models_with_different_heads_are_compared_in_what_both_have() {
     assert_eq!((&report["only_after"], &report["events"]), (&Json::Array(Vec::new()), &ALL.into()));
     assert!(field(&report, "next_time_q50")["ks"].as_f64().unwrap() > 0.1);
     assert!(report["likelihood"]["mark"].is_null());
+}
+
+/// A stage that runs until it is told to stop.
+struct Running {
+    child: std::process::Child,
+    log: std::io::BufReader<std::process::ChildStderr>,
+    seen: String,
+}
+
+impl Running {
+    fn wait_for(&mut self, text: &str) -> String {
+        use std::io::BufRead;
+        loop {
+            let mut line = String::new();
+            assert!(self.log.read_line(&mut line).unwrap() > 0, "the log ended before `{text}`:\n{}", self.seen);
+            self.seen.push_str(&line);
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap().success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn metrics(address: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+fn metric(text: &str, name: &str) -> u64 {
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+    line.split_whitespace().last().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_running_stage_takes_a_new_package_at_sighup_and_refuses_a_broken_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = package(folder.path(), "model", |manifest| manifest);
+    let place = folder.path().display();
+    let sets = [
+        "source={kind=\"generate\",stream=\"cards\",events=1000000000,keys=50,seed=1}".to_owned(),
+        format!("sink={{kind=\"parquet\",path=\"{place}/forecasts\",roll_every=\"100ms\",commit_every=\"20ms\"}}"),
+        format!("dead_letter={{kind=\"ndjson\",path=\"{place}/dead\"}}"),
+        format!("state.snapshots=\"{place}/state\""),
+        format!("model.package=\"{}\"", model.display()),
+    ];
+    let with_sets = |command: &str| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_meantime"));
+        program.arg(command).arg(cards()).env_remove("MEANTIME_LOG");
+        for set in &sets {
+            program.args(["--set", set]);
+        }
+        program
+    };
+    let mut child = with_sets("run")
+        .args(["--http", "127.0.0.1:0"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut stage = Running { child, log, seen: String::new() };
+    let line = stage.wait_for("serving /metrics");
+    let address = line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    stage.wait_for("running");
+    let until = |least: u64| {
+        let started = std::time::Instant::now();
+        while metric(&metrics(&address), "meantime_forecasts_total{kind=\"forecast\"}") < least {
+            assert!(started.elapsed() < std::time::Duration::from_secs(60));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    until(5_000);
+    stage.signal("HUP");
+    stage.wait_for("the model package has not changed");
+
+    let manifest = std::fs::read_to_string(model.join("model.toml")).unwrap();
+    std::fs::write(model.join("model.toml"), "this is no manifest").unwrap();
+    stage.signal("HUP");
+    stage.wait_for("is refused, the old one goes on");
+    std::fs::write(model.join("model.toml"), manifest.replace("version = \"2\"", "version = \"3\"")).unwrap();
+    stage.signal("HUP");
+    stage.wait_for("states migrated");
+    stage.wait_for("migrated (carry)");
+    let done = metric(&metrics(&address), "meantime_forecasts_total{kind=\"forecast\"}");
+    until(done + 5_000);
+    let text_of = metrics(&address);
+    for (outcome, count) in [("taken", 1), ("refused", 1)] {
+        assert_eq!(metric(&text_of, &format!("meantime_model_changes_total{{outcome=\"{outcome}\"}}")), count);
+    }
+    assert_eq!(metric(&text_of, "meantime_keys"), 50);
+    stage.signal("TERM");
+    assert!(stage.child.wait().unwrap().success());
+    let verified = with_sets("verify").output().unwrap();
+    assert!(verified.status.success(), "{}", text(&verified.stderr));
+
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder.path().join("forecasts/partition-0")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut versions: Vec<String> = Vec::new();
+    for path in files {
+        for rows in ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(path).unwrap()).unwrap().build().unwrap() {
+            versions.extend(column(&rows.unwrap(), "model_version"));
+        }
+    }
+    versions.dedup();
+    assert_eq!(versions, ["2", "3"], "the version changes once");
 }

@@ -31,6 +31,7 @@ fn plan(name: &str, source: source::Settings) -> Plan {
         order: order::Settings { lateness: Gap::ZERO, max_future_skew: Gap::ZERO, late: order::Late::Clamp, timed: false },
         package: PathBuf::new(),
         model: None,
+        on_change: Default::default(),
         state: state::Settings { max_keys: 1, when_full: state::WhenFull::Stop, expiry: None },
         snapshots: None,
         asks: head::Asks::default(),

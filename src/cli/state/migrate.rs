@@ -86,7 +86,7 @@ pub fn run(args: &Args) -> Result<()> {
     let moved = match mode {
         Mode::Rebuild => rebuild(args, &new, &from, committed)?,
         Mode::Carry | Mode::Reset => {
-            let moves = migrate::survey(&from, &comparison, committed.as_ref())?;
+            let moves = migrate::survey(&from, &comparison, committed.as_ref(), None)?;
             if args.dry_run {
                 moves.into_iter().map(|of| Moved { of, bytes: 0 }).collect()
             } else {

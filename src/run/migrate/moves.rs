@@ -34,12 +34,12 @@ pub struct Moved {
     pub bytes: u64,
 }
 
-/// Finds the newest usable snapshot of every partition: the one that a start of the old package would take.
+/// Finds the newest usable snapshot of every partition, or of `only` these: the one that a start of the old package would take.
 ///
 /// # Errors
 /// The pipeline keeps no snapshots; a partition that has committed something has none that can be used, or holds back events without a field that the new recipe
 /// reads. All such partitions are named, and nothing has been written.
-pub fn survey(from: &Stage, comparison: &Comparison, committed: Option<&Commits>) -> Result<Vec<Move>> {
+pub fn survey(from: &Stage, comparison: &Comparison, committed: Option<&Commits>, only: Option<&[Partition]>) -> Result<Vec<Move>> {
     let snapshots = place(from)?;
     let mut partitions = snapshots.partitions()?;
     partitions.extend(
@@ -47,6 +47,7 @@ pub fn survey(from: &Stage, comparison: &Comparison, committed: Option<&Commits>
     );
     partitions.sort_unstable();
     partitions.dedup();
+    partitions.retain(|partition| only.is_none_or(|only| only.contains(partition)));
     let (mut moves, mut without, mut bare) = (Vec::new(), Vec::new(), Vec::new());
     for partition in partitions {
         let Some(found) = find(&snapshots, partition, committed)? else {
@@ -62,7 +63,7 @@ pub fn survey(from: &Stage, comparison: &Comparison, committed: Option<&Commits>
         moves.push(Move { partition, offset: found.offset, committed, keys: found.keys, held: found.held() });
     }
     let place = || format!("fingerprint {}", from.identity.fingerprint);
-    if !without.is_empty() || moves.is_empty() {
+    if !without.is_empty() || (moves.is_empty() && only.is_none()) {
         let which = if without.is_empty() { "any partition".to_owned() } else { format!("partition {}", without.join(", ")) };
         return Err(Error::new(Kind::Check, "state", format!("there is no usable snapshot of {which}")).at(place()).help(
             "`meantime state ls` says why; the pipeline is to name the package that has run: --set model.package=OLD. Without a snapshot states can only be \

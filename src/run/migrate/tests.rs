@@ -123,7 +123,7 @@ fn restarted(stage: &Stage, commit: &Commit) -> (Lane, Offset, usize) {
 fn migrated(from: &Stage, to: &Stage, mode: Mode, commit: &Commit) -> Vec<Moved> {
     let comparison = Comparison::of(from, to).unwrap();
     let commits: Commits = [(P, commit.clone())].into_iter().collect();
-    let moves = survey(from, &comparison, Some(&commits)).unwrap();
+    let moves = survey(from, &comparison, Some(&commits), None).unwrap();
     moves.into_iter().map(|of| store(from, to, &comparison, mode, of).unwrap()).collect()
 }
 
@@ -423,12 +423,12 @@ fn partitions_without_a_usable_snapshot_are_named_and_nothing_is_written() {
     let commit = cut(&one, &mut lane);
     let comparison = Comparison::of(&one, &two).unwrap();
     let commits: Commits = [(P, commit), (Partition(3), Commit::at(Offset(9)))].into_iter().collect();
-    let error = survey(&one, &comparison, Some(&commits)).unwrap_err();
+    let error = survey(&one, &comparison, Some(&commits), None).unwrap_err();
     assert!(error.to_string().contains("no usable snapshot of partition 3"), "{error}");
     // A snapshot above what is committed belongs to an attempt that was lost.
     let early: Commits = [(P, Commit::at(Offset(60)))].into_iter().collect();
-    assert!(survey(&one, &comparison, Some(&early)).is_err());
-    assert_eq!(survey(&one, &comparison, None).unwrap().len(), 1, "where nobody knows what is committed it is the newest");
+    assert!(survey(&one, &comparison, Some(&early), None).is_err());
+    assert_eq!(survey(&one, &comparison, None, None).unwrap().len(), 1, "where nobody knows what is committed it is the newest");
     let snapshots: Snapshots = two.snapshots().unwrap().unwrap();
     assert!(snapshots.newest(P, Offset(i64::MAX)).unwrap().is_none());
 }
