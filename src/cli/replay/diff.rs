@@ -198,9 +198,17 @@ fn notes(units: Units) -> Vec<String> {
     notes
 }
 
-fn report(args: &ReplayArgs, sides: (Side, Side), common: &Common, shift: Shift, missing: (usize, usize), notes: Vec<String>) -> Report {
+fn report(
+    args: &ReplayArgs,
+    pipeline: String,
+    sides: (Side, Side),
+    common: &Common,
+    shift: Shift,
+    missing: (usize, usize),
+    notes: Vec<String>,
+) -> Report {
     Report {
-        pipeline: args.source.pipeline.pipeline.display().to_string(),
+        pipeline,
         before: sides.0,
         after: sides.1,
         since: args.since.clone(),
@@ -263,7 +271,8 @@ fn of_two(args: &ReplayArgs, span: Span, mut before: Model, mut after: Model) ->
     pairs(&before, &after, &mut shift);
     let _ = progress.stop();
     let [first, second] = &waiting;
-    Ok(report(args, (before.side, after.side), &common, shift, (first.len(), second.len()), notes(units)))
+    let name = before.stage.plan.name.clone();
+    Ok(report(args, name, (before.side, after.side), &common, shift, (first.len(), second.len()), notes(units)))
 }
 
 /// Takes the model's last forecasts: those whose counterpart has come are handed on with it, the others wait.
@@ -357,5 +366,5 @@ fn of_live(args: &ReplayArgs, span: Span, place: &str, mut after: Model) -> Resu
     }
     let of = live.models.iter().max_by_key(|(_, rows)| **rows).map(|(model, _)| model.clone()).unwrap_or_default();
     let sent = Side { name: format!("{} {}, as sent to {place}", of.0, of.1), head: String::new(), fingerprint: of.2 };
-    Ok(report(args, (sent, after.side), &common, shift, (live.left(), alone), said))
+    Ok(report(args, plan.name.clone(), (sent, after.side), &common, shift, (live.left(), alone), said))
 }
