@@ -341,7 +341,7 @@ impl Seen<'_> {
             (arrived.rows.get(..self.recipe.width()).unwrap_or_default().to_vec(), arrived.gaps.first().copied().flatten())
         };
         // Also of a law: here its outcome is the median gap, which the recipe's subjects move.
-        let reasons = self.wording.reasons(&self.recipe, true);
+        let reasons = self.wording.reasons(self.recipe, true);
         let mut rows = row.clone();
         for reason in &reasons {
             rows.extend(row.iter().enumerate().map(|(place, value)| if reason.places.contains(&place) { 0.0 } else { *value }));

@@ -95,6 +95,7 @@ impl Model {
         // As it would be written into forecasts: what is asked here for the comparison does not change it.
         let own = plan.clone();
         super::aim(&mut plan);
+        plan.reasons = None;
         let timed = plan.model.as_ref().is_some_and(|(manifest, _)| manifest.head.is_timed());
         if timed && let Err(at) = plan.asks.quantiles.binary_search_by(|q| q.total_cmp(&0.5)) {
             plan.asks.quantiles.insert(at, 0.5);

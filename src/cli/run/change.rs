@@ -59,14 +59,17 @@ impl Change {
     fn judged(&self, stage: &Stage) -> Result<Option<Stage>> {
         let plan = pipeline::load(&self.pipeline.pipeline, &self.pipeline.sets, Purpose::Run)?;
         let old = &stage.plan;
+        // What follows from the package, and what only `fit` reads.
         let rest = Plan {
             package: old.package.clone(),
             model: old.model.clone(),
             schema: old.schema.clone(),
             asks: old.asks.clone(),
+            reasons: old.reasons.clone(),
+            on_change: old.on_change,
+            fit: old.fit.clone(),
             ..plan.clone()
         };
-        let rest = Plan { on_change: old.on_change, ..rest };
         if rest != **old {
             return Err(
                 Error::config("run", "more than the model package has changed in the pipeline file").help("restart the stage to take that")
