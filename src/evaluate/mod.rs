@@ -7,6 +7,7 @@
 pub mod deadline;
 pub mod history;
 pub mod html;
+pub mod laws;
 pub mod parity;
 pub mod plot;
 pub mod ranking;
