@@ -1,5 +1,7 @@
-//! `meantime calibrate`: corrects a score, or the quantiles of a law, by what happened after the model was fitted.
+//! `meantime calibrate`: corrects a score, or the quantiles of a law, by what happened after the model was fitted; finds cohorts that
+//! new keys start from.
 
+mod cohorts;
 mod law;
 
 use std::io::Write;
@@ -30,6 +32,10 @@ pub struct Args {
     /// quantiles of a law have one way, conformal prediction.
     #[arg(long, default_value = "best", value_parser = ["best", "platt", "isotonic"])]
     method: String,
+    /// Instead of correcting: find so many cohorts of keys by their first events, and let new keys start from the state of theirs. Cohorts change states,
+    /// so find them before anything is corrected.
+    #[arg(long, value_name = "K", conflicts_with = "method", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    cohorts: Option<u16>,
     /// Folder of the corrected package: a new one, an empty one, or an earlier package, which is replaced.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -46,6 +52,9 @@ pub fn run(args: &Args) -> Result<()> {
     fit::check_folder(&args.out)?;
     let plan = pipeline::load(&args.pipeline.pipeline, &args.pipeline.sets, Purpose::Evaluate)?;
     let wanted = evaluate::Args::of(args.pipeline.clone(), args.from.clone(), args.since.clone(), args.only.clone());
+    if let Some(k) = args.cohorts {
+        return cohorts::run(args, &wanted, usize::from(k));
+    }
     if plan.model.as_ref().is_some_and(|(manifest, _)| manifest.head.is_timed()) { law::run(args, &wanted) } else { score(args, &wanted) }
 }
 

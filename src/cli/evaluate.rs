@@ -15,6 +15,7 @@ use crate::base::time::{EventTime, Gap};
 use crate::data::events::Column;
 use crate::data::input::Input;
 use crate::data::schema::{Field, FieldKind};
+use crate::evaluate::beginnings::{Beginnings, First};
 use crate::evaluate::history::{Arrival, KeyHistory, Moment};
 use crate::evaluate::laws::Laws;
 use crate::evaluate::report::Report;
@@ -146,6 +147,19 @@ pub fn laws(args: &Args, most: usize) -> Result<(Stage, Laws, EventTime)> {
     laws.map(|laws| (stage, laws, end)).ok_or_else(|| Error::internal("evaluate", "the laws were not kept"))
 }
 
+/// The first `events` events of at most `most` keys that begin with an event that counts, and the stage that was given them.
+///
+/// # Errors
+/// As `run`.
+pub fn beginnings(args: &Args, events: usize, most: usize) -> Result<(Stage, Beginnings)> {
+    let (stage, filter, feed) = opened(args)?;
+    let mut watcher = Watcher::new(&stage, &filter, args)?;
+    watcher.beginnings = Some(Beginnings::new(events, most));
+    watcher.read(feed)?;
+    let beginnings = watcher.beginnings.take();
+    beginnings.map(|beginnings| (stage, beginnings)).ok_or_else(|| Error::internal("evaluate", "the beginnings were not kept"))
+}
+
 /// What is to be evaluated.
 fn opened(args: &Args) -> Result<(Stage, Filter, Box<dyn Feed>)> {
     let since =
@@ -243,6 +257,7 @@ struct Watcher<'a> {
     rows: usize,
     end: EventTime,
     laws: Option<Laws>,
+    beginnings: Option<Beginnings>,
 }
 
 impl<'a> Watcher<'a> {
@@ -269,6 +284,7 @@ impl<'a> Watcher<'a> {
             rows: 0,
             end: EventTime(i64::MIN),
             laws: None,
+            beginnings: None,
         })
     }
 
@@ -345,12 +361,22 @@ impl<'a> Watcher<'a> {
         let labels = self.stage.plan.schema.label.and_then(|label| arrived.columns.get(label)).and_then(Column::numbers);
         self.evaluation.add(&Batch { forecasts, marks: arrived.marks, labels: labels.unwrap_or_default(), counted: &counted });
         self.end = times.iter().copied().fold(self.end, EventTime::max);
-        let width = arrived.laws.width;
+        let (width, features) = (arrived.laws.width, arrived.rows.len() / times.len().max(1));
         for (row, time) in times.iter().enumerate() {
             let key = forecasts.keys.bytes_at(row);
             let parameters = arrived.laws.after.get(row * width..(row + 1) * width).unwrap_or_default();
             if let Some(laws) = &mut self.laws {
                 laws.add(key, *time, counted.get(row) == Some(&true), parameters);
+            }
+            if let Some(beginnings) = &mut self.beginnings {
+                let event = First {
+                    time: *time,
+                    gap: arrived.gaps.get(row).copied().flatten(),
+                    mark: arrived.marks.get(row).copied().flatten(),
+                    label: labels.and_then(|labels| labels.get(row)).copied().unwrap_or(f64::NAN),
+                };
+                let x = arrived.rows.get(row * features..(row + 1) * features).unwrap_or_default();
+                beginnings.add(key, event, counted.get(row) == Some(&true), x);
             }
             let watched = match &self.key {
                 Some(own) => own == key,

@@ -6,6 +6,7 @@ mod quantize;
 mod table;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
@@ -87,6 +88,13 @@ fn inspect(args: &Args) -> Result<()> {
     }
     let law = if manifest.head.is_timed() { manifest.head.width() * 4 } else { 0 };
     println!("  per key   {} bytes of recurrent state, {law} bytes of published law", signature.state_floats * 4);
+    if let Some(cohorts) = package.cohorts() {
+        println!("  cohorts   new keys start from the state of one of {}", cohorts.cohorts.len());
+    }
+    if let Some(levels) = manifest.head.law().and_then(|law| law.quantile_calibration.as_ref()) {
+        let ends = (levels.at.first().copied().unwrap_or(0.0), levels.at.last().copied().unwrap_or(1.0));
+        println!("  quantiles calibrated at {} levels, {} to {}", levels.at.len(), ends.0, ends.1);
+    }
     println!("  features");
     let mut at = 0;
     for spec in &recipe.columns {
@@ -140,24 +148,24 @@ fn bench(args: &Args) -> Result<()> {
     let (package, _) = load(&args.folder)?;
     println!("{:>6} {:>12} {:>14}", "batch", "ns/event", "events/s");
     for size in [1, 4, 16, 64, 256, 512] {
-        let best = seconds(&package, size)?;
+        let best = seconds(&package, size, 5, Duration::from_millis(100))?;
         println!("{size:>6} {:>12.0} {:>14.0}", best * 1e9, 1.0 / best);
     }
     println!("best of five runs of 100 ms each, one thread, gather and scatter of the states included");
     Ok(())
 }
 
-/// Seconds an event of steps in batches of this size: the best of five runs.
-fn seconds(package: &Package, size: usize) -> Result<f64> {
+/// Seconds an event of steps in batches of this size: the best of so many runs, each of at least one batch and of that duration.
+fn seconds(package: &Package, size: usize, runs: usize, duration: Duration) -> Result<f64> {
     let mut model = package.model()?;
     let width = package.signature().features;
     let mut memory = Flat { width: model.initial_hidden().len(), hidden: model.initial_hidden().repeat(size) };
     let (rows, gaps, first) = (vec![0.1; size * width], vec![Some(Gap(60_000_000)); size], vec![0; size]);
     let mut outputs = Outputs::default();
     let mut best = f64::INFINITY;
-    for _ in 0..5 {
+    for _ in 0..runs {
         let (start, mut steps) = (clock::tick(), 0);
-        while start.elapsed().as_millis() < 100 {
+        while steps == 0 || start.elapsed() < duration {
             model.steps(&rows, &gaps, &first, &mut memory, &mut outputs)?;
             steps += 1;
         }

@@ -140,9 +140,11 @@ impl LevelMap {
     #[must_use]
     pub fn fault(&self) -> Option<&'static str> {
         let rising = self.at.windows(2).all(|pair| matches!(pair, [a, b] if a < b)) && self.at.iter().all(|x| *x > 0.0 && *x < 1.0);
-        let steady = self.gives.windows(2).all(|pair| matches!(pair, [a, b] if a <= b)) && self.gives.iter().all(|y| (0.0..=1.0).contains(y));
-        (self.at.is_empty() || self.at.len() != self.gives.len() || !rising || !steady)
-            .then_some("a calibration of quantiles needs points: `at` rising between 0 and 1, `gives` never falling, between 0 and 1, and as long")
+        let steady =
+            self.gives.windows(2).all(|pair| matches!(pair, [a, b] if a <= b)) && self.gives.iter().all(|y| (0.0..=1.0).contains(y));
+        (self.at.is_empty() || self.at.len() != self.gives.len() || !rising || !steady).then_some(
+            "a calibration of quantiles needs points: `at` rising between 0 and 1, `gives` never falling, between 0 and 1, and as long",
+        )
     }
 }
 
@@ -346,7 +348,13 @@ mod tests {
 
     #[test]
     fn what_is_no_map_is_told() {
-        for (at, gives) in [(vec![], vec![]), (vec![0.5], vec![]), (vec![0.5, 0.4], vec![0.1, 0.2]), (vec![0.4, 0.5], vec![0.2, 0.1]), (vec![0.0], vec![0.1])] {
+        for (at, gives) in [
+            (vec![], vec![]),
+            (vec![0.5], vec![]),
+            (vec![0.5, 0.4], vec![0.1, 0.2]),
+            (vec![0.4, 0.5], vec![0.2, 0.1]),
+            (vec![0.0], vec![0.1]),
+        ] {
             assert!(LevelMap { at, gives }.fault().is_some());
         }
     }

@@ -36,31 +36,16 @@ pub struct Outcome {
 /// # Errors
 /// Fewer than 100 events came.
 pub fn fit(outcomes: &[Outcome], asked: &[f64]) -> Result<LevelMap> {
-    let sorted = |values: &mut dyn Iterator<Item = f64>| {
-        let mut all: Vec<f64> = values.collect();
-        all.sort_by(f64::total_cmp);
-        all
-    };
-    // An event lies within the data, however its level was rounded.
-    let end = |outcome: &Outcome| outcome.came.map_or(outcome.end, |came| came.max(outcome.end));
-    let came = sorted(&mut outcomes.iter().filter_map(|outcome| outcome.came));
-    let ends = sorted(&mut outcomes.iter().map(end));
-    let ends_of_came = sorted(&mut outcomes.iter().filter(|outcome| outcome.came.is_some()).map(end));
-    if came.len() < FEWEST {
-        let text = format!("{} events came after a law that counts; at least {FEWEST} are needed", came.len());
+    let sorted = Sorted::of(outcomes);
+    if sorted.came.len() < FEWEST {
+        let text = format!("{} events came after a law that counts; at least {FEWEST} are needed", sorted.came.len());
         return Err(Error::new(Kind::Data, "calibrate", text).help("give more history with --from, or widen --since and --where"));
     }
-    let below = |sorted: &[f64], level: f64| sorted.partition_point(|other| *other < level);
-    // Of laws whose quantile of this level lies within the data: how many there are, and by how many of the quantiles an event came.
-    let counts = |level: f64| {
-        let by = came.partition_point(|other| *other <= level);
-        (ends.len() - below(&ends, level), by - below(&ends_of_came, level))
-    };
     let mut map = LevelMap { at: Vec::new(), gives: Vec::new() };
-    let mut candidates = came.iter().copied().peekable();
+    let mut candidates = sorted.came.iter().copied().peekable();
     for q in grid(asked) {
         let enough = |level: f64| {
-            let (laws, by) = counts(level);
+            let (laws, by) = sorted.counts(level);
             by >= needed(laws, q)
         };
         while candidates.peek().is_some_and(|level| !enough(*level)) {
@@ -88,15 +73,49 @@ fn grid(asked: &[f64]) -> Vec<f64> {
     levels
 }
 
-/// Largest distance between the law of levels at which events came and the uniform one (Kolmogorov and Smirnov), through a map if there is one.
+/// Largest difference, over the levels from 1 to 99 percent, between a level and how often events came by the quantile that stands for it, through a map if
+/// there is one: the distance of Kolmogorov and Smirnov from the uniform law, where data does not end.
 #[must_use]
 pub fn distance(outcomes: &[Outcome], map: Option<&LevelMap>) -> f64 {
-    let corrected = |level: f64| map.map_or(level, |map| map.probability(level));
-    let mut levels: Vec<f64> = outcomes.iter().filter_map(|outcome| outcome.came).map(corrected).collect();
-    levels.sort_by(f64::total_cmp);
-    let n = f64_of_count(levels.len());
-    let far = |(i, u): (usize, &f64)| (u - f64_of_count(i) / n).abs().max((f64_of_count(i + 1) / n - u).abs());
-    if levels.is_empty() { f64::NAN } else { levels.iter().enumerate().map(far).fold(0.0, f64::max) }
+    let sorted = Sorted::of(outcomes);
+    let off = |q: f64| {
+        let (laws, by) = sorted.counts(map.map_or(q, |map| map.level(q)));
+        (f64_of_count(by) / f64_of_count(laws) - q).abs()
+    };
+    (1..100).map(|i| off(f64_of(i) / 100.0)).filter(|off| !off.is_nan()).fold(f64::NAN, f64::max)
+}
+
+/// Levels of outcomes in order.
+struct Sorted {
+    came: Vec<f64>,
+    ends: Vec<f64>,
+    /// Ends of those laws whose event came.
+    ends_of_came: Vec<f64>,
+}
+
+impl Sorted {
+    fn of(outcomes: &[Outcome]) -> Self {
+        let sorted = |values: &mut dyn Iterator<Item = f64>| {
+            let mut all: Vec<f64> = values.collect();
+            all.sort_by(f64::total_cmp);
+            all
+        };
+        // An event lies within the data, however its level was rounded.
+        let end = |outcome: &Outcome| outcome.came.map_or(outcome.end, |came| came.max(outcome.end));
+        Sorted {
+            came: sorted(&mut outcomes.iter().filter_map(|outcome| outcome.came)),
+            ends: sorted(&mut outcomes.iter().map(end)),
+            ends_of_came: sorted(&mut outcomes.iter().filter(|outcome| outcome.came.is_some()).map(end)),
+        }
+    }
+
+    /// Of the laws whose quantile of this level lies within the data: how many there are, and by how many of the quantiles an event came.
+    fn counts(&self, level: f64) -> (usize, usize) {
+        let below = |sorted: &[f64]| sorted.partition_point(|other| *other < level);
+        let by = self.came.partition_point(|other| *other <= level);
+        // Whose data ended before the level and whose event came has come before that.
+        (self.ends.len() - below(&self.ends), by - below(&self.ends_of_came))
+    }
 }
 
 #[cfg(test)]
@@ -134,7 +153,9 @@ mod tests {
                 let (before, after) = (covered(&later, q), covered(&later, map.level(q)));
                 assert!((after - q).abs() < 0.012 && (before - q * q).abs() < 0.012, "{ends} {q}: {before} {after}");
             }
-            assert!(distance(&later, None) > 0.2);
+        }
+        for ends in [0.0, 0.5] {
+            assert!((distance(&outcomes(40_000, 2, ends), None) - 0.25).abs() < 0.01, "of u^2 from u");
         }
         let map = fit(&outcomes(20_000, 1, 0.0), &[]).unwrap();
         assert!(distance(&outcomes(40_000, 2, 0.0), Some(&map)) < 0.015);

@@ -3,13 +3,14 @@
 //!
 //! Reading order: `read` (history through the serving code), `split`, `recipe`, `history` (what training sees), `baseline` (what has to be beaten),
 //! `step` (what every fit ends in), `batch`, `ops` and `cell` (the networks, each written once to be trained and exported), `network`, `gru_window`, `loss` and `hazard`, `train`, `export`, `process` and `likelihood` (what is known in
-//! closed form), `report`, `golden`, `card`, `package`, `served`; then `units` and `prune`, `calibrate` and `conformal`.
+//! closed form), `report`, `golden`, `card`, `package`, `served`; then `units` and `prune`, `calibrate`, `conformal` and `cohorts`.
 
 pub mod baseline;
 pub mod batch;
 pub mod calibrate;
 pub mod card;
 pub mod cell;
+pub mod cohorts;
 pub mod conformal;
 pub mod export;
 pub mod golden;

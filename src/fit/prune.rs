@@ -71,6 +71,10 @@ pub fn run(plan: &Plan, feed: &mut dyn Feed, request: &Request<'_>, progress: &m
         return Err(Error::config("model", "the package is calibrated, and a smaller network needs another calibration")
             .help("prune the package it was made from, then calibrate the smaller one"));
     }
+    if package.cohorts().is_some() {
+        return Err(Error::config("model", "the package has cohorts, whose states are those of the larger network")
+            .help("prune the package it was made from, then find the cohorts of the smaller one"));
+    }
     let unit = head.law().map_or(package.manifest.input.gap_unit, |law| law.time_unit);
     let seen = read::read(plan, feed, &mut |records, left| progress(super::Step::Reading(records, left)))?;
     let prepared = read::prepare(&seen, &plan.schema, &recipe, unit, head.marks())?;

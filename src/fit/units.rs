@@ -175,14 +175,16 @@ pub fn prune(weights: &Weights, history: &History, objective: &Objective, share:
         let (Some(step), Some(stays)) = (order.get(place), kept.get(place)) else { return 0.0 };
         guess.get((unit, *step)).copied().unwrap_or(0.0) * at(&read, *stays) / at(&read, unit)
     };
-    let lacks = |unit: usize| at(&mean, unit) - kept.iter().enumerate().map(|(place, stays)| factor(unit, place) * at(&mean, *stays)).sum::<f64>();
+    let lacks =
+        |unit: usize| at(&mean, unit) - kept.iter().enumerate().map(|(place, stays)| factor(unit, place) * at(&mean, *stays)).sum::<f64>();
     let gone: Vec<usize> = (0..hidden).filter(|unit| !kept.contains(unit)).collect();
 
     let mut values = weights.values.clone();
     for (matrix, (spec, _)) in specs.iter().zip(&hangs).enumerate().filter(|(_, (_, hang))| hang.reads) {
         let columns = spec.shape.get(1).copied().unwrap_or(1);
         for unit in &gone {
-            let row: Vec<f64> = weights.values.get(matrix).into_iter().flatten().skip(unit * columns).take(columns).map(|w| f64::from(*w)).collect();
+            let row: Vec<f64> =
+                weights.values.get(matrix).into_iter().flatten().skip(unit * columns).take(columns).map(|w| f64::from(*w)).collect();
             for (place, stays) in kept.iter().enumerate() {
                 let factor = factor(*unit, place);
                 let target = values.get_mut(matrix).and_then(|values| values.get_mut(stays * columns..(stays + 1) * columns));

@@ -1,6 +1,7 @@
 //! The model package: a step graph, its named state tensors, and the batches it is run in. tract lives only here.
 
 mod attention;
+pub mod cohorts;
 mod golden;
 mod graph;
 pub mod intensity;

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::{intensity, package::Package};
+use super::golden::{Golden, to_parquet};
+use super::package::Package;
+use super::{cohorts, intensity};
 use crate::base::error::{Error, Result};
 
 /// The files of a package, all of which are listed in `SHA256SUMS`.
-pub const FILES: [&str; 6] = ["model.onnx", intensity::FILE, "model.toml", "features.toml", "golden.parquet", "CARD.md"];
+pub const FILES: [&str; 7] = ["model.onnx", intensity::FILE, "model.toml", "features.toml", cohorts::FILE, "golden.parquet", "CARD.md"];
 const SUMS: &str = "SHA256SUMS";
 /// Wording of reasons: written and changed by people, so it is not listed in the sums, and goes from one package to the next.
 pub const WORDING: &str = "reasons.toml";
@@ -96,6 +98,23 @@ pub fn write<T>(files: &Files, folder: &Path, check: impl FnOnce(&Path) -> Resul
 /// As `write`; or the package is refused.
 pub fn write_package(files: &Files, folder: &Path) -> Result<()> {
     write(files, folder, |draft| Package::load(draft).map(|_| ()))
+}
+
+/// Puts golden events that the package itself gives in place of those that its files hold: where nobody else has computed with these weights or states, they
+/// are what later machines and versions are compared with. The package lies in the folder that is returned, as long as that is kept.
+///
+/// # Errors
+/// As `write_package`; or the graph fails to run.
+pub fn recompute(files: &mut Files, golden: Option<&Golden>) -> Result<(tempfile::TempDir, PathBuf)> {
+    let home = tempfile::tempdir().map_err(|e| Error::io("model", &std::env::temp_dir(), e))?;
+    let folder = home.path().join("model");
+    files.remove("golden.parquet");
+    write_package(files, &folder)?;
+    if let Some(golden) = golden {
+        let package = Package::load(&folder)?;
+        files.insert("golden.parquet", to_parquet(&golden.by(&mut package.model()?, &package.manifest)?)?);
+    }
+    Ok((home, folder))
 }
 
 fn write_files(files: &Files, before: &Path, folder: &Path) -> Result<()> {

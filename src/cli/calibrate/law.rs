@@ -23,6 +23,8 @@ use crate::run::Stage;
 
 /// Laws that are kept at most: coverage is then known to about a thousandth.
 const MOST: usize = 400_000;
+/// Differences of this size are chance.
+const CHANCE: f64 = 0.02;
 /// Laws whose quantiles are computed at once.
 const BATCH: usize = 4096;
 
@@ -53,7 +55,8 @@ pub(super) fn run(args: &Args, wanted: &evaluate::Args) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let sampled = if laws.every() > 1 { format!(" (one law in {} is looked at)", laws.every()) } else { String::new() };
     writeln!(out, "fitted to the earlier {} laws, judged on the later {}{sampled}", earlier.len(), later.len()).map_err(stdout)?;
-    writeln!(out, "  {:<40}{:>12}{:>12}{:>12}", "events that came by the quantile", "as it is", "calibrated", "its level").map_err(stdout)?;
+    writeln!(out, "  {:<40}{:>12}{:>12}{:>12}", "events that came by the quantile", "as it is", "calibrated", "its level")
+        .map_err(stdout)?;
     let before = times(&stage, &manifest.head, later)?;
     let after = times(&stage, &with(&manifest.head, Some(map.clone())), later)?;
     for (at, q) in asked.iter().enumerate() {
@@ -65,9 +68,17 @@ pub(super) fn run(args: &Args, wanted: &evaluate::Args) -> Result<()> {
         let name = format!("median width from {low} to {high}");
         writeln!(out, "  {name:<40}{:>12}{:>12}", span(width(&before)), span(width(&after))).map_err(stdout)?;
     }
-    let name = "distance of levels from uniform (KS)";
+    let name = "largest difference at any level (KS)";
     let (raw, corrected) = (conformal::distance(&of_later, None), conformal::distance(&of_later, Some(&map)));
     writeln!(out, "  {name:<40}{raw:>12.4}{corrected:>12.4}").map_err(stdout)?;
+    if corrected > raw + CHANCE {
+        return Err(Error::new(
+            Kind::Check,
+            "calibrate",
+            "the levels that the earlier half teaches are worse for the later half than none: nothing was written",
+        )
+        .help("the stream has changed in between: fit the model anew, or calibrate with what is like the present (--since, --where)"));
+    }
 
     // What is written may use all events.
     let mut manifest = manifest.clone();
@@ -124,7 +135,8 @@ fn times(stage: &Stage, head: &HeadSpec, laws: &[Published<'_>]) -> Result<Vec<V
 /// Of the laws whose quantile lies within the data: the share whose event came by it.
 fn coverage(laws: &[Published<'_>], times: &[Option<EventTime>], end: EventTime) -> f64 {
     let within = laws.iter().zip(times).filter_map(|((law, _), time)| Some((law, (*time)?))).filter(|(_, time)| *time <= end);
-    let (count, came) = within.fold((0, 0), |(count, came), (law, time)| (count + 1, came + usize::from(law.came.is_some_and(|came| came <= time))));
+    let (count, came) =
+        within.fold((0, 0), |(count, came), (law, time)| (count + 1, came + usize::from(law.came.is_some_and(|came| came <= time))));
     f64_of_count(came) / f64_of_count(count)
 }
 

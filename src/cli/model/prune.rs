@@ -51,7 +51,8 @@ pub fn run(args: &Args) -> Result<()> {
     let plan = pipeline::load(&args.pipeline, &args.judged.sets, Purpose::Fit)?;
     let source = history(&plan, &args.judged.from)?;
     let opening = Opening { lanes: 1, fields: plan.field_names(), ..Opening::default() };
-    let mut feed = source::open(&source, &opening)?.into_iter().next().ok_or_else(|| Error::internal("model", "the source gave no feed"))?;
+    let mut feed =
+        source::open(&source, &opening)?.into_iter().next().ok_or_else(|| Error::internal("model", "the source gave no feed"))?;
     let mut watch = Watch::start();
     let request = Request { folder: &args.folder, share: args.share, epochs: args.epochs };
     let mut pruned = prune::run(&plan, &mut *feed, &request, &mut |step| watch.show(&step))?;
@@ -77,8 +78,7 @@ pub fn run(args: &Args) -> Result<()> {
         (Held::Nothing, _) => "all events: there is no test split",
         _ => "the test split",
     };
-    let before = table::figures(&args.folder, Some(&args.pipeline), &judged, subset.clone())?;
-    let after = table::figures(&draft, Some(&args.pipeline), &judged, subset)?;
+    let [before, after] = table::both([&args.folder, &draft], Some(&args.pipeline), &judged, subset.as_ref())?;
     let section = format!("\n## Pruned\n\n{} Figures below: {by}.\n\n{}", told(&pruned, args), table::markdown(&before, &after));
     let card = pruned.files.entry("CARD.md").or_insert_with(|| format!("# {}\n", pruned.manifest.name).into_bytes());
     card.extend_from_slice(section.as_bytes());

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::table::{self, Judged};
 use super::load;
+use super::table::{self, Judged};
 use crate::base::error::{Error, Result};
 use crate::cli::summary::grouped;
 use crate::model::quantize::quantize;
-use crate::model::{Package, to_parquet, write};
+use crate::model::{Package, write};
 use crate::run::check_golden;
 
 /// Arguments of `model quantize`.
@@ -40,17 +40,8 @@ pub fn run(args: &Args) -> Result<()> {
     manifest.version.push_str("-int8");
     files.insert("model.onnx", done.bytes.clone());
     files.insert("model.toml", manifest.to_toml()?.into_bytes());
-    // Golden events are what this graph gives: nobody else has computed with these weights. The draft shows them.
-    let draft = tempfile::tempdir().map_err(|e| Error::io("model", &std::env::temp_dir(), e))?;
-    let draft = draft.path().join("model");
-    files.remove("golden.parquet");
-    write::write_package(&files, &draft)?;
-    if let Some(golden) = &package.golden {
-        let table = golden.by(&mut Package::load(&draft)?.model()?, &manifest)?;
-        files.insert("golden.parquet", to_parquet(&table)?);
-    }
-    let before = table::figures(&args.folder, args.pipeline.as_ref(), &args.judged, None)?;
-    let after = table::figures(&draft, args.pipeline.as_ref(), &args.judged, None)?;
+    let (_home, draft) = write::recompute(&mut files, package.golden.as_ref())?;
+    let [before, after] = table::both([&args.folder, &draft], args.pipeline.as_ref(), &args.judged, None)?;
     let section = format!(
         "\n## Quantised\n\n{} weights in {} matrices are whole numbers of eight bits with a scale for each row or column (they lost {:.2} % of their size, \
          root mean square); {} biases and small constants, all states, features and outputs are single floats. Golden events are what this graph gives.\n\n{}",
