@@ -16,6 +16,8 @@ pub const MAX_STATE_FLOATS: usize = 1 << 20;
 pub const MAX_HELD: usize = 1 << 20;
 /// Most ticks that are noted beside a committed offset: Kafka takes 4096 bytes there.
 pub const MAX_TICKS: usize = 100;
+/// Most cohorts of new keys: each new key is compared with all of them.
+pub const MAX_COHORTS: usize = 1024;
 /// Most marks of one law.
 pub const MAX_MARKS: usize = 4096;
 /// Most entries of one category vocabulary.

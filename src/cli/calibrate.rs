@@ -1,4 +1,8 @@
-//! `meantime calibrate`: corrects a score by outcomes that were held back.
+//! `meantime calibrate`: corrects a score, or the quantiles of a law, by what happened after the model was fitted; finds cohorts that
+//! new keys start from.
+
+mod cohorts;
+mod law;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,13 +12,14 @@ use crate::base::error::{Error, Result};
 use crate::data::law::{Calibration, HeadSpec};
 use crate::fit;
 use crate::fit::calibrate::{Worth, check, isotonic, platt, worth};
+use crate::pipeline::{self, Purpose};
 
 /// Arguments of `calibrate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Outcomes that the model was not fitted to: Parquet or NDJSON files, or patterns of them (in quotes). By default the pipeline's own source.
+    /// Events that the model was not fitted to, for a score with their labels: Parquet or NDJSON files, or patterns of them (in quotes). By default the pipeline's own source.
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     from: Vec<String>,
     /// Only events from this time on count; earlier ones still build up the states.
@@ -23,9 +28,14 @@ pub struct Args {
     /// Only events whose field has this value count; others still build up the states.
     #[arg(long = "where", value_name = "FIELD=VALUE")]
     only: Option<String>,
-    /// How: two numbers (`platt`), any rising map (`isotonic`), or the one that is better on the later half of the events.
+    /// How a score is corrected: two numbers (`platt`), any rising map (`isotonic`), or the one that is better on the later half of the events. The
+    /// quantiles of a law have one way, conformal prediction.
     #[arg(long, default_value = "best", value_parser = ["best", "platt", "isotonic"])]
     method: String,
+    /// Instead of correcting: find so many cohorts of keys by their first events, and let new keys start from the state of theirs. Cohorts change states,
+    /// so find them before anything is corrected.
+    #[arg(long, value_name = "K", conflicts_with = "method", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    cohorts: Option<u16>,
     /// Folder of the corrected package: a new one, an empty one, or an earlier package, which is replaced.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -37,15 +47,22 @@ type Method = fn(&[(f32, bool)]) -> Result<Calibration>;
 /// Fits a calibration, prints what it is worth on events it was not fitted to, and writes the package with it.
 ///
 /// # Errors
-/// The model gives no score, [event] names no label, outcomes are too few, or the package cannot be read or written.
+/// The package is calibrated already, [event] names no label for a score, outcomes are too few, or the package cannot be read or written.
 pub fn run(args: &Args) -> Result<()> {
     fit::check_folder(&args.out)?;
+    let plan = pipeline::load(&args.pipeline.pipeline, &args.pipeline.sets, Purpose::Evaluate)?;
     let wanted = evaluate::Args::of(args.pipeline.clone(), args.from.clone(), args.since.clone(), args.only.clone());
-    let (stage, mut scored) = evaluate::scored(&wanted)?;
+    if let Some(k) = args.cohorts {
+        return cohorts::run(args, &wanted, usize::from(k));
+    }
+    if plan.model.as_ref().is_some_and(|(manifest, _)| manifest.head.is_timed()) { law::run(args, &wanted) } else { score(args, &wanted) }
+}
+
+fn score(args: &Args, wanted: &evaluate::Args) -> Result<()> {
+    let (stage, mut scored) = evaluate::scored(wanted)?;
     let Some((manifest, _)) = &stage.plan.model else { return Err(Error::config("calibrate", "the pipeline names no model")) };
     let HeadSpec::Score { outputs, link, calibration: before } = &manifest.head else {
-        return Err(Error::config("calibrate", format!("the head `{}` gives no score", manifest.head.kind()))
-            .help("only scores are calibrated; laws of time are judged by `meantime evaluate`"));
+        return Err(Error::internal("calibrate", format!("the head `{}` is neither a law nor a score", manifest.head.kind())));
     };
     if before.is_some() {
         return Err(Error::config("calibrate", "the package is calibrated already").help("calibrate the package it was made from"));

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::progress::Progress;
 use super::{PipelineArgs, files};
@@ -15,7 +15,9 @@ use crate::base::time::{EventTime, Gap};
 use crate::data::events::Column;
 use crate::data::input::Input;
 use crate::data::schema::{Field, FieldKind};
+use crate::evaluate::beginnings::{Beginnings, First};
 use crate::evaluate::history::{Arrival, KeyHistory, Moment};
+use crate::evaluate::laws::Laws;
 use crate::evaluate::report::Report;
 use crate::evaluate::{Batch, Evaluation, Settings, html, text};
 use crate::pipeline::plan::Plan;
@@ -101,6 +103,25 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// The keys, or the time, that events must be of to count.
+#[derive(Debug, Clone)]
+pub enum Subset {
+    /// Events of these keys.
+    Keys(HashSet<Box<[u8]>>),
+    /// Events from this time on.
+    Since(EventTime),
+}
+
+/// The figures, without printing them. `subset` narrows what counts further than `args` do.
+///
+/// # Errors
+/// As `run`.
+pub fn report(args: &Args, subset: Option<Subset>) -> Result<Report> {
+    let (stage, filter, feed) = opened(args)?;
+    let filter = Filter { subset, ..filter };
+    Watcher::new(&stage, &filter, args)?.watch(feed, false)
+}
+
 /// Scores of the events that count, each with its label, and the stage that gave them. `from`, `since` and `only` as the arguments of `evaluate`.
 ///
 /// # Errors
@@ -111,6 +132,32 @@ pub fn scored(args: &Args) -> Result<(Stage, Vec<(f32, bool)>)> {
     watcher.read(feed)?;
     let scored = watcher.evaluation.scored().to_vec();
     Ok((stage, scored))
+}
+
+/// The laws that count, at most `most` of them, with what came of each, when the data ended, and the stage that gave them.
+///
+/// # Errors
+/// As `run`.
+pub fn laws(args: &Args, most: usize) -> Result<(Stage, Laws, EventTime)> {
+    let (stage, filter, feed) = opened(args)?;
+    let mut watcher = Watcher::new(&stage, &filter, args)?;
+    watcher.laws = Some(Laws::new(stage.plan.model.as_ref().map_or(0, |(manifest, _)| manifest.head.width()), most));
+    watcher.read(feed)?;
+    let (laws, end) = (watcher.laws.take(), watcher.end);
+    laws.map(|laws| (stage, laws, end)).ok_or_else(|| Error::internal("evaluate", "the laws were not kept"))
+}
+
+/// The first `events` events of at most `most` keys that begin with an event that counts, and the stage that was given them.
+///
+/// # Errors
+/// As `run`.
+pub fn beginnings(args: &Args, events: usize, most: usize) -> Result<(Stage, Beginnings)> {
+    let (stage, filter, feed) = opened(args)?;
+    let mut watcher = Watcher::new(&stage, &filter, args)?;
+    watcher.beginnings = Some(Beginnings::new(events, most));
+    watcher.read(feed)?;
+    let beginnings = watcher.beginnings.take();
+    beginnings.map(|beginnings| (stage, beginnings)).ok_or_else(|| Error::internal("evaluate", "the beginnings were not kept"))
 }
 
 /// What is to be evaluated.
@@ -127,7 +174,7 @@ fn opened(args: &Args) -> Result<(Stage, Filter, Box<dyn Feed>)> {
     let opening = Opening { lanes: 1, until_caught_up: true, fields: stage.plan.field_names(), ..Opening::default() };
     let feeds = source::open(&stage.plan.source, &opening)?;
     let feed = feeds.into_iter().next().ok_or_else(|| Error::internal("evaluate", "the source gave no feed"))?;
-    Ok((stage, Filter { since, only }, feed))
+    Ok((stage, Filter { since, only, subset: None }, feed))
 }
 
 /// A field and the value it must have: adds it to what is read.
@@ -170,16 +217,22 @@ fn aim(plan: &mut Plan, args: &Args) -> Result<()> {
 struct Filter {
     since: Option<EventTime>,
     only: Option<(usize, String)>,
+    subset: Option<Subset>,
 }
 
 impl Filter {
-    fn counts(&self, row: usize, time: EventTime, columns: &[Column]) -> bool {
+    fn counts(&self, row: usize, time: EventTime, key: &[u8], columns: &[Column]) -> bool {
         let has = |(column, value): &(usize, String)| match columns.get(*column) {
             Some(Column::Text(texts)) => texts.get(row) == Some(value.as_bytes()),
             Some(Column::Number(numbers)) => numbers.get(row).is_some_and(|number| value.parse() == Ok(*number)),
             None => false,
         };
-        self.since.is_none_or(|since| time >= since) && self.only.as_ref().is_none_or(has)
+        let within = match &self.subset {
+            None => true,
+            Some(Subset::Keys(keys)) => keys.contains(key),
+            Some(Subset::Since(since)) => time >= *since,
+        };
+        within && self.since.is_none_or(|since| time >= since) && self.only.as_ref().is_none_or(has)
     }
 }
 
@@ -203,6 +256,8 @@ struct Watcher<'a> {
     rejected: usize,
     rows: usize,
     end: EventTime,
+    laws: Option<Laws>,
+    beginnings: Option<Beginnings>,
 }
 
 impl<'a> Watcher<'a> {
@@ -228,6 +283,8 @@ impl<'a> Watcher<'a> {
             rejected: 0,
             rows: 0,
             end: EventTime(i64::MIN),
+            laws: None,
+            beginnings: None,
         })
     }
 
@@ -299,13 +356,28 @@ impl<'a> Watcher<'a> {
         self.rejected += self.lane.rejected.len();
         self.rows += forecasts.len();
         let times = &forecasts.event_times;
-        let counted: Vec<bool> = times.iter().enumerate().map(|(row, time)| self.filter.counts(row, *time, arrived.columns)).collect();
+        let counts = |(row, time): (usize, &EventTime)| self.filter.counts(row, *time, forecasts.keys.bytes_at(row), arrived.columns);
+        let counted: Vec<bool> = times.iter().enumerate().map(counts).collect();
         let labels = self.stage.plan.schema.label.and_then(|label| arrived.columns.get(label)).and_then(Column::numbers);
         self.evaluation.add(&Batch { forecasts, marks: arrived.marks, labels: labels.unwrap_or_default(), counted: &counted });
         self.end = times.iter().copied().fold(self.end, EventTime::max);
-        let width = arrived.laws.width;
+        let (width, features) = (arrived.laws.width, arrived.rows.len() / times.len().max(1));
         for (row, time) in times.iter().enumerate() {
             let key = forecasts.keys.bytes_at(row);
+            let parameters = arrived.laws.after.get(row * width..(row + 1) * width).unwrap_or_default();
+            if let Some(laws) = &mut self.laws {
+                laws.add(key, *time, counted.get(row) == Some(&true), parameters);
+            }
+            if let Some(beginnings) = &mut self.beginnings {
+                let event = First {
+                    time: *time,
+                    gap: arrived.gaps.get(row).copied().flatten(),
+                    mark: arrived.marks.get(row).copied().flatten(),
+                    label: labels.and_then(|labels| labels.get(row)).copied().unwrap_or(f64::NAN),
+                };
+                let x = arrived.rows.get(row * features..(row + 1) * features).unwrap_or_default();
+                beginnings.add(key, event, counted.get(row) == Some(&true), x);
+            }
             let watched = match &self.key {
                 Some(own) => own == key,
                 None => self.histories.len() < WATCHED || self.histories.contains_key(key),
@@ -330,7 +402,7 @@ impl<'a> Watcher<'a> {
                 time: *time,
                 surprise: forecasts.surprise_time.get(row).copied().unwrap_or(f64::NAN),
                 mark: arrived.marks.get(row).copied().flatten(),
-                parameters: arrived.laws.after.get(row * width..(row + 1) * width).unwrap_or_default().to_vec(),
+                parameters: parameters.to_vec(),
             });
         }
     }

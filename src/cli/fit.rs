@@ -99,7 +99,7 @@ fn one(plan: &Plan, source: &Settings, watch: &mut Watch) -> Result<Fitted> {
 }
 
 /// Where the history comes from.
-fn history(plan: &Plan, from: &[String]) -> Result<Settings> {
+pub(super) fn history(plan: &Plan, from: &[String]) -> Result<Settings> {
     if from.is_empty() {
         return match &plan.source {
             Settings::Kafka(_) => Err(Error::new(Kind::Usage, "fit", "the pipeline reads from Kafka, and `fit` reads files")
@@ -183,14 +183,14 @@ fn summary(out: &mut dyn Write, args: &Args, fitted: &Fitted, written: &Written,
 }
 
 /// Shows how far the fit is: a bar on a terminal, a line every ten seconds elsewhere.
-struct Watch {
+pub(super) struct Watch {
     bar: Option<ProgressBar>,
     started: Instant,
     last_line: Option<Instant>,
 }
 
 impl Watch {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(BAR);
             bar.set_style(
@@ -202,7 +202,7 @@ impl Watch {
     }
 
     /// Passes are counted as if all were made; stopping early only makes it end sooner than it says.
-    fn show(&mut self, step: &Step) {
+    pub(super) fn show(&mut self, step: &Step) {
         let (share, text) = match step {
             Step::Reading(records, Some(left)) => {
                 let all = f64_of_count(*records) + f64_of_count(usize::try_from(*left).unwrap_or(usize::MAX));
@@ -227,7 +227,7 @@ impl Watch {
         }
     }
 
-    fn stop(self) {
+    pub(super) fn stop(self) {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
         }

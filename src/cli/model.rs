@@ -1,6 +1,12 @@
-//! `meantime model inspect|verify|bench`: what a package is, whether it can be trusted, what a step costs.
+//! `meantime model inspect|verify|bench|quantize|prune`: what a package is, whether it can be trusted, what a step costs, and how it becomes smaller.
 
-use std::path::PathBuf;
+#[cfg(feature = "fit")]
+mod prune;
+mod quantize;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
@@ -20,6 +26,11 @@ pub enum Command {
     Verify(Args),
     /// Time a step by batch size, on one thread.
     Bench(Args),
+    /// Write a copy of a package whose weights are whole numbers of eight bits.
+    Quantize(quantize::Args),
+    /// Write a copy of a package that `fit` made with fewer hidden units: fewer floats a key, faster steps.
+    #[cfg(feature = "fit")]
+    Prune(prune::Args),
 }
 
 /// A package.
@@ -42,21 +53,24 @@ pub fn run(command: &Command) -> Result<()> {
         Command::Inspect(args) => inspect(args),
         Command::Verify(args) => verify(args).map_err(|e| Error { kind: Kind::Check, ..e }),
         Command::Bench(args) => bench(args),
+        Command::Quantize(args) => quantize::run(args),
+        #[cfg(feature = "fit")]
+        Command::Prune(args) => prune::run(args),
     }
 }
 
-fn load(args: &Args) -> Result<(Package, Recipe)> {
-    let package = Package::load(&args.folder)?;
-    let recipe = Recipe::load(&args.folder.join("features.toml"))?;
+fn load(folder: &Path) -> Result<(Package, Recipe)> {
+    let package = Package::load(folder)?;
+    let recipe = Recipe::load(&folder.join("features.toml"))?;
     if recipe.width() != package.signature().features {
         let text = format!("the recipe makes {} floats, the graph takes {}", recipe.width(), package.signature().features);
-        return Err(Error::config("model", text).at(args.folder.display().to_string()));
+        return Err(Error::config("model", text).at(folder.display().to_string()));
     }
     Ok((package, recipe))
 }
 
 fn inspect(args: &Args) -> Result<()> {
-    let (package, recipe) = load(args)?;
+    let (package, recipe) = load(&args.folder)?;
     let (manifest, signature) = (&package.manifest, package.signature());
     println!("{} {}", manifest.name, manifest.version);
     println!("  digest    {}", package.digest);
@@ -74,6 +88,13 @@ fn inspect(args: &Args) -> Result<()> {
     }
     let law = if manifest.head.is_timed() { manifest.head.width() * 4 } else { 0 };
     println!("  per key   {} bytes of recurrent state, {law} bytes of published law", signature.state_floats * 4);
+    if let Some(cohorts) = package.cohorts() {
+        println!("  cohorts   new keys start from the state of one of {}", cohorts.cohorts.len());
+    }
+    if let Some(levels) = manifest.head.law().and_then(|law| law.quantile_calibration.as_ref()) {
+        let ends = (levels.at.first().copied().unwrap_or(0.0), levels.at.last().copied().unwrap_or(1.0));
+        println!("  quantiles calibrated at {} levels, {} to {}", levels.at.len(), ends.0, ends.1);
+    }
     println!("  features");
     let mut at = 0;
     for spec in &recipe.columns {
@@ -95,7 +116,7 @@ fn shape(shape: &[usize]) -> String {
 }
 
 fn verify(args: &Args) -> Result<()> {
-    let (package, recipe) = load(args)?;
+    let (package, recipe) = load(&args.folder)?;
     println!("ok  check sums, manifest, graph, recipe of {} floats", recipe.width());
     let compared = check_golden(&package, &recipe)?;
     if compared == 0 {
@@ -124,25 +145,31 @@ impl Memory for Flat {
 }
 
 fn bench(args: &Args) -> Result<()> {
-    let (package, _) = load(args)?;
+    let (package, _) = load(&args.folder)?;
     println!("{:>6} {:>12} {:>14}", "batch", "ns/event", "events/s");
     for size in [1, 4, 16, 64, 256, 512] {
-        let mut model = package.model()?;
-        let width = package.signature().features;
-        let mut memory = Flat { width: model.initial_hidden().len(), hidden: model.initial_hidden().repeat(size) };
-        let (rows, gaps, first) = (vec![0.1; size * width], vec![Some(Gap(60_000_000)); size], vec![0; size]);
-        let mut outputs = Outputs::default();
-        let mut best = f64::INFINITY;
-        for _ in 0..5 {
-            let (start, mut steps) = (clock::tick(), 0);
-            while start.elapsed().as_millis() < 100 {
-                model.steps(&rows, &gaps, &first, &mut memory, &mut outputs)?;
-                steps += 1;
-            }
-            best = best.min(start.elapsed().as_secs_f64() / f64_of_count(steps * size));
-        }
+        let best = seconds(&package, size, 5, Duration::from_millis(100))?;
         println!("{size:>6} {:>12.0} {:>14.0}", best * 1e9, 1.0 / best);
     }
     println!("best of five runs of 100 ms each, one thread, gather and scatter of the states included");
     Ok(())
+}
+
+/// Seconds an event of steps in batches of this size: the best of so many runs, each of at least one batch and of that duration.
+fn seconds(package: &Package, size: usize, runs: usize, duration: Duration) -> Result<f64> {
+    let mut model = package.model()?;
+    let width = package.signature().features;
+    let mut memory = Flat { width: model.initial_hidden().len(), hidden: model.initial_hidden().repeat(size) };
+    let (rows, gaps, first) = (vec![0.1; size * width], vec![Some(Gap(60_000_000)); size], vec![0; size]);
+    let mut outputs = Outputs::default();
+    let mut best = f64::INFINITY;
+    for _ in 0..runs {
+        let (start, mut steps) = (clock::tick(), 0);
+        while steps == 0 || start.elapsed() < duration {
+            model.steps(&rows, &gaps, &first, &mut memory, &mut outputs)?;
+            steps += 1;
+        }
+        best = best.min(start.elapsed().as_secs_f64() / f64_of_count(steps * size));
+    }
+    Ok(best)
 }

@@ -69,6 +69,9 @@ pub struct LawSpec {
     /// Names of the marks, in the order of their logits; empty without marks.
     #[serde(default)]
     pub marks: Vec<String>,
+    /// At which level the law is asked for a quantile; `meantime calibrate` fits it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantile_calibration: Option<LevelMap>,
 }
 
 impl LawSpec {
@@ -86,7 +89,62 @@ impl LawSpec {
             min_gap,
             resolution: None,
             marks: Vec::new(),
+            quantile_calibration: None,
         }
+    }
+}
+
+/// Probability levels: by the law's `gives` quantile events came as often as `at` says. Straight lines between the points, from (0, 0) and to (1, 1).
+/// It never falls, so that quantiles keep their order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LevelMap {
+    /// Levels that are asked for, rising, between 0 and 1.
+    pub at: Vec<f64>,
+    /// The level of the law that each stands for, never falling, between 0 and 1.
+    pub gives: Vec<f64>,
+}
+
+/// Quantiles of the levels 0 and 1 are the ends of time, which no calibration means.
+const ENDS: (f64, f64) = (1e-12, 1.0 - 1e-12);
+
+impl LevelMap {
+    /// The level of the law for one that is asked for.
+    #[must_use]
+    pub fn level(&self, asked: f64) -> f64 {
+        let after = self.at.partition_point(|x| *x <= asked);
+        let ((x0, y0), (x1, y1)) = self.around(after);
+        let level = if asked > x0 { y0 + (y1 - y0) * ((asked - x0) / (x1 - x0)) } else { y0 };
+        level.clamp(ENDS.0, ENDS.1)
+    }
+
+    /// The probability that a level of the law stands for: the highest one whose level is not above it, so that an event is expected within a horizon
+    /// with at least the probability q just where the quantile q lies within it.
+    #[must_use]
+    pub fn probability(&self, level: f64) -> f64 {
+        if level.is_nan() || level >= 1.0 {
+            return level;
+        }
+        let after = self.gives.partition_point(|y| *y <= level);
+        let ((x0, y0), (x1, y1)) = self.around(after);
+        if level > y0 { x0 + (x1 - x0) * ((level - y0) / (y1 - y0)) } else { x0 }
+    }
+
+    /// The points before and at a place.
+    fn around(&self, after: usize) -> ((f64, f64), (f64, f64)) {
+        let point = |i: usize| self.at.get(i).copied().zip(self.gives.get(i).copied());
+        (after.checked_sub(1).and_then(point).unwrap_or((0.0, 0.0)), point(after).unwrap_or((1.0, 1.0)))
+    }
+
+    /// Why it cannot be used, if it cannot.
+    #[must_use]
+    pub fn fault(&self) -> Option<&'static str> {
+        let rising = self.at.windows(2).all(|pair| matches!(pair, [a, b] if a < b)) && self.at.iter().all(|x| *x > 0.0 && *x < 1.0);
+        let steady =
+            self.gives.windows(2).all(|pair| matches!(pair, [a, b] if a <= b)) && self.gives.iter().all(|y| (0.0..=1.0).contains(y));
+        (self.at.is_empty() || self.at.len() != self.gives.len() || !rising || !steady).then_some(
+            "a calibration of quantiles needs points: `at` rising between 0 and 1, `gives` never falling, between 0 and 1, and as long",
+        )
     }
 }
 
@@ -177,6 +235,21 @@ impl HeadSpec {
         }
     }
 
+    /// The law of the next event's time, to be changed.
+    pub fn law_mut(&mut self) -> Option<&mut LawSpec> {
+        match self {
+            HeadSpec::LognormalMixture(law)
+            | HeadSpec::Exponential(law)
+            | HeadSpec::Weibull(law)
+            | HeadSpec::Gompertz(law)
+            | HeadSpec::PiecewiseConstant(law)
+            | HeadSpec::GammaPoisson(law)
+            | HeadSpec::Hawkes(law)
+            | HeadSpec::Intensity(law) => Some(law),
+            HeadSpec::Score { .. } => None,
+        }
+    }
+
     /// The name of the kind, as `model.toml` has it.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -242,5 +315,47 @@ impl HeadSpec {
     #[must_use]
     pub fn is_timed(&self) -> bool {
         self.law().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_and_probabilities_are_each_others_reverse() {
+        let map = LevelMap { at: vec![0.1, 0.5, 0.9], gives: vec![0.2, 0.4, 0.95] };
+        assert_eq!(map.fault(), None);
+        for i in 1..1000 {
+            let asked = f64::from(i) / 1000.0;
+            let level = map.level(asked);
+            assert!((map.probability(level) - asked).abs() < 1e-12, "{asked} {level}");
+        }
+        assert_eq!([0.1, 0.5, 0.9].map(|q| map.level(q)), [0.2, 0.4, 0.95]);
+        assert_eq!((map.probability(0.0), map.probability(1.0)), (0.0, 1.0));
+        assert!(map.level(0.05) == 0.1 && map.probability(f64::NAN).is_nan());
+    }
+
+    #[test]
+    fn where_a_map_is_level_the_highest_probability_is_meant() {
+        let map = LevelMap { at: vec![0.2, 0.6], gives: vec![0.5, 0.5] };
+        assert_eq!((map.level(0.2), map.level(0.4), map.level(0.6)), (0.5, 0.5, 0.5));
+        assert_eq!(map.probability(0.5), 0.6);
+        assert!(map.probability(0.4999) < 0.2);
+        let full = LevelMap { at: vec![0.9], gives: vec![1.0] };
+        assert!(full.level(0.95) < 1.0 && full.probability(0.99999) < 0.9);
+    }
+
+    #[test]
+    fn what_is_no_map_is_told() {
+        for (at, gives) in [
+            (vec![], vec![]),
+            (vec![0.5], vec![]),
+            (vec![0.5, 0.4], vec![0.1, 0.2]),
+            (vec![0.4, 0.5], vec![0.2, 0.1]),
+            (vec![0.0], vec![0.1]),
+        ] {
+            assert!(LevelMap { at, gives }.fault().is_some());
+        }
     }
 }

@@ -4,9 +4,11 @@
 //! happened by each of its deadlines (quantiles, horizons). Reading order: this file, `uniform`, `deadline`, `ranking`, `report`, then what shows it:
 //! `text`, `html`, `plot`.
 
+pub mod beginnings;
 pub mod deadline;
 pub mod history;
 pub mod html;
+pub mod laws;
 pub mod parity;
 pub mod plot;
 pub mod ranking;

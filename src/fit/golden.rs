@@ -3,8 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, Float64Array, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field};
+use arrow::array::{ArrayRef, Float64Array, StringArray, TimestampMicrosecondArray};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
@@ -17,6 +16,7 @@ use crate::base::number::index;
 use crate::data::events::Column;
 use crate::data::schema::EventSchema;
 use crate::features::recipe::Recipe;
+use crate::model::list_column;
 use crate::model::manifest::StateSpec;
 
 /// Keys shown.
@@ -62,16 +62,16 @@ pub fn table(step: &dyn Step, seen: &Seen, prepared: &Prepared, schema: &EventSc
         columns.push((field.name.clone(), array));
     }
     let fault = |e: ArrowError| Error::internal("fit", e.to_string()).caused_by(e);
-    columns.push(("x".to_owned(), list(x, rows.len()).map_err(fault)?));
+    columns.push(("x".to_owned(), list_column(x, rows.len()).map_err(fault)?));
     let each: usize = step.states().iter().map(StateSpec::floats).sum();
     let mut start = 0;
     for state in step.states() {
         let own = start..start + state.floats();
         let values = states.chunks(each.max(1)).flat_map(|all| all.get(own.clone()).unwrap_or_default().iter().copied()).collect();
-        columns.push((format!("state.{}", state.input), list(values, rows.len()).map_err(fault)?));
+        columns.push((format!("state.{}", state.input), list_column(values, rows.len()).map_err(fault)?));
         start = own.end;
     }
-    columns.push(("outputs".to_owned(), list(outputs, rows.len()).map_err(fault)?));
+    columns.push(("outputs".to_owned(), list_column(outputs, rows.len()).map_err(fault)?));
     RecordBatch::try_from_iter(columns).map_err(fault)
 }
 
@@ -97,11 +97,4 @@ fn shown(seen: &Seen, prepared: &Prepared) -> Vec<Range<usize>> {
         found = ranges.iter().take(KEYS).map(cut).collect();
     }
     found
-}
-
-/// `[n, width]` floats as a fixed-size list column.
-fn list(values: Vec<f32>, n: usize) -> std::result::Result<ArrayRef, ArrowError> {
-    let width = i32::try_from(values.len() / n.max(1)).unwrap_or(i32::MAX);
-    let item = Arc::new(Field::new("item", DataType::Float32, false));
-    Ok(Arc::new(FixedSizeListArray::try_new(item, width, Arc::new(Float32Array::from(values)), None)?))
 }

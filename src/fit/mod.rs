@@ -3,13 +3,15 @@
 //!
 //! Reading order: `read` (history through the serving code), `split`, `recipe`, `history` (what training sees), `baseline` (what has to be beaten),
 //! `step` (what every fit ends in), `batch`, `ops` and `cell` (the networks, each written once to be trained and exported), `network`, `gru_window`, `loss` and `hazard`, `train`, `export`, `process` and `likelihood` (what is known in
-//! closed form), `report`, `golden`, `card`, `package`, `served`.
+//! closed form), `report`, `golden`, `card`, `package`, `served`; then `units` and `prune`, `calibrate`, `conformal` and `cohorts`.
 
 pub mod baseline;
 pub mod batch;
 pub mod calibrate;
 pub mod card;
 pub mod cell;
+pub mod cohorts;
+pub mod conformal;
 pub mod export;
 pub mod golden;
 pub mod gru_window;
@@ -22,6 +24,7 @@ pub mod normal;
 pub mod ops;
 pub mod package;
 pub mod process;
+pub mod prune;
 pub mod read;
 pub mod recipe;
 pub mod report;
@@ -29,11 +32,13 @@ pub mod served;
 pub mod split;
 pub mod step;
 pub mod train;
+pub mod units;
 
 #[cfg(test)]
 mod tests;
 
-pub use package::{Package, Written, check_folder, write};
+pub use crate::model::write::check_folder;
+pub use package::{Package, Written, write};
 pub use report::Report;
 pub use train::Progress;
 

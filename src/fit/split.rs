@@ -42,6 +42,36 @@ pub fn parts(split: &Split, schema: &EventSchema, seen: &Seen) -> Result<Vec<Par
     }
 }
 
+/// How an event is known to be of the test part.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Held {
+    /// By its key, one of these.
+    Keys(Vec<Box<[u8]>>),
+    /// By its time, this or later.
+    Since(EventTime),
+    /// By this field, which says `test`.
+    Field(String),
+    /// There is no test part.
+    Nothing,
+}
+
+/// The test part, if any event is in it.
+#[must_use]
+pub fn held(split: &Split, seen: &Seen) -> Held {
+    let test = || seen.parts.iter().enumerate().filter(|(_, part)| **part == Part::Test).map(|(row, _)| row);
+    if test().next().is_none() {
+        return Held::Nothing;
+    }
+    match split {
+        Split::Key => {
+            let keys: std::collections::BTreeSet<&[u8]> = test().map(|row| seen.events.keys.bytes_at(row)).collect();
+            Held::Keys(keys.into_iter().map(Into::into).collect())
+        }
+        Split::Time { .. } => Held::Since(test().filter_map(|row| seen.events.times.get(row)).min().copied().unwrap_or_default()),
+        Split::Field(field) => Held::Field(field.clone()),
+    }
+}
+
 /// Keys in byte order; of every five the fourth is valid and the fifth is test.
 fn by_key(seen: &Seen) -> Vec<Part> {
     let mut first: Vec<Option<usize>> = vec![None; seen.keys];

@@ -79,19 +79,50 @@ pub fn train(
     options: &Options,
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Trained> {
+    let mut random = ChaCha8Rng::seed_from_u64(options.seed);
+    let weights = Weights::random(design, bias, &mut random);
+    let start = Trained { weights, epochs: 0, best_epoch: 0, best: f64::INFINITY, chosen_by: Part::Train };
+    passes(history, objective, start, options, random, progress)
+}
+
+/// Trains a network on from weights that are good already: where no pass makes them better they are what is given back.
+///
+/// # Errors
+/// As `train`.
+pub fn go_on(
+    history: &History,
+    objective: &Objective,
+    weights: Weights,
+    options: &Options,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Trained> {
+    let network = Network::new(&weights).map_err(autograd)?;
+    // Without a valid split a pass is judged by the mean loss on the way, with which the loss before it is compared.
+    let valid = mean_loss(&network, history, objective, Part::Valid)?;
+    let best = if valid.is_nan() { mean_loss(&network, history, objective, Part::Train)? } else { valid };
+    let start = Trained { weights, epochs: 0, best_epoch: 0, best, chosen_by: Part::Train };
+    passes(history, objective, start, options, ChaCha8Rng::seed_from_u64(options.seed), progress)
+}
+
+fn passes(
+    history: &History,
+    objective: &Objective,
+    start: Trained,
+    options: &Options,
+    mut random: ChaCha8Rng,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Trained> {
     let train = sequences(history, objective, Part::Train);
     if train.is_empty() {
         return Err(Error::new(Kind::Data, "fit", "no event of the train split can be learnt from"));
     }
     let valid = sequences(history, objective, Part::Valid);
     let chosen_by = if valid.is_empty() { Part::Train } else { Part::Valid };
-    let mut random = ChaCha8Rng::seed_from_u64(options.seed);
-    let weights = Weights::random(design, bias, &mut random);
-    let network = Network::new(&weights).map_err(autograd)?;
+    let network = Network::new(&start.weights).map_err(autograd)?;
     let settings = ParamsAdamW { lr: options.learning_rate, weight_decay: 1e-4, ..ParamsAdamW::default() };
     let mut optimiser = AdamW::new(network.variables(), settings).map_err(autograd)?;
     let events: usize = train.iter().map(|sequence| sequence.len).sum();
-    let mut best = Trained { weights, epochs: 0, best_epoch: 0, best: f64::INFINITY, chosen_by };
+    let mut best = Trained { chosen_by, ..start };
     let mut since_slower = 0;
     for epoch in 1..=options.epochs {
         let mut seen = Mean::default();

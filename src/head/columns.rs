@@ -8,6 +8,7 @@ use crate::base::number::{f32_of, i64_of, index};
 use crate::base::time::{EventTime, Gap, TimeUnit};
 use crate::data::flags::Flags;
 use crate::data::forecasts::Forecasts;
+use crate::data::law::LevelMap;
 use crate::data::outputs::Outputs;
 
 /// What the package says of the clock; checked by `Head::new`.
@@ -39,6 +40,8 @@ pub(super) struct Columns<L> {
     horizons: Vec<Time>,
     /// Compensators of the quantiles.
     targets: Vec<f64>,
+    /// Which probability a level of the law stands for, where that was corrected.
+    levels: Option<LevelMap>,
     micros_per_unit: f64,
     /// Gap at which `intensity_now` is taken: `min_gap`, or half a clock tick. At 0 itself the hazard of some laws is 0 or infinite.
     now: Time,
@@ -73,8 +76,8 @@ const NODES: [(f64, f64); 8] = [
 ];
 
 impl<L: Law> Columns<L> {
-    /// For checked settings and asks.
-    pub(super) fn new(law: L, clock: Clock, quantiles: &[f64], horizons: &[Gap], top_marks: usize) -> Self {
+    /// For checked settings and asks. `quantiles` are levels of the law: `levels` has been asked for them.
+    pub(super) fn new(law: L, clock: Clock, quantiles: &[f64], levels: Option<LevelMap>, (horizons, top_marks): (&[Gap], usize)) -> Self {
         let now = clock.resolution.map_or(clock.min_gap, |width| 0.5 * width);
         Columns {
             law,
@@ -82,6 +85,7 @@ impl<L: Law> Columns<L> {
             marks: Marks::new(top_marks),
             horizons: horizons.iter().map(|horizon| Time::of(horizon.in_unit(clock.unit))).collect(),
             targets: quantiles.iter().map(|q| 0.0 - ln_1p(-q)).collect(),
+            levels,
             micros_per_unit: clock.unit.seconds() * 1e6,
             now: Time::of(now),
             quantiles: Vec::new(),
@@ -137,10 +141,12 @@ impl<L: Law> Columns<L> {
             for (column, tau) in into.next_times.iter_mut().zip(&self.quantiles) {
                 column.push(now.after(Gap(i64_of(tau * self.micros_per_unit + 0.5))).in_range());
             }
+            let corrected = |level: f64| self.levels.as_ref().map_or(level, |levels| levels.probability(level));
             for (column, horizon) in into.p_within.iter_mut().zip(&self.horizons) {
-                column.push(self.law.below(*horizon));
+                column.push(corrected(self.law.below(*horizon)));
             }
-            into.p_never.push(self.law.p_never());
+            let never = self.law.p_never();
+            into.p_never.push(if never > 0.0 { 1.0 - corrected(1.0 - never) } else { never });
             into.intensity_now.push(self.law.hazard(self.now));
         } else {
             flags = Flags::NOT_FINITE;

@@ -36,7 +36,7 @@ use crate::base::time::{EventTime, Gap};
 use crate::data::flags::Flags;
 use crate::data::forecasts::Forecasts;
 use crate::data::intensity::Intensities;
-use crate::data::law::{Calibration, HeadSpec, LawSpec, ScoreLink};
+use crate::data::law::{Calibration, HeadSpec, LawSpec, LevelMap, ScoreLink};
 use crate::data::outputs::Outputs;
 use columns::{Clock, Columns, Timed};
 use exponential::Exponential;
@@ -258,9 +258,15 @@ fn check_asks(spec: &HeadSpec, asks: &Asks) -> Result<()> {
 
 /// The law of a package's head.
 fn timed(spec: &HeadSpec, law: &LawSpec, asks: &Asks, intensities: Option<Box<dyn Intensities>>) -> Result<Box<dyn Timed>> {
+    // Where quantiles were calibrated, the law is asked at another level.
+    let calibration = law.quantile_calibration.as_ref();
+    let asks = &Asks {
+        quantiles: asks.quantiles.iter().map(|q| calibration.map_or(*q, |calibration| calibration.level(*q))).collect(),
+        ..asks.clone()
+    };
     fn of<L: Law + 'static>(own: L, law: &LawSpec, asks: &Asks) -> Box<dyn Timed> {
         let clock = Clock { unit: law.time_unit, min_gap: law.min_gap, resolution: law.resolution };
-        Box::new(Columns::new(own, clock, &asks.quantiles, &asks.horizons, asks.marks))
+        Box::new(Columns::new(own, clock, &asks.quantiles, law.quantile_calibration.clone(), (&asks.horizons, asks.marks)))
     }
     Ok(match spec {
         HeadSpec::Intensity(_) => {
@@ -301,6 +307,9 @@ fn check_law(spec: &HeadSpec, law: &LawSpec) -> Result<()> {
     let rising = law.edges.windows(2).all(|pair| matches!(pair, [a, b] if a < b)) && law.edges.first().is_none_or(|edge| *edge > 0.0);
     if !rising || law.edges.iter().any(|edge| !edge.is_finite()) {
         return fault(format!("edges = {:?} do not rise from above 0", law.edges), "write them in ascending order, without 0");
+    }
+    if let Some(text) = law.quantile_calibration.as_ref().and_then(LevelMap::fault) {
+        return fault(text.to_owned(), "mend quantile_calibration, or take it out");
     }
     if !(min_gap > 0.0 && min_gap.is_finite()) {
         return fault(

@@ -313,3 +313,48 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_calibration_moves_quantiles_and_probabilities_together_and_nothing_else() {
+    let levels = LevelMap { at: vec![0.1, 0.5, 0.9], gives: vec![0.25, 0.6, 0.97] };
+    let law =
+        |calibration: Option<LevelMap>| LawSpec { quantile_calibration: calibration, ..LawSpec::new(&["law"], TimeUnit::Hour, 0.001) };
+    let mixture = |law: LawSpec| HeadSpec::LognormalMixture(LawSpec { components: Some(1), ..law });
+    type Of = fn(LawSpec) -> HeadSpec;
+    let specs: [(Of, Vec<f32>); 4] = [
+        (mixture, vec![0.0, 0.3, -0.2]),
+        (HeadSpec::Exponential, vec![-1.0]),
+        (HeadSpec::Weibull, vec![0.4, 0.2]),
+        // Dies out: an event comes with a probability of 1 - e^-2.
+        (HeadSpec::Gompertz, vec![0.0, -0.5]),
+    ];
+    for (of, row) in specs {
+        let asks = Asks { horizons: Vec::new(), ..asks(0) };
+        let rows = [(EventTime(0), Some(Gap(HOUR)), None, row.clone(), row.clone())];
+        let plain = forecasts(&mut Head::new(&of(law(None)), asks.clone()).unwrap(), &asks, &rows, 1);
+        let moved = forecasts(&mut Head::new(&of(law(Some(levels.clone()))), asks.clone()).unwrap(), &asks, &rows, 1);
+        for (a, b) in
+            [(&plain.surprise_time, &moved.surprise_time), (&plain.residual, &moved.residual), (&plain.intensity_now, &moved.intensity_now)]
+        {
+            assert_eq!(a, b);
+        }
+        // The law at the levels that the map gives is the calibrated one at those that are asked for.
+        let at_levels = Asks { quantiles: levels.gives.clone(), ..asks.clone() };
+        let asked = forecasts(&mut Head::new(&of(law(None)), at_levels.clone()).unwrap(), &at_levels, &rows, 1);
+        assert_eq!(moved.next_times, asked.next_times);
+        assert_ne!(moved.next_times, plain.next_times);
+        // A horizon that ends at a quantile has its probability.
+        let ends: Vec<(f64, EventTime)> =
+            asks.quantiles.iter().zip(&moved.next_times).filter_map(|(q, column)| Some((*q, column[0]?))).collect();
+        assert!(ends.len() >= 2, "{:?}", moved.next_times);
+        let horizons = Asks { horizons: ends.iter().map(|(_, time)| Gap(time.0)).collect(), ..asks.clone() };
+        let within = forecasts(&mut Head::new(&of(law(Some(levels.clone()))), horizons.clone()).unwrap(), &horizons, &rows, 1);
+        for ((q, _), column) in ends.iter().zip(&within.p_within) {
+            assert!((column[0] - q).abs() < 1e-5, "{q} {column:?}");
+        }
+        let never = 1.0 - levels.probability(1.0 - plain.p_never[0]);
+        assert!((moved.p_never[0] - never).abs() < 1e-12 && (plain.p_never[0] > 0.0) == (moved.p_never[0] > 0.0));
+    }
+    let wrong = mixture(law(Some(LevelMap { at: vec![0.5], gives: vec![2.0] })));
+    assert!(Head::new(&wrong, asks(0)).unwrap_err().to_string().contains("quantile_calibration"));
+}

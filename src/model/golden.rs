@@ -2,11 +2,16 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Float32Type};
+use arrow::datatypes::{DataType, Field, Float32Type};
+use arrow::error::ArrowError;
+use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
 
 use super::manifest::Manifest;
 use super::step::{Memory, Model};
@@ -126,6 +131,46 @@ impl Golden {
         self.keys.iter().enumerate().filter(is_last).map(|(row, _)| row)
     }
 
+    /// The same events with other states (`[n, floats]` each, in the manifest's order) and outputs.
+    ///
+    /// # Errors
+    /// Never for as many floats as the events and the manifest say.
+    pub fn with(&self, manifest: &Manifest, states: Vec<Vec<f32>>, outputs: Vec<f32>) -> Result<RecordBatch> {
+        let names: Vec<String> = manifest.states.iter().map(|state| format!("state.{}", state.input)).collect();
+        let schema = self.table.schema();
+        let kept = schema.fields().iter().zip(self.table.columns());
+        let kept = kept.filter(|(field, _)| field.name() != "outputs" && !names.contains(field.name()));
+        let mut columns: Vec<(String, ArrayRef)> = kept.map(|(field, column)| (field.name().clone(), Arc::clone(column))).collect();
+        let fault = |e: ArrowError| Error::internal("model", e.to_string()).caused_by(e);
+        for (name, values) in names.into_iter().zip(states).chain(std::iter::once(("outputs".to_owned(), outputs))) {
+            columns.push((name, list_column(values, self.len()).map_err(fault)?));
+        }
+        RecordBatch::try_from_iter(columns).map_err(fault)
+    }
+
+    /// The same events with the states and outputs that this model gives.
+    ///
+    /// # Errors
+    /// The graph fails to run.
+    pub fn by(&self, model: &mut Model, manifest: &Manifest) -> Result<RecordBatch> {
+        let mut memory = GoldenMemory::new(&self.keys, model.initial_hidden());
+        let (width, gaps) = (model.signature().features, self.gaps());
+        let mut states = vec![Vec::new(); manifest.states.len()];
+        let (mut all, mut outputs) = (Vec::new(), Outputs::default());
+        // One by one: a round would not show the states in between.
+        for (row, (x, gap)) in self.rows.chunks_exact(width).zip(&gaps).enumerate() {
+            model.steps(x, &[*gap], &[0], &mut OneRow { memory: &mut memory, row }, &mut outputs)?;
+            all.extend_from_slice(&outputs.after);
+            let mut rest = &*memory.hidden(row);
+            for (spec, states) in manifest.states.iter().zip(&mut states) {
+                let (own, after) = rest.split_at_checked(spec.floats()).unwrap_or_default();
+                states.extend_from_slice(own);
+                rest = after;
+            }
+        }
+        self.with(manifest, states, all)
+    }
+
     /// Steps the golden events and compares.
     ///
     /// # Errors
@@ -185,6 +230,43 @@ fn floats(table: &RecordBatch, name: &str, width: usize) -> std::result::Result<
         return Err(format!("column `{name}` must hold {width} floats a row; it holds {} in {n} rows", values.len()));
     }
     Ok(values)
+}
+
+/// `[n, width]` floats as a column of lists of one length.
+///
+/// # Errors
+/// Never for floats that are a whole number of rows.
+pub fn list_column(values: Vec<f32>, n: usize) -> std::result::Result<ArrayRef, ArrowError> {
+    let width = i32::try_from(values.len() / n.max(1)).unwrap_or(i32::MAX);
+    let item = Arc::new(Field::new("item", DataType::Float32, false));
+    Ok(Arc::new(FixedSizeListArray::try_new(item, width, Arc::new(Float32Array::from(values)), None)?))
+}
+
+/// The bytes of `golden.parquet`.
+///
+/// # Errors
+/// Never for a table of golden events.
+pub fn to_parquet(table: &RecordBatch) -> Result<Vec<u8>> {
+    let fault = |e: parquet::errors::ParquetError| Error::internal("model", e.to_string()).caused_by(e);
+    let level = ZstdLevel::try_new(9).map_err(fault)?;
+    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, table.schema(), Some(properties)).map_err(fault)?;
+    writer.write(table).map_err(fault)?;
+    writer.close().map_err(fault)?;
+    Ok(bytes)
+}
+
+/// The state of one row's key.
+struct OneRow<'a> {
+    memory: &'a mut GoldenMemory,
+    row: usize,
+}
+
+impl Memory for OneRow<'_> {
+    fn hidden(&mut self, _row: usize) -> &mut [f32] {
+        self.memory.hidden(self.row)
+    }
 }
 
 /// States of the golden keys.

@@ -1,17 +1,21 @@
 //! The model package: a step graph, its named state tensors, and the batches it is run in. tract lives only here.
 
 mod attention;
+pub mod cohorts;
 mod golden;
 mod graph;
 pub mod intensity;
 pub mod manifest;
 pub mod onnx;
 mod package;
+pub mod quantize;
 mod rounds;
 mod step;
+pub mod tensors;
+pub mod write;
 
 pub use attention::Attention;
-pub use golden::{Golden, Mismatch};
+pub use golden::{Golden, Mismatch, list_column, to_parquet};
 pub use graph::Signature;
 pub use package::Package;
 pub use rounds::Rounds;

@@ -1,15 +1,18 @@
 //! A model package: a folder with the graph, its manifest, the recipe, golden events and check sums.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use super::attention::Attention;
+use super::cohorts::{self, Cohorts};
 use super::golden::{Golden, Mismatch};
 use super::graph::{Graph, Signature};
 use super::intensity::{self, IntensityGraph};
 use super::manifest::Manifest;
 use super::step::{Memory, Model};
+use super::write::WORDING;
 use crate::base::error::{Error, Result};
 use crate::base::limits::MAX_STATE_FLOATS;
 use crate::base::number::{f32_of, f64_of_count};
@@ -18,8 +21,6 @@ use crate::data::outputs::Outputs;
 /// Files whose bytes the model's behaviour depends on; `SHA256SUMS` must list them all.
 const FILES: [&str; 3] = ["model.onnx", "model.toml", "features.toml"];
 
-/// A file that is checked where there is one, but changes no forecast's numbers.
-const WORDING: &str = "reasons.toml";
 
 /// Batch sizes that are compared when a package is loaded; the tests compare many more.
 const PROBES: [usize; 4] = [1, 2, 7, 64];
@@ -30,7 +31,7 @@ pub struct Package {
     pub folder: PathBuf,
     /// `model.toml`.
     pub manifest: Manifest,
-    /// SHA-256 over graph, manifest and recipe, in hex.
+    /// SHA-256 over graphs, manifest, recipe and cohorts, in hex.
     pub digest: String,
     /// Golden events, if the package has them.
     pub golden: Option<Golden>,
@@ -38,6 +39,7 @@ pub struct Package {
     pub mismatch: Mismatch,
     graph: Graph,
     intensity: Option<IntensityGraph>,
+    cohorts: Option<Arc<Cohorts>>,
 }
 
 impl Package {
@@ -58,9 +60,11 @@ impl Package {
         check_manifest(&manifest).map_err(|e| e.at(folder.join("model.toml").display().to_string()))?;
         let graph = Graph::load(&folder.join("model.onnx"), &manifest)?;
         let intensity = IntensityGraph::load(folder, &manifest.head)?;
+        let cohorts = Cohorts::load(folder, graph.signature.features, graph.signature.state_floats)?.map(Arc::new);
         let path = folder.join("golden.parquet");
         let golden = Golden::load(&path, &manifest, graph.signature.features)?;
-        let mut package = Package { folder: folder.to_owned(), manifest, digest, golden, mismatch: Mismatch::default(), graph, intensity };
+        let mismatch = Mismatch::default();
+        let mut package = Package { folder: folder.to_owned(), manifest, digest, golden, mismatch, graph, intensity, cohorts };
         package.check_batches(&PROBES)?;
         if let Some(golden) = &package.golden {
             package.mismatch = golden.check(&mut package.model()?).map_err(|e| e.at(path.display().to_string()))?;
@@ -75,6 +79,7 @@ impl Package {
     pub fn model(&self) -> Result<Model> {
         let mut model = Model::new(&self.graph, &self.manifest)?;
         model.intensity = self.intensity.as_ref().map(IntensityGraph::spawn).transpose()?;
+        model.cohorts.clone_from(&self.cohorts);
         Ok(model)
     }
 
@@ -84,6 +89,12 @@ impl Package {
     /// The output that model.toml names is not there, or not [B, n].
     pub fn attention(&self) -> Result<Option<Attention>> {
         Attention::load(&self.folder, &self.manifest)
+    }
+
+    /// Where states of new keys start, if not all alike.
+    #[must_use]
+    pub fn cohorts(&self) -> Option<&Cohorts> {
+        self.cohorts.as_deref()
     }
 
     /// What the graph takes and gives.
@@ -109,9 +120,9 @@ impl Package {
             for (step, chunk) in rows.chunks(size * width).enumerate() {
                 let n = chunk.len() / width;
                 let mut outputs = Outputs::default();
-                let gaps: Vec<_> = (0..n)
-                    .map(|i| Some(crate::base::time::Gap(crate::base::number::i64_of_count(step * size + i + 1) * 60_000_000)))
-                    .collect();
+                // Every fifth row is the first of its key, which may start from a cohort's state.
+                let gap = |row: usize| crate::base::time::Gap(crate::base::number::i64_of_count(row + 1) * 60_000_000);
+                let gaps: Vec<_> = (step * size..step * size + n).map(|row| (row % 5 != 4).then(|| gap(row))).collect();
                 let mut shifted = Shifted { memory: &mut memory, by: step * size };
                 model.steps(chunk, &gaps, &vec![0; n], &mut shifted, &mut outputs)?;
                 after.extend_from_slice(&outputs.after);
@@ -185,10 +196,9 @@ fn check_manifest(manifest: &Manifest) -> Result<()> {
 fn check_sums(folder: &Path) -> Result<String> {
     let listed = std::fs::read_to_string(folder.join("SHA256SUMS")).unwrap_or_default();
     let mut all = Sha256::new();
-    // The second graph, of the packages that have one.
-    let second = folder.join(intensity::FILE).is_file().then_some(intensity::FILE);
-    let wording = folder.join(WORDING).is_file().then_some(WORDING);
-    for name in FILES.into_iter().chain(second).chain(wording) {
+    // The second graph and the cohorts, and the wording of reasons, of the packages that have them.
+    let others = [intensity::FILE, cohorts::FILE, WORDING].into_iter().filter(|name| folder.join(name).is_file());
+    for name in FILES.into_iter().chain(others) {
         let path = folder.join(name);
         let bytes = std::fs::read(&path)
             .map_err(|e| Error::io("model", &path, e).help("a model package holds model.onnx, model.toml and features.toml"))?;

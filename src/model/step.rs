@@ -1,8 +1,11 @@
 //! Stepping keys in batches: gather their states, run the graph, scatter the next states.
 
+use std::sync::Arc;
+
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::plan::SimpleState;
 
+use super::cohorts::Cohorts;
 use super::graph::{Graph, Signature};
 use super::intensity::Intensity;
 use super::manifest::Manifest;
@@ -35,6 +38,8 @@ pub struct Model {
     /// Whether the law is kept per key, behind its states.
     keeps_law: bool,
     init: Vec<f32>,
+    /// Where states of new keys start, by their first events.
+    pub(super) cohorts: Option<Arc<Cohorts>>,
     rounds: Rounds,
     /// Sizes of the rounds since someone emptied it.
     pub round_sizes: SizeTally,
@@ -57,13 +62,15 @@ impl Model {
             head_width: manifest.head.width(),
             keeps_law,
             init,
+            cohorts: None,
             rounds: Rounds::default(),
             round_sizes: SizeTally::default(),
             intensity: None,
         })
     }
 
-    /// What a new key's hidden floats are: every state at its initial value, the law NaN ("none published yet").
+    /// What a new key's hidden floats are: every state at its initial value, the law NaN ("none published yet"). A package with cohorts replaces the states
+    /// by those of the cohort when the first event, whose gap is `None`, is stepped.
     #[must_use]
     pub fn initial_hidden(&self) -> &[f32] {
         &self.init
@@ -77,7 +84,7 @@ impl Model {
 
     /// Steps every row of a batch once, in rounds, and fills `outputs` in row order.
     ///
-    /// `rows` is `[n, F]`, `gaps` the gap of each row (`None` for a first event), `occurrences` how often the row's key has
+    /// `rows` is `[n, F]`, `gaps` the gap of each row (`None` for a first event: a key that starts anew), `occurrences` how often the row's key has
     /// occurred before in this batch. A step whose next state would not be finite leaves the key's state as it was: one
     /// broken input must not silence a key for ever. Its outputs are given as they came.
     ///
@@ -134,6 +141,15 @@ impl Model {
         }
         for row in chunk {
             memory.begin(index(*row));
+        }
+        if let Some(cohorts) = &self.cohorts {
+            // Here, and not where keys are made: a first event, an expired key and one that took another's place are alike, in a lane and everywhere else.
+            for row in chunk.iter().map(|row| index(*row)).filter(|row| gaps.get(*row).is_some_and(Option::is_none)) {
+                let start = rows.get(row * width..(row + 1) * width).and_then(|x| cohorts.start(x));
+                if let Some((start, hidden)) = start.and_then(|start| Some((start, memory.hidden(row).get_mut(..start.len())?))) {
+                    hidden.copy_from_slice(start);
+                }
+            }
         }
         let mut start = 0;
         for shape in &self.shapes {

@@ -196,3 +196,29 @@ fn a_package_is_refused_with_the_reason() {
         "the batch axis is frozen to 1",
     );
 }
+
+#[test]
+fn graphs_of_both_pytorch_exporters_can_be_quantised_and_stay_bit_identical_for_any_batch() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/models");
+    if !folder.is_dir() {
+        eprintln!("SKIPPED quantising the PyTorch cells: {} is not there", folder.display());
+        return;
+    }
+    let mut done = 0;
+    for cell in ["rnn", "gru", "lstm", "ctlstm", "s4d", "linattn", "ring", "ode"] {
+        let arrays = npz(&folder.join(format!("{cell}.npz")));
+        let has_gap = ["ctlstm", "s4d", "linattn", "ode"].contains(&cell);
+        for exporter in ["torchscript", "dynamo"] {
+            let temporary = tempfile::tempdir().unwrap();
+            let onnx = folder.join(format!("{cell}.{exporter}.onnx"));
+            package(temporary.path(), &onnx, &arrays, has_gap);
+            let Ok(quantised) = quantize::quantize(&std::fs::read(&onnx).unwrap()) else { continue };
+            std::fs::write(temporary.path().join("model.onnx"), &quantised.bytes).unwrap();
+            let loaded = Package::load(temporary.path()).unwrap_or_else(|e| panic!("{cell}.{exporter}: {e}"));
+            loaded.check_batches(&[1, 3, 256]).unwrap_or_else(|e| panic!("{cell}.{exporter}: {e}"));
+            done += 1;
+        }
+    }
+    // Some are too small to have a matrix that is worth it.
+    assert!(done >= 8, "{done}");
+}

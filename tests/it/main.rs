@@ -19,3 +19,5 @@ mod pytorch;
 mod real_data;
 mod reasons;
 mod schemas;
+#[cfg(feature = "fit")]
+mod shrink;
