@@ -10,6 +10,7 @@ pub mod intensity;
 pub mod law;
 pub mod layout;
 pub mod outputs;
+pub mod paths;
 pub mod rejected;
 pub mod schema;
 pub mod text;

@@ -1,10 +1,12 @@
 //! The path of an event, for a batch of records from all partitions of a lane.
 
 mod look;
+mod paths;
 mod rejects;
 mod seen;
 
 pub use look::{Arrived, Effect};
+pub use paths::{Pick, Point, mix};
 
 use std::sync::Arc;
 
@@ -30,7 +32,7 @@ use crate::order::{Late, Order};
 use crate::pipeline::plan::Plan;
 use crate::state::{KeyStates, WhenFull};
 use rejects::original;
-use seen::{LaneMemory, Seen};
+use seen::{Kept, LaneMemory, Seen};
 
 /// A lane: several partitions whose events are stepped together. All buffers are reused from batch to batch.
 pub struct Lane {
@@ -53,6 +55,9 @@ pub struct Lane {
     moments: Vec<Moment>,
     rows: Vec<f32>,
     outputs: Outputs,
+    /// Which states are kept to be continued from; of no event, as a rule.
+    pick: Option<Pick>,
+    points: Vec<Point>,
     /// Forecasts of the last `advance`.
     pub forecasts: Forecasts,
     /// Rejected records of the last `advance`.
@@ -97,6 +102,8 @@ impl Lane {
             moments: Vec::new(),
             rows: Vec::new(),
             outputs: Outputs::default(),
+            pick: None,
+            points: Vec::new(),
             forecasts: Forecasts::new(identity),
             rejected: Rejected::default(),
             replayed: 0,
@@ -223,6 +230,7 @@ impl Lane {
         self.moments.clear();
         self.rejected.clear();
         self.forecasts.clear();
+        self.points.clear();
         self.replayed = 0;
         self.evicted = 0;
     }
@@ -357,9 +365,13 @@ impl Lane {
             return Ok(());
         }
         self.features.rows(&self.ready, Context { gaps: &self.seen.gaps }, &mut self.rows);
-        self.add_decays();
-        let mut memory = LaneMemory { partitions: &mut self.partitions, seen: &self.seen, init: self.model.initial_hidden().to_vec() };
+        let kept = self.picked().into_iter().map(|row| Kept { row, hidden: Vec::new(), aggregates: Vec::new() });
+        let mut kept: Vec<Kept> = kept.collect();
+        self.add_decays(&mut kept);
+        let init = self.model.initial_hidden().to_vec();
+        let mut memory = LaneMemory { partitions: &mut self.partitions, seen: &self.seen, init, kept: &mut kept };
         self.model.steps(&self.rows, &self.seen.gaps, &self.seen.occurrences, &mut memory, &mut self.outputs)?;
+        self.note_points(kept);
         // Timers are set by laws also where nothing is emitted.
         if self.replayed < n || self.plan.order.timed {
             self.publish();
@@ -446,12 +458,13 @@ impl Lane {
     }
 
     /// The decaying columns, which read and write the keys' aggregates in the order of application.
-    fn add_decays(&mut self) {
+    fn add_decays(&mut self, kept: &mut [Kept]) {
         if self.features.aggregates() == 0 {
             return;
         }
         let width = self.features.width();
         let places = self.seen.homes.iter().zip(&self.seen.slots).zip(self.seen.gaps.iter().zip(&self.seen.anew));
+        let mut kept = kept.iter_mut().peekable();
         for (row, (((home, slot), (gap, anew)), out)) in places.zip(self.rows.chunks_exact_mut(width)).enumerate() {
             let Some(state) = self.partitions.get_mut(*home) else { continue };
             let aggregates = state.keys.aggregates.row_mut(*slot);
@@ -459,6 +472,9 @@ impl Lane {
                 aggregates.fill(0.0);
             }
             self.features.decay(&self.ready, row, *gap, aggregates, out);
+            if let Some(kept) = kept.next_if(|kept| kept.row == row) {
+                kept.aggregates = aggregates.to_vec();
+            }
         }
     }
 
