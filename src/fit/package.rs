@@ -8,6 +8,7 @@ use super::Fitted;
 use super::served::{self, Served};
 use crate::base::error::{Error, Result};
 use crate::features::recipe::Recipe;
+use crate::model::intensity::FILE as INTENSITY;
 use crate::model::manifest::Manifest;
 use crate::model::write::{self, Files};
 use crate::model::{self, Mismatch};
@@ -23,6 +24,8 @@ pub struct Package {
     pub recipe: Recipe,
     /// `model.onnx`.
     pub graph: Vec<u8>,
+    /// `intensity.onnx`, if the law needs one.
+    pub intensity: Option<Vec<u8>>,
     /// `golden.parquet`.
     pub golden: RecordBatch,
     /// `CARD.md`.
@@ -52,13 +55,15 @@ pub fn write(fitted: &Fitted, folder: &Path) -> Result<Written> {
 }
 
 fn files(package: &Package) -> Result<Files> {
-    Ok(Files::from([
+    let mut files = Files::from([
         ("model.onnx", package.graph.clone()),
         ("model.toml", package.manifest.to_toml()?.into_bytes()),
         ("features.toml", package.recipe.to_toml()?.into_bytes()),
         ("golden.parquet", model::to_parquet(&package.golden)?),
         ("CARD.md", package.card.clone().into_bytes()),
-    ]))
+    ]);
+    files.extend(package.intensity.iter().map(|graph| (INTENSITY, graph.clone())));
+    Ok(files)
 }
 
 /// Copies the package in `from` to `to` with another manifest, replacing what was there; checked as loading does.
@@ -73,10 +78,10 @@ pub fn with_manifest(from: &Path, manifest: &Manifest, to: &Path) -> Result<()> 
 
 fn verify(folder: &Path) -> Result<Mismatch> {
     let mismatch = model::Package::load(folder)?.mismatch;
-    if mismatch.outputs > TOLERANCE || mismatch.states > TOLERANCE {
+    if mismatch.outputs > TOLERANCE || mismatch.states > TOLERANCE || mismatch.intensities > TOLERANCE {
         let text = format!(
-            "the exported step differs from the trainer by {:e} (outputs) and {:e} (states) on the golden events; allowed is {TOLERANCE:e}",
-            mismatch.outputs, mismatch.states
+            "the exported step differs from the trainer by {:e} (outputs), {:e} (states) and {:e} (intensities) on the golden events; allowed is {TOLERANCE:e}",
+            mismatch.outputs, mismatch.states, mismatch.intensities
         );
         return Err(Error::internal("fit", text));
     }

@@ -146,6 +146,7 @@ fn weights_of(graph: &[u8], manifest: &Manifest, recipe: &Recipe) -> Result<Weig
         outputs: manifest.head.width(),
         pace: f64::from(pace),
         missing: super::missing(recipe),
+        decaying: None,
     };
     let taken = |spec: &Weight| match onnx.constant(spec.name) {
         Some((shape, values)) if shape == spec.shape => Ok(values),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
@@ -13,6 +14,7 @@ use super::*;
 use crate::base::offset::{Offset, Partition};
 use crate::data::commit::Commits;
 use crate::data::input::{Input, Table};
+use crate::data::intensity::Intensities;
 use crate::data::schema::{EventSchema, Field, FieldKind, TimeFormat};
 use crate::pipeline::plan::{Cell, Law, Split};
 use crate::source::Polled;
@@ -291,6 +293,8 @@ fn every_cell_and_law_gives_a_package_that_serves_what_was_fitted() {
         (Cell::Gru, Law::Gompertz),
         (Cell::Gru, Law::PiecewiseConstant),
         (Cell::Gru, Law::GammaPoisson),
+        (Cell::CtLstm, Law::Intensity),
+        (Cell::Gru, Law::Intensity),
     ] {
         for (marked, resolution) in [(false, None), (true, None), (false, Some(Gap(1_000_000)))] {
             let mark = marked.then_some(0);
@@ -312,5 +316,91 @@ fn every_cell_and_law_gives_a_package_that_serves_what_was_fitted() {
                 _ => {}
             }
         }
+    }
+}
+
+/// Counts what is asked.
+#[derive(Debug)]
+struct Counted(Box<dyn Intensities>, Arc<AtomicUsize>);
+
+impl Intensities for Counted {
+    fn marks(&self) -> usize {
+        self.0.marks()
+    }
+
+    fn at(&mut self, laws: &[f32], of: &[u32], taus: &[f32], into: &mut Vec<f32>) -> Result<()> {
+        self.1.fetch_add(taus.len(), Ordering::Relaxed);
+        self.0.at(laws, of, taus, into)
+    }
+}
+
+#[test]
+fn a_neural_hawkes_process_integrates_while_training_what_it_serves() {
+    for (marked, resolution) in [(true, None), (false, Some(Gap(30_000_000)))] {
+        let fields: &[(&str, FieldKind)] = if marked { &[("what", FieldKind::Text)] } else { &[] };
+        let mut plan = plan(fields, marked.then_some(0), None);
+        (plan.fit.cell, plan.fit.law, plan.fit.epochs, plan.fit.resolution) = (Cell::CtLstm, Law::Intensity, 6, resolution);
+        plan.fit.time_unit = Some(TimeUnit::Minute);
+        let whole = fitted(&plan, alternating(60, 4)).unwrap();
+        let time = whole.report.part(Part::Test).unwrap().time.unwrap();
+        assert!(time.nll < time.constant_rate, "{time:?}");
+        if marked {
+            // What comes next depends on when: the mark given the time, and the time with it.
+            let mark = whole.report.part(Part::Test).unwrap().mark.unwrap();
+            assert!(mark.log_loss < mark.frequencies, "{mark:?}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("model");
+        let written = write(&whole, &out).unwrap();
+        assert!(written.mismatch.intensities <= package::TOLERANCE, "{:?}", written.mismatch);
+        let sums = std::fs::read_to_string(out.join("SHA256SUMS")).unwrap();
+        assert!(sums.contains("  intensity.onnx\n"), "{sums}");
+        let package = crate::model::Package::load(&out).unwrap();
+        package.check_batches(&[1, 2, 7, 64, 600]).unwrap();
+
+        // The integral of every golden event, once by the trainer's rule and once by the served panels.
+        let golden = package.golden.as_ref().unwrap();
+        let (taus, _) = golden.intensities.as_ref().unwrap();
+        let graph: Box<dyn Intensities> = Box::new(package.model().unwrap().intensity.unwrap());
+        let mut head = crate::head::Head::with(&package.manifest.head, crate::head::Asks::default(), Some(graph)).unwrap();
+        let width = package.manifest.head.width();
+        let objective = Objective::Law {
+            law: LawKind::Intensity { units: width / 4, marks: 1 + usize::from(marked) },
+            min_gap: 1e-9,
+            resolution: None,
+            marks: 0,
+        };
+        for (law, tau) in golden.outputs.chunks_exact(width).zip(taus) {
+            let gap = Gap((f64::from(*tau) * 60e6) as i64);
+            let [(hazard, compensator)] = head.curve(law, &[gap])[..] else { panic!("no law") };
+            let target = loss::Target { gap: gap.in_unit(TimeUnit::Minute), ..loss::Target::NONE };
+            let trained = whole.step.terms(&objective, law, &[target]).unwrap()[0].time.unwrap();
+            let served = compensator - hazard.ln();
+            assert!((trained - served).abs() < 1e-4 * trained.abs().max(1.0), "{trained} {served} at {tau}");
+        }
+        // What two laws an event cost: far from the 400 intensities of panels that are not chosen.
+        let count = Arc::new(AtomicUsize::new(0));
+        let graph: Box<dyn Intensities> = Box::new(Counted(Box::new(package.model().unwrap().intensity.unwrap()), Arc::clone(&count)));
+        let asks = crate::head::Asks { quantiles: vec![0.1, 0.5, 0.9], ..crate::head::Asks::default() };
+        let mut head = crate::head::Head::with(&package.manifest.head, asks, Some(graph)).unwrap();
+        let n = taus.len();
+        let outputs = crate::data::outputs::Outputs { width, before: golden.outputs.clone(), after: golden.outputs.clone() };
+        let (times, gaps) = (
+            vec![crate::base::time::EventTime(0); n],
+            taus.iter().map(|tau| Some(Gap((f64::from(*tau) * 60e6) as i64))).collect::<Vec<_>>(),
+        );
+        let arrivals = crate::head::Arrivals { times: &times, gaps: &gaps, marks: &vec![None; n] };
+        let mut forecasts =
+            crate::data::forecasts::Forecasts { flags: vec![Default::default(); n], next_times: vec![Vec::new(); 3], ..Default::default() };
+        head.forecasts(&arrivals, &outputs, &mut forecasts);
+        let each = count.load(Ordering::Relaxed) / n;
+        eprintln!("{each} intensities an event");
+        assert!(each < 250, "{each}");
+        // A changed second graph is noticed.
+        let mut bytes = std::fs::read(out.join("intensity.onnx")).unwrap();
+        let last = bytes.len() / 2;
+        bytes[last] ^= 1;
+        std::fs::write(out.join("intensity.onnx"), bytes).unwrap();
+        assert!(crate::model::Package::load(&out).is_err());
     }
 }

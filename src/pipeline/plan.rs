@@ -250,6 +250,8 @@ pub enum Law {
     PiecewiseConstant,
     /// A Poisson rate of which a gamma law is known.
     GammaPoisson,
+    /// Any intensity of each mark, by units that decay between events, as many as `components`; with `ct_lstm` the neural Hawkes process.
+    Intensity,
 }
 
 impl Law {
@@ -263,6 +265,7 @@ impl Law {
             Law::Gompertz => "gompertz",
             Law::PiecewiseConstant => "piecewise_constant",
             Law::GammaPoisson => "gamma_poisson",
+            Law::Intensity => "intensity",
         }
     }
 }

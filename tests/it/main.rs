@@ -13,6 +13,8 @@ mod kills;
 mod layers;
 #[cfg(unix)]
 mod model_change;
+#[cfg(feature = "fit")]
+mod next_events;
 #[cfg(unix)]
 mod operations;
 mod pytorch;
