@@ -15,3 +15,4 @@ pub mod paths;
 pub mod rejected;
 pub mod schema;
 pub mod text;
+pub mod value;

@@ -237,6 +237,7 @@ impl Decaying {
             let values = |of: Tensor| of.flatten_all()?.to_vec1::<f32>();
             for ((time, mark), target) in values(time)?.into_iter().zip(values(mark)?).zip(targets) {
                 terms.push(Terms {
+                    value: None,
                     time: (!target.gap.is_nan()).then_some(f64::from(time)),
                     mark: self.marked(target).then_some(f64::from(mark)),
                     label: None,

@@ -112,9 +112,14 @@ impl Network {
     pub fn window(&self, x: &Tensor, gaps: &Tensor, before: &Tensor) -> Result<Ran> {
         let weights = self.tensors();
         let mut ops = Tensors { weights: &weights };
+        let (steps, rows, features) = x.dims3()?;
+        let (seen, anchor) = self.design.seen(&mut ops, &x.reshape((steps * rows, features))?)?;
+        let x = &seen.reshape((steps, rows, features))?;
         let (activations, states) =
             if self.design.cell == Cell::Gru { self.gru(&mut ops, x, before)? } else { self.steps(&mut ops, x, gaps, before)? };
-        Ok(Ran { states, outputs: self.design.head(&mut ops, &activations)? })
+        let outputs = self.design.head(&mut ops, &activations)?;
+        let outputs = if let Some(anchor) = &anchor { ops.concat(&[&outputs, anchor])? } else { outputs };
+        Ok(Ran { states, outputs })
     }
 
     fn tensors(&self) -> HashMap<&'static str, Tensor> {
@@ -194,10 +199,10 @@ mod tests {
     use crate::fit::intensity::Decaying;
     use crate::fit::loss::LawKind;
 
-    const OBJECTIVE: Objective = Objective::Law { law: LawKind::Mixture(2), min_gap: 1e-6, resolution: None, marks: 0 };
+    const OBJECTIVE: Objective = Objective::Law { law: LawKind::Mixture(2), min_gap: 1e-6, resolution: None, marks: 0, value: None };
 
     fn network(cell: Cell, seed: u64) -> Network {
-        let design = Design { cell, features: 3, hidden: 4, outputs: 6, pace: 1.0, missing: vec![(0, 2)], decaying: None };
+        let design = Design { cell, features: 3, hidden: 4, outputs: 6, pace: 1.0, anchor: None, missing: vec![(0, 2)], decaying: None };
         let mut weights = Weights::random(design, &[0.0, 0.2, -0.5, 0.4, 0.1, -0.1], &mut ChaCha8Rng::seed_from_u64(seed));
         let head = weights.values.len() - 2;
         weights.values[head].iter_mut().for_each(|w| *w *= 10.0);
@@ -265,9 +270,11 @@ mod tests {
         targets[4].mark = None;
         for (cell, resolution) in [(Cell::CtLstm, None), (Cell::CtLstm, Some(0.3)), (Cell::Gru, None), (Cell::Ssm, Some(0.3))] {
             let decaying = Decaying { units: 4, marks: 2, pace: 0.7 };
-            let objective = Objective::Law { law: LawKind::Intensity { units: 4, marks: 2 }, min_gap: 1e-6, resolution, marks: 2 };
+            let objective =
+                Objective::Law { law: LawKind::Intensity { units: 4, marks: 2 }, min_gap: 1e-6, resolution, marks: 2, value: None };
             let outputs = objective.width();
-            let design = Design { cell, features: 3, hidden: 4, outputs, pace: 0.7, missing: Vec::new(), decaying: Some(decaying) };
+            let design =
+                Design { cell, features: 3, hidden: 4, outputs, pace: 0.7, anchor: None, missing: Vec::new(), decaying: Some(decaying) };
             let weights = Weights::random(design, &[0.3, -0.4], &mut ChaCha8Rng::seed_from_u64(9));
             let network = Network::new(&weights).unwrap();
             let run = |network: &Network| {

@@ -77,7 +77,8 @@ pub fn run(plan: &Plan, feed: &mut dyn Feed, request: &Request<'_>, progress: &m
     }
     let unit = head.law().map_or(package.manifest.input.gap_unit, |law| law.time_unit);
     let seen = read::read(plan, feed, &mut |records, left| progress(super::Step::Reading(records, left)))?;
-    let prepared = read::prepare(&seen, &plan.schema, &recipe, unit, head.marks())?;
+    let column = head.value().and_then(|value| plan.schema.field(&value.field));
+    let prepared = read::prepare(&seen, &plan.schema, &recipe, unit, head.marks(), column)?;
     let history = &prepared.history;
     super::check_history(history, &objective, plan, &seen)?;
     let small = units::prune(&weights, history, &objective, request.share)?;
@@ -139,13 +140,16 @@ fn weights_of(graph: &[u8], manifest: &Manifest, recipe: &Recipe) -> Result<Weig
     }
     let hidden = onnx.constant(HEAD).and_then(|(shape, _)| shape.first().copied()).ok_or_else(|| foreign("the graph has no head"))?;
     let pace = manifest.input.gap.as_ref().map_or(Some(1.0), |gap| onnx.factor(gap)).ok_or_else(|| foreign("the gap is not scaled"))?;
+    let anchor = manifest.head.value().filter(|value| value.anchored).and_then(|_| super::anchor(recipe));
     let design = Design {
         cell,
         features: recipe.width(),
         hidden,
-        outputs: manifest.head.width(),
+        // The anchor of a value is taken from the row, behind what the network gives.
+        outputs: manifest.head.width() - anchor.map_or(0, |_| 2),
         pace: f64::from(pace),
         missing: super::missing(recipe),
+        anchor,
         decaying: None,
     };
     let taken = |spec: &Weight| match onnx.constant(spec.name) {
@@ -174,7 +178,7 @@ fn objective(head: &HeadSpec) -> Option<Objective> {
         HeadSpec::GammaPoisson(_) => LawKind::GammaPoisson,
         HeadSpec::Hawkes(_) | HeadSpec::Intensity(_) | HeadSpec::Score { .. } => return None,
     };
-    Some(Objective::Law { law: kind, min_gap: law.min_gap, resolution: law.resolution, marks: law.marks.len() })
+    Some(Objective::Law { law: kind, min_gap: law.min_gap, resolution: law.resolution, marks: law.marks.len(), value: law.value.clone() })
 }
 
 /// `golden.parquet` for another network over the same events: what the trainer computes, not what the graph does.

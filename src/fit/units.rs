@@ -244,9 +244,10 @@ mod tests {
 
     #[test]
     fn a_unit_that_repeats_another_goes_without_a_trace() {
-        let objective = Objective::Law { law: crate::fit::loss::LawKind::Mixture(2), min_gap: 1e-6, resolution: None, marks: 0 };
+        let objective =
+            Objective::Law { law: crate::fit::loss::LawKind::Mixture(2), min_gap: 1e-6, resolution: None, marks: 0, value: None };
         for cell in [Cell::Rnn, Cell::Gru, Cell::Lstm, Cell::CtLstm, Cell::GruD, Cell::Ode] {
-            let design = Design { cell, features: 3, hidden: 4, outputs: 6, pace: 1.0, missing: Vec::new(), decaying: None };
+            let design = Design { cell, features: 3, hidden: 4, outputs: 6, pace: 1.0, anchor: None, missing: Vec::new(), decaying: None };
             let mut random = ChaCha8Rng::seed_from_u64(9);
             let mut weights = Weights::random(design.clone(), &[0.1; 6], &mut random);
             let specs = design.weights(&[0.0; 6]);
@@ -290,7 +291,7 @@ mod tests {
     fn what_has_no_units_is_refused_and_so_is_a_share_that_leaves_nothing() {
         let history = History::default();
         let refusal = |cell, share| {
-            let design = Design { cell, features: 3, hidden: 4, outputs: 1, pace: 1.0, missing: Vec::new(), decaying: None };
+            let design = Design { cell, features: 3, hidden: 4, outputs: 1, pace: 1.0, anchor: None, missing: Vec::new(), decaying: None };
             let weights = Weights::random(design, &[0.1], &mut ChaCha8Rng::seed_from_u64(9));
             prune(&weights, &history, &Objective::Score, share).unwrap_err().to_string()
         };

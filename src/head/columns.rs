@@ -3,12 +3,13 @@
 use super::elementary::{ln, ln_1p};
 use super::law::{Law, Reach, Time};
 use super::marks::Marks;
-use super::{Arrivals, Drawn, add_flags};
+use super::value::{self, NO_VALUE, ValueLaw};
+use super::{Arrivals, Asks, Drawn, add_flags};
 use crate::base::number::{f32_of, i64_of, index, u32_of};
 use crate::base::time::{EventTime, Gap, TimeUnit};
 use crate::data::flags::Flags;
 use crate::data::forecasts::Forecasts;
-use crate::data::law::LevelMap;
+use crate::data::law::{LawSpec, LevelMap};
 use crate::data::outputs::Outputs;
 
 /// What the package says of the clock; checked by `Head::new`.
@@ -32,12 +33,16 @@ pub(super) trait Timed: std::fmt::Debug + Send {
 
     /// Hazard (per unit) and compensator of a row's law at each gap; empty if the row is not that of a law.
     fn curve(&mut self, row: &[f32], gaps: &[Gap]) -> Vec<(f64, f64)>;
+
+    /// Whether it also gives a law of the value.
+    fn has_value(&self) -> bool;
 }
 
 /// The columns of one law.
 #[derive(Debug)]
 pub(super) struct Columns<L> {
     law: L,
+    value: Option<ValueLaw>,
     clock: Clock,
     marks: Marks,
     /// Whether the package names marks.
@@ -64,10 +69,11 @@ struct Surprise {
     time: f64,
     mark: f64,
     residual: f64,
+    value: value::Arrived,
     flags: Flags,
 }
 
-const NO_SURPRISE: Surprise = Surprise { time: f64::NAN, mark: f64::NAN, residual: f64::NAN, flags: Flags::NONE };
+const NO_SURPRISE: Surprise = Surprise { time: f64::NAN, mark: f64::NAN, residual: f64::NAN, value: NO_VALUE, flags: Flags::NONE };
 
 /// Nodes and weights of Gauss and Legendre's rule on (0, 1), for the mean of what is smooth in the probability: exact for polynomials to
 /// degree 15.
@@ -86,30 +92,25 @@ const NODES: [(f64, f64); 8] = [
 const BLOCK: usize = 64;
 
 impl<L: Law> Columns<L> {
-    /// For checked settings and asks. `quantiles` are levels of the law: `levels` has been asked for them.
-    pub(super) fn new(
-        law: L,
-        clock: Clock,
-        quantiles: &[f64],
-        levels: Option<LevelMap>,
-        (horizons, top_marks, has_marks): (&[Gap], usize, bool),
-    ) -> Self {
+    /// For checked settings and asks, whose quantiles are levels of the law: the calibration in `spec` has been asked for them.
+    pub(super) fn new(law: L, clock: Clock, asks: &Asks, spec: &LawSpec, value: Option<ValueLaw>) -> Self {
         let now = clock.resolution.map_or(clock.min_gap, |width| 0.5 * width);
-        let horizons: Vec<Time> = horizons.iter().map(|horizon| Time::of(horizon.in_unit(clock.unit))).collect();
-        let targets: Vec<f64> = quantiles.iter().map(|q| 0.0 - ln_1p(-q)).collect();
+        let horizons: Vec<Time> = asks.horizons.iter().map(|horizon| Time::of(horizon.in_unit(clock.unit))).collect();
+        let targets: Vec<f64> = asks.quantiles.iter().map(|q| 0.0 - ln_1p(-q)).collect();
         // `next_chances` asks for the gaps of its nodes.
-        let nodes = NODES.iter().map(|(node, _)| if top_marks > 0 { 0.0 - ln_1p(-node) } else { 0.0 });
+        let nodes = NODES.iter().map(|(node, _)| if asks.marks > 0 { 0.0 - ln_1p(-node) } else { 0.0 });
         let target = targets.iter().copied().chain(nodes).fold(0.0, f64::max);
         let gap = horizons.iter().fold(now, |far, horizon| far.max(horizon.tau));
         Columns {
             law,
+            value,
             clock,
-            marks: Marks::new(top_marks),
-            has_marks,
+            marks: Marks::new(asks.marks),
+            has_marks: !spec.marks.is_empty(),
             reach: Reach::Compensator { target, gap },
             horizons,
             targets,
-            levels,
+            levels: spec.quantile_calibration.clone(),
             micros_per_unit: clock.unit.seconds() * 1e6,
             now: Time::of(now),
             quantiles: Vec::new(),
@@ -119,8 +120,12 @@ impl<L: Law> Columns<L> {
         }
     }
 
-    fn split<'a>(&self, row: &'a [f32]) -> (&'a [f32], &'a [f32]) {
-        row.split_at_checked(self.law.width()).unwrap_or((row, &[]))
+    /// Parameters of the time, logits of the marks, parameters of the value.
+    fn split<'a>(&self, row: &'a [f32]) -> (&'a [f32], &'a [f32], &'a [f32]) {
+        let (time, rest) = row.split_at_checked(self.law.width()).unwrap_or((row, &[]));
+        let of_value = self.value.as_ref().map_or(0, ValueLaw::width);
+        let (logits, value) = rest.split_at_checked(rest.len().saturating_sub(of_value)).unwrap_or((rest, &[]));
+        (time, logits, value)
     }
 
     /// The gap of an arrival that is scored. No gap, or a row of NaN throughout, means that no law was published before it.
@@ -130,10 +135,10 @@ impl<L: Law> Columns<L> {
     }
 
     /// Scores an arrival against the law published before it, which was prepared at `place`.
-    fn surprise(&mut self, place: usize, gap: Option<Gap>, mark: Option<u32>, before: &[f32]) -> Surprise {
+    fn surprise(&mut self, place: usize, gap: Option<Gap>, mark: Option<u32>, value: f64, before: &[f32]) -> Surprise {
         let Some(tau) = self.scored(gap, before) else { return NO_SURPRISE };
         let mut surprise = NO_SURPRISE;
-        let (time, logits) = self.split(before);
+        let (time, logits, of_value) = self.split(before);
         let lawful = self.law.take(place, time);
         let at = Time::of(tau);
         if lawful {
@@ -153,13 +158,20 @@ impl<L: Law> Columns<L> {
         } else {
             surprise.flags = Flags::NOT_FINITE;
         }
+        if let Some(law) = &mut self.value {
+            if law.read(of_value) {
+                surprise.value = law.arrived(value);
+            } else {
+                surprise.flags = Flags::NOT_FINITE;
+            }
+        }
         surprise
     }
 
-    /// Appends the columns of the next event to one row, which was prepared at `place`: times, `p_never`, `p_within`, marks and `intensity_now`.
+    /// Appends the columns of the next event to one row, which was prepared at `place`: times, values, `p_never`, `p_within`, marks and `intensity_now`.
     fn next(&mut self, place: usize, now: EventTime, after: &[f32], into: &mut Forecasts) -> Flags {
         let mut flags = Flags::NONE;
-        let (time, logits) = self.split(after);
+        let (time, logits, of_value) = self.split(after);
         let lawful = self.law.take(place, time);
         if lawful {
             self.quantiles.clear();
@@ -190,6 +202,17 @@ impl<L: Law> Columns<L> {
         }
         if !logits.iter().all(|logit| logit.is_finite()) {
             flags = Flags::NOT_FINITE;
+        }
+        match &mut self.value {
+            None => super::push_no_value(into),
+            Some(law) => {
+                if law.read(of_value) {
+                    law.quantiles(&mut into.next_values);
+                } else {
+                    super::push_no_value(into);
+                    flags = Flags::NOT_FINITE;
+                }
+            }
         }
         flags
     }
@@ -231,12 +254,16 @@ fn surprise_of(intensities: &[f64], mark: usize) -> Option<f64> {
 
 impl<L: Law> Timed for Columns<L> {
     fn curve(&mut self, row: &[f32], gaps: &[Gap]) -> Vec<(f64, f64)> {
-        let (time, _) = self.split(row);
+        let (time, ..) = self.split(row);
         if !self.law.read(time) {
             return Vec::new();
         }
         let times = gaps.iter().map(|gap| Time::of(gap.in_unit(self.clock.unit).max(self.clock.min_gap)));
         times.map(|time| (self.law.hazard(time), self.law.compensator(time))).collect()
+    }
+
+    fn has_value(&self) -> bool {
+        self.value.is_some()
     }
 
     fn samples(&mut self, rows: &[f32], uniform: &mut dyn FnMut(usize) -> f64, into: &mut Drawn) {
@@ -247,7 +274,7 @@ impl<L: Law> Timed for Columns<L> {
             let block = || rows.chunks_exact(stride).skip(first).take(BLOCK);
             self.law.prepare(&mut block().map(|row| (row.get(..width).unwrap_or(row), reach)));
             for (place, row) in block().enumerate() {
-                let (time, logits) = row.split_at_checked(width).unwrap_or((row, &[]));
+                let (time, logits, _) = self.split(row);
                 let lawful = self.law.take(place, time) && logits.iter().all(|logit| logit.is_finite());
                 let uniform = &mut || uniform(first + place);
                 let tau = if lawful { self.law.sample(uniform) } else { f64::INFINITY };
@@ -288,10 +315,13 @@ impl<L: Law> Timed for Columns<L> {
             let rows = block().zip(&reaches).flat_map(|((_, (before, after)), reaches)| [before, after].into_iter().zip(*reaches));
             self.law.prepare(&mut rows.map(|(row, reach)| (row.get(..law_width).unwrap_or(row), reach)));
             for (place, ((time, (gap, mark)), (before, after))) in block().enumerate() {
-                let surprise = self.surprise(2 * place, *gap, *mark, before);
+                let value = arrivals.values.get(first + place).copied().unwrap_or(f64::NAN);
+                let surprise = self.surprise(2 * place, *gap, *mark, value, before);
                 into.surprise_time.push(surprise.time);
                 into.surprise_mark.push(surprise.mark);
+                into.surprise_value.push(surprise.value.surprise);
                 into.residual.push(surprise.residual);
+                into.residual_value.push(surprise.value.below);
                 into.score.push(f64::NAN);
                 let next = self.next(2 * place + 1, *time, after, into);
                 add_flags(into, flags + first + place, surprise.flags.with(next));

@@ -47,6 +47,7 @@ pub fn write(folder: &Path, head: Head) -> PathBuf {
         hidden: HIDDEN,
         outputs: head_spec.width(),
         pace: 1.0,
+        anchor: None,
         missing: Vec::new(),
         decaying: None,
     };

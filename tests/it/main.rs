@@ -14,6 +14,8 @@ mod layers;
 #[cfg(unix)]
 mod model_change;
 #[cfg(feature = "fit")]
+mod nab;
+#[cfg(feature = "fit")]
 mod next_events;
 #[cfg(unix)]
 mod operations;
@@ -23,3 +25,5 @@ mod reasons;
 mod schemas;
 #[cfg(feature = "fit")]
 mod shrink;
+#[cfg(feature = "fit")]
+mod value;

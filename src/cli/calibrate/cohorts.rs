@@ -205,7 +205,7 @@ impl<'a> Trial<'a> {
             self.model.steps(&rows, &gaps, &vec![0; own.len()], &mut memory, &mut outputs)?;
             let mut forecasts = Forecasts { flags: vec![Flags::NONE; own.len()], ..Forecasts::new(Arc::clone(&self.stage.identity)) };
             let (times, marks): (Vec<_>, Vec<_>) = firsts.iter().map(|first| (first.time, first.mark)).unzip();
-            self.head.forecasts(&Arrivals { times: &times, gaps: &gaps, marks: &marks }, &outputs, &mut forecasts);
+            self.head.forecasts(&Arrivals { times: &times, gaps: &gaps, marks: &marks, values: &[] }, &outputs, &mut forecasts);
             for (row, first) in firsts.iter().enumerate() {
                 let value = |column: &[f64]| column.get(row).copied().unwrap_or(f64::NAN);
                 let (time, mark, score) = (value(&forecasts.surprise_time), value(&forecasts.surprise_mark), value(&forecasts.score));
