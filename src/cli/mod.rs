@@ -82,7 +82,7 @@ pub enum Command {
     Calibrate(calibrate::Args),
     /// Compare what was sent with what comes out when the same events are taken from files, bit for bit.
     Parity(parity::Args),
-    /// Take the past events of one key once more: each with its forecast, features and law, as JSON.
+    /// Take the past events of one key once more: each with its forecast, features and law, as JSON. Or compare two models on all past events: --diff.
     Replay(replay::ReplayArgs),
     /// Explain one past event: its features, what was expected, and what moved the outcome.
     Why(replay::WhyArgs),

@@ -193,3 +193,32 @@ fn a_shadow_scores_the_same_events_as_another_group_and_is_promoted_with_its_sta
     assert_eq!(changes(&found).len(), 4);
     same_as_undisturbed(&trial, &found);
 }
+
+#[test]
+fn sighup_changes_the_model_of_a_running_stage_at_one_offset_of_each_partition() {
+    let Some(broker) = broker() else { return };
+    let mut trial = Trial::new(broker, "change-hup", "exactly_once");
+    // As most stages run: known to the group and to the transactions by a lock file of the machine.
+    trial.named = false;
+    trial.snapshots = true;
+    let model = package(trial.logs.path(), "2");
+    trial.sets.push(format!("model.package=\"{}\"", model.display()));
+    trial.broker.produce(&trial.input, (0..4_000).map(event));
+    let instance = trial.start("a");
+    trial.wait_committed(4_000);
+    let manifest = std::fs::read_to_string(model.join("model.toml")).unwrap();
+    std::fs::write(model.join("model.toml"), manifest.replace("version = \"2\"", "version = \"3\"")).unwrap();
+    instance.signal("-HUP");
+    let started = std::time::Instant::now();
+    while !std::fs::read_to_string(&instance.log).unwrap().contains("migrated (carry)") {
+        assert!(started.elapsed() < std::time::Duration::from_secs(120), "{}", trial.tails());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    trial.broker.produce(&trial.input, (4_000..8_000).map(event));
+    trial.wait_committed(8_000);
+    instance.stop();
+    trial.must_be_complete(8_000);
+    let found = forecasts(&trial);
+    assert_eq!(changes(&found).len(), 4);
+    same_as_undisturbed(&trial, &found);
+}

@@ -37,7 +37,7 @@ pub struct Args {
     /// Say what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
-    /// For --mode rebuild: files with the topic's records from the first on, Parquet or NDJSON, or patterns of them in quotes. By default the pipeline's topic itself.
+    /// For --mode rebuild: Parquet files with the topic's records from the first on, or patterns of them in quotes. By default the pipeline's topic itself.
     #[arg(long, value_name = "GLOB", num_args = 1.., requires = "positions")]
     from: Vec<String>,
     /// Columns of these files that hold partition and offset of each record in the topic, such as `kafka_partition,kafka_offset`.
