@@ -21,7 +21,6 @@ use crate::data::outputs::Outputs;
 /// Files whose bytes the model's behaviour depends on; `SHA256SUMS` must list them all.
 const FILES: [&str; 3] = ["model.onnx", "model.toml", "features.toml"];
 
-
 /// Batch sizes that are compared when a package is loaded; the tests compare many more.
 const PROBES: [usize; 4] = [1, 2, 7, 64];
 
