@@ -5,6 +5,7 @@
 mod alarm;
 mod attention;
 mod backfill;
+#[cfg(feature = "fit")]
 mod calibrate;
 mod check;
 mod commands;
