@@ -1,5 +1,6 @@
 //! `meantime evaluate`: forecasts against what then happened, through the served path.
 
+use std::collections::{BTreeMap, BinaryHeap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,15 +14,18 @@ use crate::base::limits::MAX_BATCH;
 use crate::base::number::f64_of_count;
 use crate::base::time::{EventTime, Gap};
 use crate::data::events::Column;
+use crate::data::events::Events;
 use crate::data::input::Input;
+use crate::data::paths::Place;
 use crate::data::schema::{Field, FieldKind};
 use crate::evaluate::history::{Arrival, KeyHistory, Moment};
+use crate::evaluate::next::{Asked, NextEvents, Points};
 use crate::evaluate::report::Report;
 use crate::evaluate::{Batch, Evaluation, Settings, html, text};
 use crate::pipeline::plan::Plan;
 use crate::pipeline::unit;
 use crate::pipeline::{self, Purpose};
-use crate::run::{Lane, Stage};
+use crate::run::{Lane, Pick, Point, Stage, mix};
 use crate::source::{self, Feed, Opening, Polled};
 
 /// Longest a poll of a topic waits.
@@ -60,6 +64,25 @@ pub struct Args {
     /// Events, and keys, that are looked at per day when a score is ranked.
     #[arg(long, default_value_t = 100)]
     k: usize,
+    /// Judge the next so many events together: draws continuations from the law, each event fed back through features and model, at points among the events
+    /// that count, and holds them against what came (optimal transport distance, temporal mean average precision).
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    next: Option<u32>,
+    /// Continuations drawn at each point.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000), requires = "next")]
+    paths: u32,
+    /// Points at most.
+    #[arg(long, value_name = "M", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000), requires = "next")]
+    next_sample: u32,
+    /// How far ahead events are matched, such as 7d; by default as long as half of the K events take on average.
+    #[arg(long, value_name = "DURATION", requires = "next")]
+    next_horizon: Option<String>,
+    /// How far a drawn event may be from the one it is matched with; by default half of the mean gap.
+    #[arg(long, value_name = "DURATION", requires = "next")]
+    next_tolerance: Option<String>,
+    /// Seed of the points and the continuations: the same seed draws the same.
+    #[arg(long, default_value_t = 1, requires = "next")]
+    seed: u64,
     /// Write the figures as JSON to this file; `-` for stdout, in place of the table.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -72,7 +95,43 @@ impl Args {
     /// As `meantime evaluate PIPELINE --from FROM... --since SINCE --where ONLY`.
     #[must_use]
     pub fn of(pipeline: PipelineArgs, from: Vec<String>, since: Option<String>, only: Option<String>) -> Self {
-        Args { pipeline, from, since, only, open_gaps: false, key: None, k: 100, json: None, html: None }
+        Args {
+            pipeline,
+            from,
+            since,
+            only,
+            open_gaps: false,
+            key: None,
+            k: 100,
+            next: None,
+            paths: 10,
+            next_sample: 500,
+            next_horizon: None,
+            next_tolerance: None,
+            seed: 1,
+            json: None,
+            html: None,
+        }
+    }
+
+    /// What `--next` asks for.
+    fn asked(&self) -> Result<Option<Asked>> {
+        let Some(events) = self.next else { return Ok(None) };
+        let length = |name: &str, text: &Option<String>| {
+            let parsed = text.clone().map(unit::Length::try_from).transpose();
+            let parsed =
+                parsed.map_err(|why| Error::new(Kind::Usage, "evaluate", format!("{name}: {why}")).help("write a duration such as 12h"))?;
+            Ok(parsed.map(|length| Gap::from(length.value)).filter(|gap| *gap > Gap::ZERO))
+        };
+        let count = |value: u32| crate::base::number::index(value);
+        Ok(Some(Asked {
+            events: count(events),
+            paths: count(self.paths),
+            points: count(self.next_sample),
+            seed: self.seed,
+            horizon: length("--next-horizon", &self.next_horizon)?,
+            tolerance: length("--next-tolerance", &self.next_tolerance)?,
+        }))
     }
 }
 
@@ -167,6 +226,7 @@ fn aim(plan: &mut Plan, args: &Args) -> Result<()> {
 }
 
 /// Which events count.
+#[derive(Clone)]
 struct Filter {
     since: Option<EventTime>,
     only: Option<(usize, String)>,
@@ -183,6 +243,71 @@ impl Filter {
     }
 }
 
+/// Points from which next events are drawn.
+struct Ahead {
+    asked: Asked,
+    points: Points,
+    states: BTreeMap<Place, Point>,
+    missing: Vec<String>,
+}
+
+/// The rank by which the points are drawn.
+fn rank(seed: u64, place: Place) -> u64 {
+    mix(mix(seed ^ i64::from(place.partition.0).cast_unsigned()) ^ place.offset.0.cast_unsigned())
+}
+
+impl Ahead {
+    fn new(lane: &mut Lane, filter: &Filter, asked: Asked) -> Result<Self> {
+        let missing = lane.undrawn()?;
+        // The lane keeps what is among the best so far; the points forget what falls out again.
+        let (filter, mut best) = (filter.clone(), BinaryHeap::new());
+        let pick: Pick = Box::new(move |events: &Events, row: usize| {
+            let (Some(time), Some(partition), Some(offset)) = (events.times.get(row), events.partitions.get(row), events.offsets.get(row))
+            else {
+                return false;
+            };
+            if !filter.counts(row, *time, &events.columns) {
+                return false;
+            }
+            let place = Place { partition: *partition, offset: *offset };
+            let own = (rank(asked.seed, place), place);
+            if best.len() >= asked.points {
+                if best.peek().is_none_or(|worst| own >= *worst) {
+                    return false;
+                }
+                best.pop();
+            }
+            best.push(own);
+            true
+        });
+        lane.keep(Some(pick));
+        Ok(Ahead { asked, points: Points::new(asked), states: BTreeMap::new(), missing })
+    }
+
+    /// Takes the lane's last output into account.
+    fn take(&mut self, lane: &mut Lane) {
+        let mut kept = lane.kept().into_iter().peekable();
+        let (forecasts, marks) = (&lane.forecasts, lane.arrived().marks);
+        let places = forecasts.partitions.iter().zip(&forecasts.offsets).zip(&forecasts.event_times);
+        for (row, ((partition, offset), time)) in places.enumerate() {
+            let (key, place) = (forecasts.keys.bytes_at(row), Place { partition: *partition, offset: *offset });
+            self.points.came(key, *time, marks.get(row).copied().flatten());
+            if let Some(point) = kept.next_if(|point| point.place == place) {
+                let gone = self.points.add(rank(self.asked.seed, place), place, key, point.time);
+                self.states.insert(place, point);
+                gone.map(|gone| self.states.remove(&gone));
+            }
+        }
+    }
+
+    fn close(self, lane: &mut Lane, mean_gap_s: f64, end: EventTime, marks: &[String]) -> Result<NextEvents> {
+        let (places, points): (Vec<Place>, Vec<Point>) = self.states.into_iter().unzip();
+        let mut drawn = lane.paths(&points, self.asked.paths, self.asked.events, self.asked.seed)?.into_iter();
+        let paths = places.into_iter().map(|place| (place, drawn.by_ref().take(self.asked.paths).collect())).collect();
+        Ok(self.points.close(&paths, mean_gap_s, end, marks, self.missing))
+    }
+}
+
 /// One event of a watched key, with the law it has published.
 struct Law {
     time: EventTime,
@@ -196,6 +321,7 @@ struct Watcher<'a> {
     filter: &'a Filter,
     lane: Lane,
     evaluation: Evaluation,
+    ahead: Option<Ahead>,
     key: Option<Vec<u8>>,
     histories: HashMap<Vec<u8>, Vec<Law>>,
     /// Feature rows and gaps of the watched keys, of a model with attention.
@@ -217,10 +343,13 @@ impl<'a> Watcher<'a> {
             marks: law.map(|law| law.marks.clone()).unwrap_or_default(),
             k: args.k.max(1),
         };
+        let mut lane = stage.lane()?;
+        let ahead = args.asked()?.map(|asked| Ahead::new(&mut lane, filter, asked)).transpose()?;
         Ok(Watcher {
             stage,
             filter,
-            lane: stage.lane()?,
+            lane,
+            ahead,
             evaluation: Evaluation::new(settings),
             key: args.key.as_ref().map(|key| key.as_bytes().to_vec()),
             histories: HashMap::new(),
@@ -277,6 +406,9 @@ impl<'a> Watcher<'a> {
             self.add_open_gaps();
         }
         let history = self.history()?;
+        let marks = self.stage.plan.model.as_ref().map(|(manifest, _)| manifest.head.marks()).unwrap_or_default();
+        let ahead = self.ahead.take();
+        let next = ahead.map(|ahead| ahead.close(&mut self.lane, self.evaluation.mean_gap_s(), self.end, marks)).transpose()?;
         let identity = &self.stage.identity;
         let head = self.stage.plan.model.as_ref().map(|(manifest, _)| manifest.head.describe()).unwrap_or_default();
         Ok(Report {
@@ -288,6 +420,7 @@ impl<'a> Watcher<'a> {
             keys: self.lane.size().0,
             seconds,
             events_per_s: f64_of_count(self.rows) / seconds,
+            next,
             history,
             ..self.evaluation.close()
         })
@@ -295,6 +428,9 @@ impl<'a> Watcher<'a> {
 
     /// Takes the lane's last output into account.
     fn take(&mut self) {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.take(&mut self.lane);
+        }
         let (forecasts, arrived) = (&self.lane.forecasts, self.lane.arrived());
         self.rejected += self.lane.rejected.len();
         self.rows += forecasts.len();

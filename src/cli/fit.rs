@@ -46,7 +46,10 @@ pub struct Args {
     ])]
     cell: Option<String>,
     /// The law of time that a network gives, over `fit.law`.
-    #[arg(long, value_parser = ["lognormal_mixture", "exponential", "weibull", "gompertz", "piecewise_constant", "gamma_poisson"])]
+    /// `intensity` with the cell `ct_lstm` is the neural Hawkes process.
+    #[arg(long, value_parser = [
+        "lognormal_mixture", "exponential", "weibull", "gompertz", "piecewise_constant", "gamma_poisson", "intensity",
+    ])]
     law: Option<String>,
     /// Fit every cell to the same split, and the GRU with every law, and print one table; the package of the one with the best valid split is written, and
     /// a page with the table and a plot beside it.

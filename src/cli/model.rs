@@ -105,6 +105,9 @@ fn verify(args: &Args) -> Result<()> {
             "ok  {compared} golden events: features; outputs within {:.1e}, states within {:.1e}",
             package.mismatch.outputs, package.mismatch.states
         );
+        if package.golden.as_ref().is_some_and(|golden| golden.intensities.is_some()) {
+            println!("ok  intensities of the second graph within {:.1e}", package.mismatch.intensities);
+        }
     }
     package.check_batches(&SIZES)?;
     println!("ok  bit-identical for batches of {}", SIZES.map(|size| size.to_string()).join(", "));

@@ -7,9 +7,10 @@ pub trait Intensities: std::fmt::Debug + Send {
     /// Marks; 1 for events without.
     fn marks(&self) -> usize;
 
-    /// Replaces `into` by the intensities at each gap, per unit of the law: `[taus.len(), marks]`, row-major. `law` is what the step published.
+    /// Replaces `into` by the intensities, per unit of the law: `[taus.len(), marks]`, row-major. `laws` are rows that steps have published, one after the
+    /// other; `of` says for each gap which row it is a gap of. What is answered for one gap never depends on the others.
     ///
     /// # Errors
     /// The graph fails to run.
-    fn at(&mut self, law: &[f32], taus: &[f32], into: &mut Vec<f32>) -> Result<()>;
+    fn at(&mut self, laws: &[f32], of: &[u32], taus: &[f32], into: &mut Vec<f32>) -> Result<()>;
 }

@@ -11,6 +11,7 @@ pub mod intensity;
 pub mod law;
 pub mod layout;
 pub mod outputs;
+pub mod paths;
 pub mod rejected;
 pub mod schema;
 pub mod text;

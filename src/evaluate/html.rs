@@ -59,6 +59,14 @@ pub fn page(report: &Report) -> String {
         html.push_str("<p class=\"note\">The dashed lines are what a true law gives, up to chance.</p>\n");
         html.push_str(&residuals(time));
     }
+    if let Some(transport) = report.next.as_ref().and_then(|next| next.transport.as_ref()) {
+        html.push_str("<h2>Next events, several at once</h2>\n");
+        let end = transport.by_price.iter().map(|(price, _)| *price).fold(0.0, f64::max);
+        let highest = transport.by_price.iter().map(|(_, distance)| *distance).fold(0.0, f64::max);
+        let title = "Transport distance of a continuation to what came";
+        let plot = Plot::new(title, ("price of an event, mean gaps", (0.0, end)), ("distance, mean gaps", (0.0, 1.1 * highest)), 1.0);
+        html.push_str(&plot.line("one", &transport.by_price).dots("dot", &transport.by_price).close());
+    }
     if let Some(score) = &report.score {
         html.push_str("<h2>Score</h2>\n");
         let [negative, positive] = &score.histogram;

@@ -1,17 +1,21 @@
 //! Forecasts against what then happened. Takes the lane's own output batch by batch, so that what is measured is what is served.
 //!
 //! An event is scored against the law that was published with its key's previous event (likelihood, residual, mark); a law is scored by what
-//! happened by each of its deadlines (quantiles, horizons). Reading order: this file, `uniform`, `deadline`, `ranking`, `report`, then what shows it:
+//! happened by each of its deadlines (quantiles, horizons). Reading order: this file, `uniform`, `deadline`, `ranking`, `next` (several events ahead) with `transport` and `precision`,
+//! `report`, then what shows it:
 //! `text`, `html`, `plot`.
 
 pub mod deadline;
 pub mod history;
 pub mod html;
+pub mod next;
 pub mod parity;
 pub mod plot;
+pub mod precision;
 pub mod ranking;
 pub mod report;
 pub mod text;
+pub mod transport;
 pub mod uniform;
 
 use std::hash::BuildHasher;
@@ -143,6 +147,12 @@ impl Evaluation {
     #[must_use]
     pub fn scored(&self) -> &[(f32, bool)] {
         self.ranking.scored()
+    }
+
+    /// Mean gap of the events that were scored so far, in seconds; NaN without any.
+    #[must_use]
+    pub fn mean_gap_s(&self) -> f64 {
+        self.gap.get()
     }
 
     /// Nothing seen yet.

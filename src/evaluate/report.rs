@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::history::KeyHistory;
+use super::next::NextEvents;
 use super::ranking::Ranked;
 
 /// All figures.
@@ -36,6 +37,9 @@ pub struct Report {
     pub marks: Option<Marks>,
     /// The score, if the model has one and events have labels.
     pub score: Option<Ranked>,
+    /// Several next events at once, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<NextEvents>,
     /// One key's history.
     pub history: Option<KeyHistory>,
 }

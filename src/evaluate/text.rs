@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::next::NextEvents;
 use super::report::Report;
 use crate::base::number::f64_of_count;
 
@@ -71,6 +72,9 @@ pub fn write(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         }
         writeln!(out, "  * beyond what a true law has, 19 of 20 times")?;
     }
+    if let Some(next) = &report.next {
+        several(out, next)?;
+    }
     match &report.score {
         Some(score) => {
             let share = f64_of_count(score.positive) / f64_of_count(score.events);
@@ -88,6 +92,51 @@ pub fn write(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         }
         None if report.time.is_none() => writeln!(out, "\nno event has a label: name its field in [event] label")?,
         None => {}
+    }
+    Ok(())
+}
+
+/// Several next events at once.
+fn several(out: &mut dyn Write, next: &NextEvents) -> io::Result<()> {
+    let gap = next.mean_gap_s;
+    writeln!(out, "\nnext {} events ({} continuations of each of {} points, seed {})", next.events, next.paths, next.points, next.seed)?;
+    if !next.missing.is_empty() {
+        writeln!(out, "  drawn without fields       {}: they are taken as missing", next.missing.join(", "))?;
+    }
+    if next.ended > 0.0 {
+        writeln!(out, "  ended early                {:.4} of the continuations: no event comes any more", next.ended)?;
+    }
+    match &next.transport {
+        Some(transport) => {
+            writeln!(
+                out,
+                "  transport distance         {:.4}, in mean gaps of {}, {} points",
+                transport.distance,
+                span(gap),
+                transport.points
+            )?;
+            let prices: Vec<String> = transport.by_price.iter().map(|(price, distance)| format!("{price}: {distance:.4}")).collect();
+            writeln!(out, "    by price of an event     {}", prices.join("  "))?;
+        }
+        None => writeln!(out, "  transport distance         none: no point has {} events behind it", next.events)?,
+    }
+    match &next.precision {
+        Some(precision) => {
+            let (within, near) = (span(precision.horizon_s), span(precision.tolerance_s));
+            writeln!(
+                out,
+                "  T-mAP                      {:.4}, within {within}, matched within {near}, {} points",
+                precision.mean, precision.points
+            )?;
+            writeln!(out, "    continuations that reach {:.4}", precision.covered)?;
+            if precision.by_mark.iter().any(|mark| !mark.mark.is_empty()) {
+                writeln!(out, "\n  {:<20} {:>10} {:>18}", "mark", "events", "average precision")?;
+                for mark in &precision.by_mark {
+                    writeln!(out, "  {:<20} {:>10} {:>18.4}", mark.mark, mark.events, mark.average_precision)?;
+                }
+            }
+        }
+        None => writeln!(out, "  T-mAP                      none: no horizon of a point lies within the data and has an event")?,
     }
     Ok(())
 }

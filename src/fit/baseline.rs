@@ -6,6 +6,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::hazard;
 use super::history::{History, Part};
+use super::intensity::Decaying;
 use super::loss::{LawKind, Objective, Target};
 use super::normal::{HALF_LN_2PI, ln_sum_exp};
 use crate::base::number::{f32_of, f64_of_count, index};
@@ -73,10 +74,12 @@ impl Baseline {
         baseline
     }
 
-    /// Outputs of a network that ignores its input: where training starts.
+    /// Outputs of a network that ignores its input: where training starts. Of a law of intensities, the bias of their readout.
     #[must_use]
     pub fn bias(&self) -> Vec<f32> {
         match self.objective {
+            Objective::Law { law: LawKind::Intensity { .. }, .. } if self.marks.is_empty() => Decaying::bias(std::iter::once(1.0)),
+            Objective::Law { law: LawKind::Intensity { .. }, .. } => Decaying::bias(self.marks.iter().map(|ln| ln.exp())),
             Objective::Law { .. } => self.start.iter().copied().chain(self.marks.iter().map(|ln| f32_of(*ln))).collect(),
             Objective::Score => vec![f32_of((self.share / (1.0 - self.share)).ln())],
         }

@@ -54,7 +54,9 @@ pub fn card(facts: &Facts<'_>) -> Result<String, std::fmt::Error> {
                 write!(out, ", with the probability of a tick of {resolution} {} instead of a density", law.time_unit.name())?;
             }
             if !law.marks.is_empty() {
-                write!(out, "; and which of {} marks it carries (independent of when)", law.marks.len())?;
+                let together = matches!(facts.head, HeadSpec::Hawkes(_) | HeadSpec::Intensity(_));
+                let when = if together { "given when" } else { "independent of when" };
+                write!(out, "; and which of {} marks it carries ({when})", law.marks.len())?;
             }
             writeln!(out, ".")?;
         }

@@ -17,6 +17,7 @@ use candle_core::Result;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
+use super::intensity::Decaying;
 use super::ops::Ops;
 use crate::base::number::{f32_of, f64_of_count};
 use crate::pipeline::plan::Cell;
@@ -41,6 +42,8 @@ pub struct Design {
     pub pace: f64,
     /// Columns of the feature row that hold a value and say in another column that it is missing: (value, flag).
     pub missing: Vec<(usize, usize)>,
+    /// For the law `intensity`: the outputs are units that decay until the next event.
+    pub decaying: Option<Decaying>,
 }
 
 /// How a weight starts.
@@ -171,12 +174,42 @@ impl Design {
     }
 
     /// The weights: of the cell, then of the head. Head weights start small, so that the outputs start at `bias`, the law without history.
+    /// With units that decay `bias` is that of their readout.
     #[must_use]
     pub fn weights(&self, bias: &[f32]) -> Vec<Weight> {
         let mut weights = of_cell!(self, weights());
-        weights.push(Weight::uniform(HEAD, &[self.hidden, self.outputs], 0.1 * self.bound()));
-        weights.push(Weight::values(HEAD_BIAS, bias.to_vec()));
+        match &self.decaying {
+            Some(decaying) => weights.extend(decaying.weights(self, bias, !self.publishes_itself())),
+            None => {
+                weights.push(Weight::uniform(HEAD, &[self.hidden, self.outputs], 0.1 * self.bound()));
+                weights.push(Weight::values(HEAD_BIAS, bias.to_vec()));
+            }
+        }
         weights
+    }
+
+    /// Numbers that `weights` takes as `bias`.
+    #[must_use]
+    pub fn biases(&self) -> usize {
+        self.decaying.as_ref().map_or(self.outputs, |decaying| decaying.marks)
+    }
+
+    /// Whether the units that decay until the next event are those of the cell: its activations are then what is published.
+    #[must_use]
+    pub fn publishes_itself(&self) -> bool {
+        self.cell == Cell::CtLstm && self.decaying.is_some()
+    }
+
+    /// The outputs, from the activations of a step.
+    ///
+    /// # Errors
+    /// The shapes do not fit.
+    pub fn head<O: Ops>(&self, ops: &mut O, active: &O::T) -> Result<O::T> {
+        match &self.decaying {
+            None => ops.linear(active, HEAD, HEAD_BIAS),
+            Some(_) if self.publishes_itself() => Ok(active.clone()),
+            Some(decaying) => decaying.publish(ops, active),
+        }
     }
 
     /// One step.
@@ -198,7 +231,8 @@ impl Design {
     }
 
     /// Logarithms of `n` decay rates, evenly from a fiftieth to five per mean gap.
-    fn log_rates(n: usize) -> Vec<f32> {
+    #[must_use]
+    pub fn log_rates(n: usize) -> Vec<f32> {
         let last = f64_of_count(n.max(2) - 1);
         (0..n).map(|i| f32_of(f64::ln(0.02) + (f64::ln(5.0) - f64::ln(0.02)) * f64_of_count(i) / last)).collect()
     }

@@ -2,8 +2,10 @@
 
 use super::autograd;
 use super::batch::Sequence;
-use super::cell::{Design, HEAD, HEAD_BIAS, Inputs};
+use super::cell::{Design, Inputs};
 use super::history::History;
+use super::intensity::READOUT;
+use super::loss::{Objective, Target, Terms};
 use super::network::{Network, Weights};
 use super::ops::{Nodes, Ops};
 use super::step::{Forward, Step};
@@ -55,7 +57,7 @@ pub fn step_graph(weights: &Weights, output: &str) -> Result<Vec<u8>> {
         graph.input(GAP, &[1]);
     }
     design.states().iter().for_each(|state| graph.input(state.name, &[state.width]));
-    for (spec, values) in design.weights(&vec![0.0; design.outputs]).iter().zip(&weights.values) {
+    for (spec, values) in weights.specs().iter().zip(&weights.values).filter(|(spec, _)| !READOUT.contains(&spec.name)) {
         graph.constant(spec.name, &spec.shape, values);
     }
     let mut ops = Nodes::new(graph);
@@ -63,7 +65,7 @@ pub fn step_graph(weights: &Weights, output: &str) -> Result<Vec<u8>> {
         let gap = if design.takes_gap() { Some(ops.scale(&GAP.to_owned(), f32_of(design.pace))?) } else { None };
         let states: Vec<String> = design.states().iter().map(|state| state.name.to_owned()).collect();
         let (active, after) = design.step(ops, &Inputs { x: &FEATURES.to_owned(), gap: gap.as_ref(), states: &states })?;
-        let outputs = ops.linear(&active, HEAD, HEAD_BIAS)?;
+        let outputs = design.head(ops, &active)?;
         ops.output(&outputs, output, design.outputs);
         for (state, after) in design.states().iter().zip(after) {
             ops.output(&after, &next(state.name), state.width);
@@ -95,6 +97,10 @@ impl Forward for Recurrent {
     fn forward(&self, history: &History, group: &[Sequence], each: &mut Each<'_>) -> Result<()> {
         self.network.forward(history, group, each)
     }
+
+    fn terms(&self, objective: &Objective, outputs: &[f32], targets: &[Target]) -> Result<Vec<Terms>> {
+        Forward::terms(&self.network, objective, outputs, targets)
+    }
 }
 
 impl Step for Recurrent {
@@ -112,6 +118,14 @@ impl Step for Recurrent {
 
     fn graph(&self, output: &str) -> Result<Vec<u8>> {
         step_graph(&self.weights, output)
+    }
+
+    fn intensity_graph(&self) -> Result<Option<Vec<u8>>> {
+        self.weights.design.decaying.as_ref().map(|decaying| decaying.graph(&self.weights)).transpose()
+    }
+
+    fn intensities(&self, outputs: &[f32], taus: &[f32]) -> Result<Option<Vec<f32>>> {
+        self.network.intensities(outputs, taus).map_err(autograd)
     }
 
     fn weights(&self) -> usize {

@@ -13,7 +13,7 @@ use super::history::Part;
 use super::read::{Prepared, Seen};
 use super::step::Step;
 use crate::base::error::{Error, Result};
-use crate::base::number::index;
+use crate::base::number::{f32_of, index};
 use crate::data::events::Column;
 use crate::data::schema::EventSchema;
 use crate::features::recipe::Recipe;
@@ -24,8 +24,8 @@ const KEYS: usize = 4;
 /// Events shown of each.
 const EVENTS: usize = 16;
 
-/// The table of golden events: `key`, `event_time`, the fields that the recipe and the mark need, `x`, a column for each state, `outputs`. Key by key, in order of
-/// time.
+/// The table of golden events: `key`, `event_time`, the fields that the recipe and the mark need, `x`, a column for each state, `outputs`; for a law with a second
+/// graph also `tau`, the gap to the next event (of a last one as many units as the one before), and `lambda`, the intensities there. Key by key, in order of time.
 ///
 /// # Errors
 /// Never for a prepared history and its own network.
@@ -33,6 +33,7 @@ pub fn table(step: &dyn Step, seen: &Seen, prepared: &Prepared, schema: &EventSc
     let history = &prepared.history;
     let shown = shown(seen, prepared);
     let (mut rows, mut x, mut states, mut outputs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut taus: Vec<f32> = Vec::new();
     for range in &shown {
         let sequence = Sequence { start: range.start, len: range.len() };
         step.forward(history, &[sequence], &mut |event, output, state| {
@@ -40,6 +41,8 @@ pub fn table(step: &dyn Step, seen: &Seen, prepared: &Prepared, schema: &EventSc
             x.extend_from_slice(history.row(event));
             states.extend_from_slice(state);
             outputs.extend_from_slice(output);
+            let gap = history.gaps_next.get(event).copied().filter(|gap| !gap.is_nan()).map(f32_of);
+            taus.push(gap.or(taus.last().copied()).unwrap_or(1.0));
         })?;
     }
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -70,6 +73,10 @@ pub fn table(step: &dyn Step, seen: &Seen, prepared: &Prepared, schema: &EventSc
         let values = states.chunks(each.max(1)).flat_map(|all| all.get(own.clone()).unwrap_or_default().iter().copied()).collect();
         columns.push((format!("state.{}", state.input), list(values, rows.len()).map_err(fault)?));
         start = own.end;
+    }
+    if let Some(intensities) = step.intensities(&outputs, &taus)? {
+        columns.push(("tau".to_owned(), Arc::new(Float32Array::from(taus))));
+        columns.push(("lambda".to_owned(), list(intensities, rows.len()).map_err(fault)?));
     }
     columns.push(("outputs".to_owned(), list(outputs, rows.len()).map_err(fault)?));
     RecordBatch::try_from_iter(columns).map_err(fault)

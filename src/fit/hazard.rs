@@ -136,7 +136,7 @@ pub fn start(law: &LawKind, gaps: &[f64]) -> Vec<f32> {
             let (counts, exposures) = bins(edges, gaps);
             counts.iter().zip(exposures).map(|(count, exposure)| ((count + 0.5) / (exposure + 0.5 * mean)).ln()).collect()
         }
-        LawKind::Mixture(_) | LawKind::Hawkes { .. } => Vec::new(),
+        LawKind::Mixture(_) | LawKind::Hawkes(_) | LawKind::Intensity { .. } => Vec::new(),
     };
     all.into_iter().map(f32_of).collect()
 }

@@ -33,6 +33,13 @@ pub enum LawKind {
     GammaPoisson,
     /// Intensities of so many marks, each with one decaying excitation. Only judged, not trained.
     Hawkes(usize),
+    /// Intensities of marks by units that decay. What they lose takes the weights of their readout: see `fit/intensity.rs`, and `Network::mean_loss`.
+    Intensity {
+        /// Units.
+        units: usize,
+        /// Marks; 1 without.
+        marks: usize,
+    },
 }
 
 impl LawKind {
@@ -45,6 +52,7 @@ impl LawKind {
             LawKind::Weibull | LawKind::Gompertz(_) | LawKind::GammaPoisson => 2,
             LawKind::Piecewise(edges) => edges.len() + 1,
             LawKind::Hawkes(marks) => 3 * marks,
+            LawKind::Intensity { units, .. } => 4 * units,
         }
     }
 }
@@ -52,7 +60,7 @@ impl LawKind {
 /// What the outputs of the network mean.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Objective {
-    /// The law's parameters, then `marks` logits (none for a Hawkes process).
+    /// The law's parameters, then `marks` logits (none for intensities, which are those of the marks).
     Law {
         /// Which law.
         law: LawKind,
@@ -126,14 +134,21 @@ impl Objective {
     #[must_use]
     pub fn width(&self) -> usize {
         match self {
-            Objective::Law { law: law @ LawKind::Hawkes(_), .. } => law.width(),
+            Objective::Law { law: law @ (LawKind::Hawkes(_) | LawKind::Intensity { .. }), .. } => law.width(),
             Objective::Law { law, marks, .. } => law.width() + marks,
             Objective::Score => 1,
         }
     }
 
+    /// The terms of rows of parameters, one after the other.
+    #[must_use]
+    pub fn rows(&self, parameters: &[f32], targets: &[Target]) -> Vec<Terms> {
+        let mut gradient = vec![0f32; self.width()];
+        parameters.chunks_exact(self.width()).zip(targets).map(|(row, target)| self.row(row, target, &mut gradient)).collect()
+    }
+
     /// Negative log-likelihood of `target` under the parameters of one event, and its gradient by them, which is added to `gradient`.
-    /// Both slices have `width()` elements.
+    /// Both slices have `width()` elements. Nothing for a law of intensities, whose loss takes more than its parameters.
     pub fn row(&self, parameters: &[f32], target: &Target, gradient: &mut [f32]) -> Terms {
         let mut terms = Terms::default();
         match self {
@@ -151,6 +166,7 @@ impl Objective {
                         terms.mark = target.mark.filter(|_| *marks > 1).and_then(|mark| of_marks.get(index(mark)).copied());
                         Some(loss)
                     }
+                    LawKind::Intensity { .. } => None,
                     other => hazard::loss(other, time, gap, *resolution, by_time),
                 };
                 if let Some(mark) = target.mark.filter(|_| !marks.is_empty()) {

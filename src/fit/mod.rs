@@ -2,7 +2,7 @@
 //! lives only here.
 //!
 //! Reading order: `read` (history through the serving code), `split`, `recipe`, `history` (what training sees), `baseline` (what has to be beaten),
-//! `step` (what every fit ends in), `batch`, `ops` and `cell` (the networks, each written once to be trained and exported), `network`, `gru_window`, `loss` and `hazard`, `train`, `export`, `process` and `likelihood` (what is known in
+//! `step` (what every fit ends in), `batch`, `ops` and `cell` (the networks, each written once to be trained and exported), `network`, `gru_window`, `loss`, `hazard` and `intensity`, `train`, `export`, `process` and `likelihood` (what is known in
 //! closed form), `report`, `golden`, `card`, `package`, `served`.
 
 pub mod baseline;
@@ -15,6 +15,7 @@ pub mod golden;
 pub mod gru_window;
 pub mod hazard;
 pub mod history;
+pub mod intensity;
 pub mod likelihood;
 pub mod loss;
 pub mod network;
@@ -43,6 +44,7 @@ use self::baseline::Baseline;
 use self::cell::Design;
 use self::export::Recurrent;
 use self::history::{History, Part};
+use self::intensity::Decaying;
 use self::loss::{LawKind, Objective};
 use self::process::Process;
 use self::read::{Prepared, Seen};
@@ -82,6 +84,8 @@ pub struct Fitted {
     pub package: Package,
     /// The figures.
     pub report: Report,
+    #[cfg(test)]
+    step: Box<dyn step::Step>,
     schema: EventSchema,
     seen: Seen,
     prepared: Prepared,
@@ -126,7 +130,15 @@ pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> 
     check_history(&prepared.history, &objective, plan, &seen)?;
     let (step, report) = learn(plan, &seen, &prepared.history, &recipe, &objective, unit, progress)?;
     let package = assemble(plan, &seen, &prepared, &*step, &report, head(&objective, unit, marks), recipe)?;
-    Ok(Fitted { package, report, schema: plan.schema.clone(), seen, prepared })
+    Ok(Fitted {
+        package,
+        report,
+        #[cfg(test)]
+        step,
+        schema: plan.schema.clone(),
+        seen,
+        prepared,
+    })
 }
 
 fn learn(
@@ -155,6 +167,7 @@ fn learn(
                 outputs: scaled.width(),
                 pace: pace(history, objective),
                 missing: missing(recipe),
+                decaying: decaying(objective, history),
             };
             let mut trained = train::train(history, &scaled, design, &baseline.bias(), &options, &mut |at| progress(Step::Training(*at)))?;
             let facts = (trained.epochs, trained.best_epoch, trained.chosen_by);
@@ -191,6 +204,16 @@ fn per_mean_gap(objective: &Objective, history: &History) -> (Objective, Option<
             (Objective::Law { law, min_gap: *min_gap, resolution: *resolution, marks: *marks }, Some(scale))
         }
         other => (other.clone(), None),
+    }
+}
+
+/// The units that decay until the next event, of a law of intensities.
+fn decaying(objective: &Objective, history: &History) -> Option<Decaying> {
+    match objective {
+        Objective::Law { law: LawKind::Intensity { units, marks }, .. } => {
+            Some(Decaying { units: *units, marks: *marks, pace: pace(history, objective) })
+        }
+        _ => None,
     }
 }
 
@@ -235,6 +258,9 @@ fn law_kind(plan: &Plan, gaps: &[f64], marks: usize) -> LawKind {
         (Cell::GammaPoisson, _) => LawKind::GammaPoisson,
         (Cell::History, _) => edges(),
         (Cell::Hawkes, _) => LawKind::Hawkes(marks.max(1)),
+        // The units of a neural Hawkes process are its own state.
+        (Cell::CtLstm, Law::Intensity) => LawKind::Intensity { units: plan.fit.hidden, marks: marks.max(1) },
+        (_, Law::Intensity) => LawKind::Intensity { units: plan.fit.components, marks: marks.max(1) },
         (_, Law::Exponential) => LawKind::Exponential,
         (_, Law::GammaPoisson) => LawKind::GammaPoisson,
         (_, Law::PiecewiseConstant) => edges(),
@@ -274,7 +300,7 @@ fn assemble(
         attention: step.attention(),
         head,
     };
-    Ok(Package { manifest, recipe, graph: step.graph(&output)?, golden, card })
+    Ok(Package { manifest, recipe, graph: step.graph(&output)?, intensity: step.intensity_graph()?, golden, card })
 }
 
 /// How gaps are floored and, for a coarse clock, how wide its tick is; all in the law's unit.
@@ -306,6 +332,7 @@ fn head(objective: &Objective, unit: TimeUnit, marks: Vec<String>) -> HeadSpec {
                 LawKind::Piecewise(edges) => HeadSpec::PiecewiseConstant(LawSpec { edges: edges.clone(), ..spec }),
                 LawKind::GammaPoisson => HeadSpec::GammaPoisson(spec),
                 LawKind::Hawkes(_) => HeadSpec::Hawkes(spec),
+                LawKind::Intensity { .. } => HeadSpec::Intensity(LawSpec { parameters: Some(law.width()), ..spec }),
             }
         }
         Objective::Score => HeadSpec::Score { outputs: vec![LOGIT.to_owned()], link: ScoreLink::Logit, calibration: None },

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use candle_core::{Device, Result, Tensor, Var};
 use rand_chacha::ChaCha8Rng;
 
-use super::cell::{Design, HEAD, HEAD_BIAS, Inputs};
+use super::cell::{Design, Inputs, Weight};
 use super::gru_window::GruWindow;
+use super::loss::{MeanLoss, Objective, Target, Terms};
 use super::ops::{Ops, Tensors};
 use crate::base::number::f32_of;
 use crate::pipeline::plan::Cell;
@@ -26,6 +27,12 @@ impl Weights {
     pub fn random(design: Design, bias: &[f32], random: &mut ChaCha8Rng) -> Self {
         let values = design.weights(bias).iter().map(|weight| weight.draw(random)).collect();
         Weights { design, values }
+    }
+
+    /// Names and shapes of the weights.
+    #[must_use]
+    pub fn specs(&self) -> Vec<Weight> {
+        self.design.weights(&vec![0.0; self.design.biases()])
     }
 
     /// Multiplies one output by a number.
@@ -66,10 +73,8 @@ impl Network {
     /// # Errors
     /// A vector has another length than the design says.
     pub fn new(weights: &Weights) -> Result<Self> {
-        let specs = weights.design.weights(&vec![0.0; weights.design.outputs]);
-        let var = |(spec, values): (&super::cell::Weight, &Vec<f32>)| {
-            Ok((spec.name, Var::from_slice(values, spec.shape.as_slice(), &Device::Cpu)?))
-        };
+        let specs = weights.specs();
+        let var = |(spec, values): (&Weight, &Vec<f32>)| Ok((spec.name, Var::from_slice(values, spec.shape.as_slice(), &Device::Cpu)?));
         Ok(Network { design: weights.design.clone(), variables: specs.iter().zip(&weights.values).map(var).collect::<Result<_>>()? })
     }
 
@@ -105,13 +110,50 @@ impl Network {
     /// # Errors
     /// The shapes do not fit.
     pub fn window(&self, x: &Tensor, gaps: &Tensor, before: &Tensor) -> Result<Ran> {
-        let weights: HashMap<&'static str, Tensor> = self.variables.iter().map(|(name, var)| (*name, var.as_tensor().clone())).collect();
+        let weights = self.tensors();
         let mut ops = Tensors { weights: &weights };
         let (activations, states) =
             if self.design.cell == Cell::Gru { self.gru(&mut ops, x, before)? } else { self.steps(&mut ops, x, gaps, before)? };
-        let head = ops.weight(HEAD)?;
-        let bias = ops.weight(HEAD_BIAS)?;
-        Ok(Ran { states, outputs: activations.matmul(&head)?.broadcast_add(&bias)? })
+        Ok(Ran { states, outputs: self.design.head(&mut ops, &activations)? })
+    }
+
+    fn tensors(&self) -> HashMap<&'static str, Tensor> {
+        self.variables.iter().map(|(name, var)| (*name, var.as_tensor().clone())).collect()
+    }
+
+    /// The mean loss of outputs over the targets that count, with gradients.
+    ///
+    /// # Errors
+    /// The shapes do not fit.
+    pub fn mean_loss(&self, outputs: &Tensor, objective: &Objective, targets: Vec<Target>) -> Result<Tensor> {
+        match &self.design.decaying {
+            Some(decaying) => decaying.mean_loss(&mut Tensors { weights: &self.tensors() }, outputs, objective, &targets),
+            None => outputs.apply_op1(MeanLoss::new(objective.clone(), targets)),
+        }
+    }
+
+    /// The terms of rows of outputs, if they take more than the objective to compute.
+    ///
+    /// # Errors
+    /// The shapes do not fit.
+    pub fn terms(&self, outputs: &[f32], objective: &Objective, targets: &[Target]) -> Result<Option<Vec<Terms>>> {
+        let weights = self.constants();
+        let terms = self.design.decaying.as_ref().map(|own| own.terms(&mut Tensors { weights: &weights }, outputs, objective, targets));
+        terms.transpose()
+    }
+
+    /// Intensities of rows of outputs at a gap each, if it has units that decay.
+    ///
+    /// # Errors
+    /// The shapes do not fit.
+    pub fn intensities(&self, outputs: &[f32], taus: &[f32]) -> Result<Option<Vec<f32>>> {
+        let weights = self.constants();
+        self.design.decaying.as_ref().map(|own| own.at(&mut Tensors { weights: &weights }, outputs, taus)).transpose()
+    }
+
+    /// The weights without gradients.
+    fn constants(&self) -> HashMap<&'static str, Tensor> {
+        self.variables.iter().map(|(name, var)| (*name, var.as_tensor().detach())).collect()
     }
 
     /// The window step by step.
@@ -149,12 +191,13 @@ mod tests {
     use rand::{Rng, SeedableRng};
 
     use super::*;
-    use crate::fit::loss::{LawKind, MeanLoss, Objective, Target};
+    use crate::fit::intensity::Decaying;
+    use crate::fit::loss::LawKind;
 
     const OBJECTIVE: Objective = Objective::Law { law: LawKind::Mixture(2), min_gap: 1e-6, resolution: None, marks: 0 };
 
     fn network(cell: Cell, seed: u64) -> Network {
-        let design = Design { cell, features: 3, hidden: 4, outputs: 6, pace: 1.0, missing: vec![(0, 2)] };
+        let design = Design { cell, features: 3, hidden: 4, outputs: 6, pace: 1.0, missing: vec![(0, 2)], decaying: None };
         let mut weights = Weights::random(design, &[0.0, 0.2, -0.5, 0.4, 0.1, -0.1], &mut ChaCha8Rng::seed_from_u64(seed));
         let head = weights.values.len() - 2;
         weights.values[head].iter_mut().for_each(|w| *w *= 10.0);
@@ -174,37 +217,74 @@ mod tests {
         network.window(x, gaps, &before).unwrap().outputs.apply_op1(MeanLoss::new(OBJECTIVE, targets.to_vec())).unwrap()
     }
 
+    /// Compares gradients with slopes; gives how many weights matter.
+    fn check_gradient(network: &Network, loss: &dyn Fn(&Network) -> Tensor) -> usize {
+        let gradients = loss(network).backward().unwrap();
+        let mut moving = 0;
+        for (name, variable) in &network.variables {
+            let values = variable.as_tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let gradient = gradients.get(variable).map(|g| g.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+            let gradient = gradient.unwrap_or_else(|| vec![0.0; values.len()]);
+            // All of a small weight, every seventh of a large one.
+            for (i, given) in gradient.iter().enumerate().step_by(if values.len() > 40 { 7 } else { 1 }) {
+                let at = |step: f32| {
+                    let mut moved = values.clone();
+                    moved[i] += step;
+                    variable.set(&Tensor::from_vec(moved, variable.shape(), &Device::Cpu).unwrap()).unwrap();
+                    let value = loss(network).to_scalar::<f32>().unwrap();
+                    variable.set(&Tensor::from_vec(values.clone(), variable.shape(), &Device::Cpu).unwrap()).unwrap();
+                    value
+                };
+                // A rectifier has a kink: near one, the shorter step is on one side of it.
+                let near = [1e-2, 1e-3].map(|step| (at(step) - at(-step)) / (2.0 * step));
+                moving += usize::from(given.abs() > 1e-3);
+                let close = |slope: &f32| (slope - given).abs() < 4e-3 * slope.abs().max(0.5);
+                assert!(near.iter().any(close), "{:?} {name} {i}: {near:?} is not {given}", network.design);
+            }
+        }
+        moving
+    }
+
     #[test]
     fn the_gradient_through_a_window_is_the_slope_of_the_loss() {
         let (x, gaps) = window(3);
         let mut targets: Vec<Target> = (0..10).map(|i| Target { gap: 0.3 + f64::from(i), ..Target::NONE }).collect();
         targets[3] = Target::NONE;
         for cell in Cell::NETWORKS {
-            let network = network(cell, 3);
-            let gradients = loss(&network, &x, &gaps, &targets).backward().unwrap();
-            let mut moving = 0;
-            for (name, variable) in &network.variables {
-                let values = variable.as_tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-                let gradient = gradients.get(variable).map(|g| g.flatten_all().unwrap().to_vec1::<f32>().unwrap());
-                let gradient = gradient.unwrap_or_else(|| vec![0.0; values.len()]);
-                // All of a small weight, every seventh of a large one.
-                for (i, given) in gradient.iter().enumerate().step_by(if values.len() > 40 { 7 } else { 1 }) {
-                    let at = |step: f32| {
-                        let mut moved = values.clone();
-                        moved[i] += step;
-                        variable.set(&Tensor::from_vec(moved, variable.shape(), &Device::Cpu).unwrap()).unwrap();
-                        let value = loss(&network, &x, &gaps, &targets).to_scalar::<f32>().unwrap();
-                        variable.set(&Tensor::from_vec(values.clone(), variable.shape(), &Device::Cpu).unwrap()).unwrap();
-                        value
-                    };
-                    // A rectifier has a kink: near one, the shorter step is on one side of it.
-                    let near = [1e-2, 1e-3].map(|step| (at(step) - at(-step)) / (2.0 * step));
-                    moving += usize::from(given.abs() > 1e-3);
-                    let close = |slope: &f32| (slope - given).abs() < 4e-3 * slope.abs().max(0.5);
-                    assert!(near.iter().any(close), "{cell:?} {name} {i}: {near:?} is not {given}");
-                }
-            }
+            let moving = check_gradient(&network(cell, 3), &|network| loss(network, &x, &gaps, &targets));
             assert!(moving > 20, "{cell:?}: only {moving} weights matter");
+        }
+    }
+
+    #[test]
+    fn the_gradient_of_intensities_is_the_slope_of_their_loss() {
+        let (x, gaps) = window(4);
+        let gap = |i: u32| 0.05 + 0.4 * f64::from(i);
+        let mut targets: Vec<Target> = (0..10).map(|i| Target { gap: gap(i), mark: Some(i % 2), ..Target::NONE }).collect();
+        targets[3] = Target::NONE;
+        targets[4].mark = None;
+        for (cell, resolution) in [(Cell::CtLstm, None), (Cell::CtLstm, Some(0.3)), (Cell::Gru, None), (Cell::Ssm, Some(0.3))] {
+            let decaying = Decaying { units: 4, marks: 2, pace: 0.7 };
+            let objective = Objective::Law { law: LawKind::Intensity { units: 4, marks: 2 }, min_gap: 1e-6, resolution, marks: 2 };
+            let outputs = objective.width();
+            let design = Design { cell, features: 3, hidden: 4, outputs, pace: 0.7, missing: Vec::new(), decaying: Some(decaying) };
+            let weights = Weights::random(design, &[0.3, -0.4], &mut ChaCha8Rng::seed_from_u64(9));
+            let network = Network::new(&weights).unwrap();
+            let run = |network: &Network| {
+                let before = Tensor::full(0.2f32, (2, network.state_floats()), &Device::Cpu).unwrap();
+                network.window(&x, &gaps, &before).unwrap().outputs
+            };
+            let moving = check_gradient(&network, &|network| network.mean_loss(&run(network), &objective, targets.clone()).unwrap());
+            assert!(moving > 20, "{cell:?}: only {moving} weights matter");
+            // The loss that is trained is the mean of the terms that are reported.
+            let outputs = run(&network);
+            let rows = outputs.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let terms = network.terms(&rows, &objective, &targets).unwrap().unwrap();
+            let counted: Vec<f64> = terms.iter().filter(|terms| terms.counts()).map(Terms::total).collect();
+            assert_eq!((counted.len(), terms.iter().filter(|terms| terms.mark.is_some()).count()), (9, 8));
+            let mean = counted.iter().sum::<f64>() / 9.0;
+            let loss = network.mean_loss(&outputs, &objective, targets.clone()).unwrap().to_scalar::<f32>().unwrap();
+            assert!((f64::from(loss) - mean).abs() < 1e-4, "{cell:?}: {loss} is not {mean}");
         }
     }
 

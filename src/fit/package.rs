@@ -14,13 +14,14 @@ use super::served::{self, Served};
 use crate::base::error::{Error, Result};
 use crate::features::reasons;
 use crate::features::recipe::Recipe;
+use crate::model::intensity::FILE as INTENSITY;
 use crate::model::manifest::Manifest;
 use crate::model::{self, Mismatch};
 
 /// Largest difference between the ONNX step and the trainer on the golden events, absolute or relative to the value.
 pub const TOLERANCE: f32 = 1e-5;
-/// The files of a package, all of which are listed in `SHA256SUMS`.
-const FILES: [&str; 5] = ["model.onnx", "model.toml", "features.toml", "golden.parquet", "CARD.md"];
+/// The files of a package, all of which are listed in `SHA256SUMS`; the second graph only where the law needs one.
+const FILES: [&str; 6] = ["model.onnx", INTENSITY, "model.toml", "features.toml", "golden.parquet", "CARD.md"];
 const SUMS: &str = "SHA256SUMS";
 /// Wording of reasons: written and changed by people, so it is not listed in the sums, and goes from one package to the next.
 const WORDING: &str = reasons::FILE;
@@ -34,6 +35,8 @@ pub struct Package {
     pub recipe: Recipe,
     /// `model.onnx`.
     pub graph: Vec<u8>,
+    /// `intensity.onnx`, if the law needs one.
+    pub intensity: Option<Vec<u8>>,
     /// `golden.parquet`.
     pub golden: RecordBatch,
     /// `CARD.md`.
@@ -119,15 +122,16 @@ pub fn write(fitted: &Fitted, folder: &Path) -> Result<Written> {
 
 fn write_files(package: &Package, folder: &Path) -> Result<()> {
     let golden = parquet(&package.golden)?;
-    let contents: [Vec<u8>; 5] = [
-        package.graph.clone(),
-        package.manifest.to_toml()?.into_bytes(),
-        package.recipe.to_toml()?.into_bytes(),
-        golden,
-        package.card.clone().into_bytes(),
+    let contents: [Option<Vec<u8>>; 6] = [
+        Some(package.graph.clone()),
+        package.intensity.clone(),
+        Some(package.manifest.to_toml()?.into_bytes()),
+        Some(package.recipe.to_toml()?.into_bytes()),
+        Some(golden),
+        Some(package.card.clone().into_bytes()),
     ];
     let mut sums = String::new();
-    for (name, bytes) in FILES.iter().zip(&contents) {
+    for (name, bytes) in FILES.iter().zip(&contents).filter_map(|(name, bytes)| Some((name, bytes.as_ref()?))) {
         let path = folder.join(name);
         fs::write(&path, bytes).map_err(|e| Error::io("fit", &path, e))?;
         let sum: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -177,10 +181,10 @@ pub fn with_manifest(from: &Path, manifest: &Manifest, to: &Path) -> Result<()> 
 
 fn verify(folder: &Path) -> Result<Mismatch> {
     let mismatch = model::Package::load(folder)?.mismatch;
-    if mismatch.outputs > TOLERANCE || mismatch.states > TOLERANCE {
+    if mismatch.outputs > TOLERANCE || mismatch.states > TOLERANCE || mismatch.intensities > TOLERANCE {
         let text = format!(
-            "the exported step differs from the trainer by {:e} (outputs) and {:e} (states) on the golden events; allowed is {TOLERANCE:e}",
-            mismatch.outputs, mismatch.states
+            "the exported step differs from the trainer by {:e} (outputs), {:e} (states) and {:e} (intensities) on the golden events; allowed is {TOLERANCE:e}",
+            mismatch.outputs, mismatch.states, mismatch.intensities
         );
         return Err(Error::internal("fit", text));
     }

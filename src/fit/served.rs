@@ -14,6 +14,7 @@ use crate::base::number::{f64_of_count, index};
 use crate::base::time::{EventTime, Gap};
 use crate::data::flags::Flags;
 use crate::data::forecasts::Forecasts;
+use crate::data::intensity::Intensities;
 use crate::data::outputs::Outputs;
 use crate::data::schema::EventSchema;
 use crate::head::{Arrivals, Asks, Head};
@@ -100,7 +101,8 @@ fn figures(folder: &Path, seen: &Seen, prepared: &Prepared, schema: &EventSchema
     let mut model = package.model()?;
     let timed = package.manifest.head.is_timed();
     let asks = Asks { quantiles: if timed { vec![0.5] } else { Vec::new() }, ..Asks::default() };
-    let mut head = Head::new(&package.manifest.head, asks)?;
+    let intensities = model.intensity.take().map(|graph| Box::new(graph) as Box<dyn Intensities>);
+    let mut head = Head::with(&package.manifest.head, asks, intensities)?;
     let (mut time, mut mark, mut label, mut events) = (Mean::default(), Mean::default(), Mean::default(), 0);
     let (mut error, mut residuals, mut spent, mut stepped) = (Mean::default(), Vec::new(), std::time::Duration::ZERO, 0_usize);
     let mut medians: HashMap<Slot, EventTime> = HashMap::new();

@@ -2,6 +2,7 @@
 
 use super::batch::Sequence;
 use super::history::History;
+use super::loss::{Objective, Target, Terms};
 use super::train::Each;
 use crate::base::error::Result;
 use crate::model::manifest::{InputSpec, StateSpec};
@@ -14,6 +15,14 @@ pub trait Forward {
     /// # Errors
     /// Never for a history of the widths that it was fitted to.
     fn forward(&self, history: &History, group: &[Sequence], each: &mut Each<'_>) -> Result<()>;
+
+    /// What rows of outputs, one after the other, lose against their targets.
+    ///
+    /// # Errors
+    /// Never for outputs of its own.
+    fn terms(&self, objective: &Objective, outputs: &[f32], targets: &[Target]) -> Result<Vec<Terms>> {
+        Ok(objective.rows(outputs, targets))
+    }
 }
 
 /// A step from one event of a key to the next, ready to be written.
@@ -34,6 +43,22 @@ pub trait Step: Forward {
     /// # Errors
     /// Never for what `fit` made.
     fn graph(&self, output: &str) -> Result<Vec<u8>>;
+
+    /// The bytes of `intensity.onnx`, if the law needs one.
+    ///
+    /// # Errors
+    /// Never for what `fit` made.
+    fn intensity_graph(&self) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    /// Intensities of rows of outputs at a gap each, `[n, marks]`, if the law has a second graph.
+    ///
+    /// # Errors
+    /// Never for outputs of its own.
+    fn intensities(&self, _outputs: &[f32], _taus: &[f32]) -> Result<Option<Vec<f32>>> {
+        Ok(None)
+    }
 
     /// Numbers that were fitted.
     fn weights(&self) -> usize;

@@ -13,6 +13,7 @@ use super::*;
 use crate::base::offset::{Offset, Partition};
 use crate::data::commit::Commits;
 use crate::data::input::{Input, Table};
+use crate::data::intensity::Intensities;
 use crate::data::schema::{EventSchema, Field, FieldKind, TimeFormat};
 use crate::pipeline::plan::{Cell, Law, Split};
 use crate::source::Polled;
@@ -290,6 +291,8 @@ fn every_cell_and_law_gives_a_package_that_serves_what_was_fitted() {
         (Cell::Gru, Law::Gompertz),
         (Cell::Gru, Law::PiecewiseConstant),
         (Cell::Gru, Law::GammaPoisson),
+        (Cell::CtLstm, Law::Intensity),
+        (Cell::Gru, Law::Intensity),
     ] {
         for (marked, resolution) in [(false, None), (true, None), (false, Some(Gap(1_000_000)))] {
             let mark = marked.then_some(0);
@@ -311,5 +314,58 @@ fn every_cell_and_law_gives_a_package_that_serves_what_was_fitted() {
                 _ => {}
             }
         }
+    }
+}
+
+#[test]
+fn a_neural_hawkes_process_integrates_while_training_what_it_serves() {
+    for (marked, resolution) in [(true, None), (false, Some(Gap(30_000_000)))] {
+        let fields: &[(&str, FieldKind)] = if marked { &[("what", FieldKind::Text)] } else { &[] };
+        let mut plan = plan(fields, marked.then_some(0), None);
+        (plan.fit.cell, plan.fit.law, plan.fit.epochs, plan.fit.resolution) = (Cell::CtLstm, Law::Intensity, 6, resolution);
+        plan.fit.time_unit = Some(TimeUnit::Minute);
+        let whole = fitted(&plan, alternating(60, 4)).unwrap();
+        let time = whole.report.part(Part::Test).unwrap().time.unwrap();
+        assert!(time.nll < time.constant_rate, "{time:?}");
+        if marked {
+            // What comes next depends on when: the mark given the time, and the time with it.
+            let mark = whole.report.part(Part::Test).unwrap().mark.unwrap();
+            assert!(mark.log_loss < mark.frequencies, "{mark:?}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("model");
+        let written = write(&whole, &out).unwrap();
+        assert!(written.mismatch.intensities <= package::TOLERANCE, "{:?}", written.mismatch);
+        let sums = std::fs::read_to_string(out.join("SHA256SUMS")).unwrap();
+        assert!(sums.contains("  intensity.onnx\n"), "{sums}");
+        let package = crate::model::Package::load(&out).unwrap();
+        package.check_batches(&[1, 2, 7, 64, 600]).unwrap();
+
+        // The integral of every golden event, once by the trainer's rule and once by the served panels.
+        let golden = package.golden.as_ref().unwrap();
+        let (taus, _) = golden.intensities.as_ref().unwrap();
+        let graph: Box<dyn Intensities> = Box::new(package.model().unwrap().intensity.unwrap());
+        let mut head = crate::head::Head::with(&package.manifest.head, crate::head::Asks::default(), Some(graph)).unwrap();
+        let width = package.manifest.head.width();
+        let objective = Objective::Law {
+            law: LawKind::Intensity { units: width / 4, marks: 1 + usize::from(marked) },
+            min_gap: 1e-9,
+            resolution: None,
+            marks: 0,
+        };
+        for (law, tau) in golden.outputs.chunks_exact(width).zip(taus) {
+            let gap = Gap((f64::from(*tau) * 60e6) as i64);
+            let [(hazard, compensator)] = head.curve(law, &[gap])[..] else { panic!("no law") };
+            let target = loss::Target { gap: gap.in_unit(TimeUnit::Minute), ..loss::Target::NONE };
+            let trained = whole.step.terms(&objective, law, &[target]).unwrap()[0].time.unwrap();
+            let served = compensator - hazard.ln();
+            assert!((trained - served).abs() < 1e-4 * trained.abs().max(1.0), "{trained} {served} at {tau}");
+        }
+        // A changed second graph is noticed.
+        let mut bytes = std::fs::read(out.join("intensity.onnx")).unwrap();
+        let last = bytes.len() / 2;
+        bytes[last] ^= 1;
+        std::fs::write(out.join("intensity.onnx"), bytes).unwrap();
+        assert!(crate::model::Package::load(&out).is_err());
     }
 }

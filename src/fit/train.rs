@@ -11,7 +11,7 @@ use super::autograd;
 use super::batch::{Sequence, WINDOW, Window, groups, sequences, window};
 use super::cell::Design;
 use super::history::{History, Part};
-use super::loss::{MeanLoss, Objective, Terms};
+use super::loss::{Objective, Target, Terms};
 use super::network::{Network, Ran, Weights};
 use super::step::Forward;
 use crate::base::error::{Error, Kind, Result};
@@ -21,6 +21,8 @@ use crate::base::number::f64_of_count;
 const MAX_NORM: f64 = 1.0;
 /// Factor by which the step size falls on a plateau.
 const SLOWER: f64 = 0.4;
+/// Events that are scored together.
+const SCORED: usize = 4096;
 /// Smallest improvement of the valid loss that counts, in nats.
 const WORTH: f64 = 1e-5;
 
@@ -173,7 +175,7 @@ fn pass(
         let counted = targets.iter().filter(|target| !target.gap.is_nan() || !target.label.is_nan()).count();
         let Ran { states, outputs } = run(network, &window, &state)?;
         if counted > 0 {
-            let loss = outputs.apply_op1(MeanLoss::new(objective.clone(), targets))?;
+            let loss = network.mean_loss(&outputs, objective, targets)?;
             let mut gradients = loss.backward()?;
             let events = window.events.iter().flatten().count();
             update(f64::from(loss.to_scalar::<f32>()?), &mut gradients, (events, counted))?;
@@ -228,16 +230,55 @@ pub fn evaluate(
     part: Part,
     each: &mut dyn FnMut(usize, &[f32], Terms),
 ) -> Result<()> {
-    let mut slope = vec![0f32; objective.width()];
     for group in groups(&sequences(history, objective, part), None) {
+        let mut scoring = Scoring { model, objective, events: Vec::new(), outputs: Vec::new(), targets: Vec::new(), fault: None };
         model.forward(history, &group, &mut |event, outputs, _| {
-            let terms = objective.row(outputs, &history.target(event, objective, part), &mut slope);
-            if terms.counts() {
-                each(event, outputs, terms);
+            if history.scored_in(event, objective) == Some(part) {
+                scoring.add(event, outputs, history.target(event, objective, part), each);
             }
         })?;
+        scoring.score(each);
+        scoring.fault.map_or(Ok(()), Err)?;
     }
     Ok(())
+}
+
+/// Takes an event, its outputs and its terms.
+type EachScored<'a> = dyn FnMut(usize, &[f32], Terms) + 'a;
+
+/// Events that are scored together.
+struct Scoring<'a> {
+    model: &'a dyn Forward,
+    objective: &'a Objective,
+    events: Vec<usize>,
+    outputs: Vec<f32>,
+    targets: Vec<Target>,
+    fault: Option<Error>,
+}
+
+impl Scoring<'_> {
+    fn add(&mut self, event: usize, outputs: &[f32], target: Target, each: &mut EachScored<'_>) {
+        self.events.push(event);
+        self.outputs.extend_from_slice(outputs);
+        self.targets.push(target);
+        if self.events.len() >= SCORED {
+            self.score(each);
+        }
+    }
+
+    fn score(&mut self, each: &mut EachScored<'_>) {
+        match self.model.terms(self.objective, &self.outputs, &self.targets) {
+            Ok(terms) => {
+                let rows = self.outputs.chunks_exact(self.objective.width());
+                let counted = self.events.iter().zip(rows).zip(terms).filter(|(_, terms)| terms.counts());
+                counted.for_each(|((event, outputs), terms)| each(*event, outputs, terms));
+            }
+            Err(fault) => self.fault = Some(fault),
+        }
+        self.events.clear();
+        self.outputs.clear();
+        self.targets.clear();
+    }
 }
 
 /// Mean loss per event over a part, NaN if it has none.
@@ -259,6 +300,13 @@ pub type Each<'a> = dyn FnMut(usize, &[f32], &[f32]) + 'a;
 impl Forward for Network {
     fn forward(&self, history: &History, group: &[Sequence], each: &mut Each<'_>) -> Result<()> {
         forward(self, history, group, each).map_err(autograd)
+    }
+
+    fn terms(&self, objective: &Objective, outputs: &[f32], targets: &[Target]) -> Result<Vec<Terms>> {
+        match Network::terms(self, outputs, objective, targets).map_err(autograd)? {
+            Some(terms) => Ok(terms),
+            None => Ok(objective.rows(outputs, targets)),
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! One row of parameters to the columns of a forecast, for any law.
 
 use super::elementary::{ln, ln_1p};
-use super::law::{Law, Time};
+use super::law::{Law, Reach, Time};
 use super::marks::Marks;
-use super::{Arrivals, add_flags};
-use crate::base::number::{f32_of, i64_of, index};
+use super::{Arrivals, Drawn, add_flags};
+use crate::base::number::{f32_of, i64_of, index, u32_of};
 use crate::base::time::{EventTime, Gap, TimeUnit};
 use crate::data::flags::Flags;
 use crate::data::forecasts::Forecasts;
@@ -26,6 +26,9 @@ pub(super) trait Timed: std::fmt::Debug + Send {
     /// Appends a row per arrival to the columns that a head fills.
     fn forecasts(&mut self, arrivals: &Arrivals<'_>, outputs: &Outputs, into: &mut Forecasts);
 
+    /// Draws the next event of each row, see `Head::samples`.
+    fn samples(&mut self, rows: &[f32], uniform: &mut dyn FnMut(usize) -> f64, into: &mut Drawn);
+
     /// Hazard (per unit) and compensator of a row's law at each gap; empty if the row is not that of a law.
     fn curve(&mut self, row: &[f32], gaps: &[Gap]) -> Vec<(f64, f64)>;
 }
@@ -36,6 +39,10 @@ pub(super) struct Columns<L> {
     law: L,
     clock: Clock,
     marks: Marks,
+    /// Whether the package names marks.
+    has_marks: bool,
+    /// How far the law of the next event is asked.
+    reach: Reach,
     horizons: Vec<Time>,
     /// Compensators of the quantiles.
     targets: Vec<f64>,
@@ -72,16 +79,27 @@ const NODES: [(f64, f64); 8] = [
     (0.980_144_928_248_768_1, 0.050_614_268_145_188_13),
 ];
 
+/// Arrivals whose laws are prepared together: enough to amortise a run of the second graph, few enough for their panels to stay in the cache.
+const BLOCK: usize = 64;
+
 impl<L: Law> Columns<L> {
     /// For checked settings and asks.
-    pub(super) fn new(law: L, clock: Clock, quantiles: &[f64], horizons: &[Gap], top_marks: usize) -> Self {
+    pub(super) fn new(law: L, clock: Clock, quantiles: &[f64], horizons: &[Gap], top_marks: usize, has_marks: bool) -> Self {
         let now = clock.resolution.map_or(clock.min_gap, |width| 0.5 * width);
+        let horizons: Vec<Time> = horizons.iter().map(|horizon| Time::of(horizon.in_unit(clock.unit))).collect();
+        let targets: Vec<f64> = quantiles.iter().map(|q| 0.0 - ln_1p(-q)).collect();
+        // `next_chances` asks for the gaps of its nodes.
+        let nodes = NODES.iter().map(|(node, _)| if top_marks > 0 { 0.0 - ln_1p(-node) } else { 0.0 });
+        let target = targets.iter().copied().chain(nodes).fold(0.0, f64::max);
+        let gap = horizons.iter().fold(now, |far, horizon| far.max(horizon.tau));
         Columns {
             law,
             clock,
             marks: Marks::new(top_marks),
-            horizons: horizons.iter().map(|horizon| Time::of(horizon.in_unit(clock.unit))).collect(),
-            targets: quantiles.iter().map(|q| 0.0 - ln_1p(-q)).collect(),
+            has_marks,
+            reach: Reach::Compensator { target, gap },
+            horizons,
+            targets,
             micros_per_unit: clock.unit.seconds() * 1e6,
             now: Time::of(now),
             quantiles: Vec::new(),
@@ -95,16 +113,18 @@ impl<L: Law> Columns<L> {
         row.split_at_checked(self.law.width()).unwrap_or((row, &[]))
     }
 
-    /// Scores an arrival against the law published before it. No gap, or a row of NaN throughout, means there was none.
-    fn surprise(&mut self, gap: Option<Gap>, mark: Option<u32>, before: &[f32]) -> Surprise {
-        let Some(gap) = gap else { return NO_SURPRISE };
-        if before.iter().all(|value| value.is_nan()) {
-            return NO_SURPRISE;
-        }
+    /// The gap of an arrival that is scored. No gap, or a row of NaN throughout, means that no law was published before it.
+    fn scored(&self, gap: Option<Gap>, before: &[f32]) -> Option<f64> {
+        let tau = gap?.in_unit(self.clock.unit).max(self.clock.min_gap);
+        (!before.iter().all(|value| value.is_nan())).then_some(tau)
+    }
+
+    /// Scores an arrival against the law published before it, which was prepared at `place`.
+    fn surprise(&mut self, place: usize, gap: Option<Gap>, mark: Option<u32>, before: &[f32]) -> Surprise {
+        let Some(tau) = self.scored(gap, before) else { return NO_SURPRISE };
         let mut surprise = NO_SURPRISE;
         let (time, logits) = self.split(before);
-        let lawful = self.law.read(time);
-        let tau = gap.in_unit(self.clock.unit).max(self.clock.min_gap);
+        let lawful = self.law.take(place, time);
         let at = Time::of(tau);
         if lawful {
             let point = self.law.at(at);
@@ -126,11 +146,11 @@ impl<L: Law> Columns<L> {
         surprise
     }
 
-    /// Appends the columns of the next event to one row: times, `p_never`, `p_within`, marks and `intensity_now`.
-    fn next(&mut self, now: EventTime, after: &[f32], into: &mut Forecasts) -> Flags {
+    /// Appends the columns of the next event to one row, which was prepared at `place`: times, `p_never`, `p_within`, marks and `intensity_now`.
+    fn next(&mut self, place: usize, now: EventTime, after: &[f32], into: &mut Forecasts) -> Flags {
         let mut flags = Flags::NONE;
         let (time, logits) = self.split(after);
-        let lawful = self.law.read(time);
+        let lawful = self.law.take(place, time);
         if lawful {
             self.quantiles.clear();
             self.law.quantiles(&self.targets, &mut self.quantiles);
@@ -160,6 +180,12 @@ impl<L: Law> Columns<L> {
             flags = Flags::NOT_FINITE;
         }
         flags
+    }
+
+    /// A drawn gap as the clock shows it: whole ticks of a coarse one, microseconds of a fine one.
+    fn on_clock(&self, tau: f64) -> Gap {
+        let tau = self.clock.resolution.map_or(tau, |width| width * (tau / width + 0.5).floor());
+        Gap(i64_of(tau * self.micros_per_unit + 0.5))
     }
 
     /// Sets `logits` to those of the marks of the next event, whenever it comes, where they depend on when: the mean, over the law of its time, of
@@ -201,20 +227,76 @@ impl<L: Law> Timed for Columns<L> {
         times.map(|time| (self.law.hazard(time), self.law.compensator(time))).collect()
     }
 
+    fn samples(&mut self, rows: &[f32], uniform: &mut dyn FnMut(usize) -> f64, into: &mut Drawn) {
+        into.clear();
+        let (width, stride) = (self.law.width(), into.width.max(1));
+        let reach = self.law.reach_of_samples();
+        for first in (0..rows.len() / stride).step_by(BLOCK) {
+            let block = || rows.chunks_exact(stride).skip(first).take(BLOCK);
+            self.law.prepare(&mut block().map(|row| (row.get(..width).unwrap_or(row), reach)));
+            for (place, row) in block().enumerate() {
+                let (time, logits) = row.split_at_checked(width).unwrap_or((row, &[]));
+                let lawful = self.law.take(place, time) && logits.iter().all(|logit| logit.is_finite());
+                let uniform = &mut || uniform(first + place);
+                let tau = if lawful { self.law.sample(uniform) } else { f64::INFINITY };
+                let before = into.chances.len();
+                let gap = tau.is_finite().then(|| self.on_clock(tau));
+                let mut mark = None;
+                if let (Some(gap), true) = (gap, self.has_marks) {
+                    let at = Time::of(gap.in_unit(self.clock.unit).max(self.clock.min_gap));
+                    if !self.law.intensities(at, &mut self.chances) {
+                        Marks::chances(logits, &mut self.chances);
+                    }
+                    let all: f64 = self.chances.iter().sum();
+                    mark = drawn(&self.chances, uniform() * all);
+                    into.chances.extend(self.chances.iter().map(|chance| f32_of(chance / all)));
+                }
+                into.chances.resize(before + into.marks, 0.0);
+                into.gaps.push(gap);
+                into.next_marks.push(mark);
+            }
+        }
+    }
+
     fn forecasts(&mut self, arrivals: &Arrivals<'_>, outputs: &Outputs, into: &mut Forecasts) {
         let rows = arrivals.times.len();
         let flags = into.flags.len().saturating_sub(rows);
         into.marks_per_row = self.marks.top();
-        let arrived = arrivals.times.iter().zip(arrivals.gaps.iter().zip(arrivals.marks));
-        let laws = outputs.before.chunks_exact(outputs.width).zip(outputs.after.chunks_exact(outputs.width));
-        for (row, ((time, (gap, mark)), (before, after))) in arrived.zip(laws).enumerate() {
-            let surprise = self.surprise(*gap, *mark, before);
-            into.surprise_time.push(surprise.time);
-            into.surprise_mark.push(surprise.mark);
-            into.residual.push(surprise.residual);
-            into.score.push(f64::NAN);
-            let next = self.next(*time, after, into);
-            add_flags(into, flags + row, surprise.flags.with(next));
+        let (width, law_width) = (outputs.width, self.law.width());
+        let arrived = || arrivals.times.iter().zip(arrivals.gaps.iter().zip(arrivals.marks));
+        let laws = || outputs.before.chunks_exact(width).zip(outputs.after.chunks_exact(width));
+        for first in (0..rows).step_by(BLOCK) {
+            let block = || arrived().zip(laws()).skip(first).take(BLOCK);
+            let half = self.clock.resolution.map_or(0.0, |width| 0.5 * width);
+            let reaches: Vec<[Reach; 2]> = block()
+                .map(|((_, (gap, _)), (before, _))| {
+                    [self.scored(*gap, before).map_or(Reach::Unasked, |tau| Reach::Gap(tau + half)), self.reach]
+                })
+                .collect();
+            let rows = block().zip(&reaches).flat_map(|((_, (before, after)), reaches)| [before, after].into_iter().zip(*reaches));
+            self.law.prepare(&mut rows.map(|(row, reach)| (row.get(..law_width).unwrap_or(row), reach)));
+            for (place, ((time, (gap, mark)), (before, after))) in block().enumerate() {
+                let surprise = self.surprise(2 * place, *gap, *mark, before);
+                into.surprise_time.push(surprise.time);
+                into.surprise_mark.push(surprise.mark);
+                into.residual.push(surprise.residual);
+                into.score.push(f64::NAN);
+                let next = self.next(2 * place + 1, *time, after, into);
+                add_flags(into, flags + first + place, surprise.flags.with(next));
+            }
         }
     }
+}
+
+/// The mark in whose share of the sum a number lies; of numbers beyond, by rounding, the last one with a share.
+fn drawn(chances: &[f64], mut rest: f64) -> Option<u32> {
+    let mut last = None;
+    for (mark, chance) in chances.iter().enumerate().filter(|(_, chance)| **chance > 0.0) {
+        last = Some(u32_of(mark));
+        rest -= chance;
+        if rest < 0.0 {
+            break;
+        }
+    }
+    last
 }

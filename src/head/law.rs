@@ -4,7 +4,7 @@
 //! density f = lambda S (Daley and Vere-Jones, *An Introduction to the Theory of Point Processes*, 2003, chapter 7). A law that has
 //! these two and the inverse of Lambda has everything; one that knows better (sums that would cancel, several quantiles at once) says so itself.
 
-use super::elementary::{exp, exp_m1, ln};
+use super::elementary::{exp, exp_m1, ln, ln_1p};
 
 /// A gap and its logarithm, taken once.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +29,17 @@ pub(super) struct Point {
     pub(super) compensator: f64,
 }
 
+/// How far a law is going to be asked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Reach {
+    /// Not at all.
+    Unasked,
+    /// Up to this gap.
+    Gap(f64),
+    /// Up to the gap at which the compensator comes to `target`, and at least up to `gap`.
+    Compensator { target: f64, gap: f64 },
+}
+
 /// A law, whose parameters are those of the row it has read last.
 ///
 /// With finite parameters nothing it gives is NaN; a gap may be infinite, which stands for "never".
@@ -38,6 +49,14 @@ pub(super) trait Law: std::fmt::Debug + Send {
 
     /// Takes the parameters of a row of that width. `false`, and the law is not to be used, if they are not finite or not those of a law.
     fn read(&mut self, row: &[f32]) -> bool;
+
+    /// Says which rows are going to be read with `take`, by their place among these, and how far each will be asked: for laws that cost less together.
+    fn prepare(&mut self, _rows: &mut dyn Iterator<Item = (&[f32], Reach)>) {}
+
+    /// As `read`, of the row that stood at this place among those that were prepared.
+    fn take(&mut self, _place: usize, row: &[f32]) -> bool {
+        self.read(row)
+    }
 
     /// Lambda; finite for a finite gap.
     fn compensator(&self, time: Time) -> f64;
@@ -88,6 +107,17 @@ pub(super) trait Law: std::fmt::Debug + Send {
             last = self.when(*target).max(last);
             into.push(last);
         }
+    }
+
+    /// How far a law is asked by `sample`.
+    fn reach_of_samples(&self) -> Reach {
+        Reach::Unasked
+    }
+
+    /// A gap drawn from the law, from numbers drawn uniformly from [0, 1); infinite if no event comes. By the inverse of the compensator, which is Exp(1) at
+    /// the next event (time rescaling); a law whose compensator is not exact draws by thinning.
+    fn sample(&self, uniform: &mut dyn FnMut() -> f64) -> f64 {
+        self.when(0.0 - ln_1p(-uniform()))
     }
 
     /// Sets `into` to the intensity of each mark at a gap and says so; `false` where the mark does not depend on the gap and has logits.

@@ -1,6 +1,6 @@
 //! The head `lognormal_mixture`: F(tau) = sum_k w_k Phi((ln tau - mu_k) / sigma_k). Source and sums: `mixture`.
 
-use super::elementary::exp;
+use super::elementary::{exp, ln};
 use super::law::{Law, Point, Time};
 use super::mixture::Mixture;
 use super::solve::Solver;
@@ -89,6 +89,28 @@ impl Law for LogNormals {
             }
         }
         exp(high)
+    }
+
+    /// A component by its weight, a normal number by Marsaglia's polar method ("A Convenient Method for Generating Normal Variables", SIAM Review 1964).
+    fn sample(&self, uniform: &mut dyn FnMut() -> f64) -> f64 {
+        let components =
+            self.mixture.blocks().iter().flat_map(|block| block.weight.into_iter().zip(block.mean.into_iter().zip(block.inverse)));
+        let (mut rest, mut chosen) = (uniform(), (0.0, 1.0));
+        for (weight, component) in components.filter(|(weight, _)| *weight > 0.0) {
+            chosen = component;
+            rest -= weight;
+            if rest < 0.0 {
+                break;
+            }
+        }
+        let (mean, inverse) = chosen;
+        loop {
+            let (x, y) = (2.0 * uniform() - 1.0, 2.0 * uniform() - 1.0);
+            let square = x * x + y * y;
+            if square > 0.0 && square < 1.0 {
+                return exp(mean + x * (-2.0 * ln(square) / square).sqrt() / inverse);
+            }
+        }
     }
 
     fn quantiles(&mut self, _targets: &[f64], into: &mut Vec<f64>) {

@@ -38,6 +38,13 @@ impl Marks {
         Some((scale.highest - logit + ln(scale.sum)).max(0.0))
     }
 
+    /// Sets `into` to the probability of each mark.
+    pub(super) fn chances(logits: &[f32], into: &mut Vec<f64>) {
+        let scale = scale(logits);
+        into.clear();
+        into.extend(logits.iter().map(|logit| exp_falling(f64::from(*logit) - scale.highest) / scale.sum));
+    }
+
     /// Appends the `top` likeliest marks, likeliest first and of equals the one that stands first. The probabilities are rounded down, so
     /// that they never sum to more than 1.
     pub(super) fn likeliest(&mut self, logits: &[f32], into: &mut Vec<MarkChance>) {

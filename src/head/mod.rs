@@ -91,6 +91,29 @@ pub struct Arrivals<'a> {
     pub marks: &'a [Option<u32>],
 }
 
+/// Next events drawn from laws, as columns.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Drawn {
+    /// Floats per law.
+    width: usize,
+    /// Marks of the head.
+    marks: usize,
+    /// Gap of each, as the law's clock shows it; `None` if no event comes, or the row was not that of a law.
+    pub gaps: Vec<Option<Gap>>,
+    /// Mark of each, as an index into the head's marks.
+    pub next_marks: Vec<Option<u32>>,
+    /// Probability of every mark at that gap, as many a row as the head has marks; 0 where no event comes.
+    pub chances: Vec<f32>,
+}
+
+impl Drawn {
+    fn clear(&mut self) {
+        self.gaps.clear();
+        self.next_marks.clear();
+        self.chances.clear();
+    }
+}
+
 /// Turns outputs into forecasts. One per lane: it holds buffers that are used again.
 #[derive(Debug)]
 pub struct Head {
@@ -182,6 +205,16 @@ impl Head {
         }
     }
 
+    /// Draws the next event of each row of parameters, one row after the other: its gap, and its mark given the gap. `uniform` gives numbers from [0, 1), each
+    /// for the row of that place; a row asks for as many as it needs. Nothing of one row depends on the others. A score draws nothing.
+    pub fn samples(&mut self, rows: &[f32], uniform: &mut dyn FnMut(usize) -> f64, into: &mut Drawn) {
+        (into.width, into.marks) = (self.width, self.marks.len());
+        into.clear();
+        if let Kind::Law(law) = &mut self.kind {
+            law.samples(rows, uniform, into);
+        }
+    }
+
     /// Appends the head's columns for every arrival to `into`: `surprise_time`, `surprise_mark`, `residual`, `score`, `next_times`, `p_never`,
     /// `p_within`, `next_marks` and `intensity_now`, NaN (or `None`) where it has none, so that all columns have the same length.
     /// Sets `marks_per_row`, and the flag `not_finite` among the last rows of `into.flags`, which the caller has pushed already; all other
@@ -260,7 +293,7 @@ fn check_asks(spec: &HeadSpec, asks: &Asks) -> Result<()> {
 fn timed(spec: &HeadSpec, law: &LawSpec, asks: &Asks, intensities: Option<Box<dyn Intensities>>) -> Result<Box<dyn Timed>> {
     fn of<L: Law + 'static>(own: L, law: &LawSpec, asks: &Asks) -> Box<dyn Timed> {
         let clock = Clock { unit: law.time_unit, min_gap: law.min_gap, resolution: law.resolution };
-        Box::new(Columns::new(own, clock, &asks.quantiles, &asks.horizons, asks.marks))
+        Box::new(Columns::new(own, clock, &asks.quantiles, &asks.horizons, asks.marks, !law.marks.is_empty()))
     }
     Ok(match spec {
         HeadSpec::Intensity(_) => {

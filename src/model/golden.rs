@@ -11,7 +11,10 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::manifest::Manifest;
 use super::step::{Memory, Model};
 use crate::base::error::{Error, Result};
+use crate::base::number::u32_of;
 use crate::base::time::Gap;
+use crate::data::intensity::Intensities;
+use crate::data::law::HeadSpec;
 use crate::data::outputs::Outputs;
 
 /// Largest difference allowed between the graph and what the trainer computed, absolute or relative to the value.
@@ -32,6 +35,8 @@ pub struct Golden {
     pub states: Vec<Vec<f32>>,
     /// `[n, width]` expected head parameters after the event.
     pub outputs: Vec<f32>,
+    /// Of a head of the kind `intensity`, where the file has them: a gap after each event `[n]`, and the expected intensities there `[n, marks]`.
+    pub intensities: Option<(Vec<f32>, Vec<f32>)>,
 }
 
 /// How far the graph is from the golden events.
@@ -41,6 +46,8 @@ pub struct Mismatch {
     pub outputs: f32,
     /// Largest difference of a state.
     pub states: f32,
+    /// Largest difference of an intensity, relative to the largest of them.
+    pub intensities: f32,
 }
 
 impl Golden {
@@ -73,7 +80,15 @@ impl Golden {
         let times = column("event_time", DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None))?;
         let times = times.as_primitive::<arrow::datatypes::TimestampMicrosecondType>().values().to_vec();
         let (rows, outputs) = (floats("x", features)?, floats("outputs", manifest.head.width())?);
-        Ok(Some(Golden { keys, times, rows, states, outputs, table }))
+        let second = table.column_by_name("tau").filter(|_| matches!(manifest.head, HeadSpec::Intensity(_)));
+        let intensities = match second {
+            None => None,
+            Some(_) => {
+                let taus = column("tau", DataType::Float32)?.as_primitive::<Float32Type>().values().to_vec();
+                Some((taus, floats("lambda", manifest.head.marks().len().max(1))?))
+            }
+        };
+        Ok(Some(Golden { keys, times, rows, states, outputs, intensities, table }))
     }
 
     /// Number of events.
@@ -147,7 +162,18 @@ impl Golden {
                 start += floats;
             }
         }
-        Ok(Mismatch { outputs, states })
+        let intensities = self.check_intensities(model)?;
+        Ok(Mismatch { outputs, states, intensities })
+    }
+
+    /// Asks the second graph for the laws of the golden events.
+    fn check_intensities(&self, model: &mut Model) -> Result<f32> {
+        let (Some((taus, expected)), Some(graph)) = (&self.intensities, &mut model.intensity) else { return Ok(0.0) };
+        let mut found = Vec::new();
+        graph.at(&self.outputs, &(0..u32_of(taus.len())).collect::<Vec<_>>(), taus, &mut found)?;
+        let largest = expected.iter().fold(f32::MIN_POSITIVE, |largest, lambda| largest.max(*lambda));
+        let scaled = |values: &[f32]| values.iter().map(|lambda| lambda / largest).collect::<Vec<_>>();
+        worst(&scaled(&found), &scaled(expected), "intensity, by the largest of them,", graph.marks(), &self.keys)
     }
 }
 

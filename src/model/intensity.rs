@@ -7,6 +7,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_core::plan::SimpleState;
 
 use crate::base::error::{Error, Result};
+use crate::base::number::index;
 use crate::data::intensity::Intensities;
 use crate::data::law::HeadSpec;
 
@@ -14,6 +15,8 @@ use crate::data::law::HeadSpec;
 pub const FILE: &str = "intensity.onnx";
 const INPUTS: [&str; 2] = ["law", "tau"];
 const OUTPUT: &str = "lambda";
+/// Most rows of one run: enough to amortise what a run costs, few enough to stay in the cache.
+const ROWS: usize = 512;
 
 /// The graph, loaded once for all lanes.
 pub struct IntensityGraph {
@@ -100,17 +103,32 @@ impl Intensities for Intensity {
         self.marks
     }
 
-    fn at(&mut self, law: &[f32], taus: &[f32], into: &mut Vec<f32>) -> Result<()> {
-        let fault = |e: TractError| Error::config("model", format!("{FILE} failed to run: {e:#}"));
-        let laws = Tensor::from_shape(&[taus.len(), self.width], &law.repeat(taus.len())).map_err(fault)?;
-        let gaps = Tensor::from_shape(&[taus.len(), 1], taus).map_err(fault)?;
-        let found = self.state.run(tvec![laws.into_tvalue(), gaps.into_tvalue()]).map_err(fault)?;
+    fn at(&mut self, laws: &[f32], of: &[u32], taus: &[f32], into: &mut Vec<f32>) -> Result<()> {
         into.clear();
+        of.chunks(ROWS).zip(taus.chunks(ROWS)).try_for_each(|(of, taus)| self.run(laws, of, taus, into)).map_err(|e| fault(&e))
+    }
+}
+
+impl Intensity {
+    /// One run of the graph; appends what it gives.
+    fn run(&mut self, laws: &[f32], of: &[u32], taus: &[f32], into: &mut Vec<f32>) -> TractResult<()> {
+        let rows = taus.len();
+        let mut law = Tensor::zero::<f32>(&[rows, self.width])?;
+        for (to, row) in law.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.chunks_exact_mut(self.width).zip(of) {
+            let from = index(*row) * self.width;
+            to.copy_from_slice(laws.get(from..from + self.width).unwrap_or_default());
+        }
+        let gaps = Tensor::from_shape(&[rows, 1], taus)?;
+        let found = self.state.run(tvec![law.into_tvalue(), gaps.into_tvalue()])?;
         for value in found.iter().take(1) {
-            into.extend_from_slice(value.try_as_plain_ram().and_then(|plain| plain.as_slice::<f32>()).map_err(fault)?);
+            into.extend_from_slice(value.try_as_plain_ram()?.as_slice::<f32>()?);
         }
         Ok(())
     }
+}
+
+fn fault(e: &TractError) -> Error {
+    Error::config("model", format!("{FILE} failed to run: {e:#}"))
 }
 
 #[cfg(test)]
@@ -148,12 +166,15 @@ mod tests {
         std::fs::write(folder.path().join(FILE), hawkes()).unwrap();
         let mut graph = IntensityGraph::load(folder.path(), &head(3)).unwrap().unwrap().spawn().unwrap();
         let (mut whole, mut one) = (Vec::new(), Vec::new());
-        let taus: Vec<f32> = (0..100).map(|i| i as f32 * 0.07).collect();
-        graph.at(&[0.2, 0.8, 1.0], &taus, &mut whole).unwrap();
-        for (tau, lambda) in taus.iter().zip(&whole) {
-            graph.at(&[0.2, 0.8, 1.0], &[*tau], &mut one).unwrap();
-            assert_eq!(one[0].to_bits(), lambda.to_bits());
-            assert!((lambda - (0.2 + 0.8 * (-tau).exp())).abs() < 1e-6);
+        let taus: Vec<f32> = (0..1100).map(|i| i as f32 * 0.07).collect();
+        let laws = [0.2, 0.8, 1.0, 0.5, 0.1, 3.0];
+        let of: Vec<u32> = (0..taus.len() as u32).map(|i| i % 2).collect();
+        graph.at(&laws, &of, &taus, &mut whole).unwrap();
+        for ((tau, row), lambda) in taus.iter().zip(&of).zip(&whole) {
+            graph.at(&laws, &[*row], &[*tau], &mut one).unwrap();
+            assert_eq!((one.len(), one[0].to_bits()), (1, lambda.to_bits()));
+            let [mu, e, d] = laws[3 * *row as usize..][..3] else { panic!() };
+            assert!((lambda - (mu + e * (-d * tau).exp())).abs() < 1e-6);
         }
         let refused = IntensityGraph::load(folder.path(), &head(5)).err().unwrap().to_string();
         assert!(refused.contains("must be f32 [B, 5]"), "{refused}");

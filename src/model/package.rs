@@ -12,7 +12,8 @@ use super::manifest::Manifest;
 use super::step::{Memory, Model};
 use crate::base::error::{Error, Result};
 use crate::base::limits::MAX_STATE_FLOATS;
-use crate::base::number::{f32_of, f64_of_count};
+use crate::base::number::{f32_of, f64_of_count, index, u32_of};
+use crate::data::intensity::Intensities;
 use crate::data::outputs::Outputs;
 
 /// Files whose bytes the model's behaviour depends on; `SHA256SUMS` must list them all.
@@ -92,7 +93,7 @@ impl Package {
         &self.graph.signature
     }
 
-    /// Steps the same rows alone and in batches of the given sizes and compares bits.
+    /// Steps the same rows alone and in batches of the given sizes and compares bits; the same with the second graph, if there is one.
     ///
     /// # Errors
     /// Names the first batch size whose outputs or states differ.
@@ -102,7 +103,7 @@ impl Package {
         let rows: Vec<f32> = (0..most * width).map(probe).collect();
         let mut model = self.model()?;
         let hidden = model.initial_hidden().len();
-        let mut reference: Option<(Vec<f32>, Vec<f32>)> = None;
+        let mut reference: Option<(Vec<f32>, Vec<f32>, Vec<f32>)> = None;
         for size in sizes {
             let mut memory = ProbeMemory { width: hidden, hidden: model.initial_hidden().repeat(most) };
             let mut after = Vec::new();
@@ -116,18 +117,35 @@ impl Package {
                 model.steps(chunk, &gaps, &vec![0; n], &mut shifted, &mut outputs)?;
                 after.extend_from_slice(&outputs.after);
             }
-            let found = (after, memory.hidden);
+            let lambdas = self.intensities(&mut model, &after, *size)?;
+            let found = (after, memory.hidden, lambdas);
             match &reference {
                 None => reference = Some(found),
-                Some(first) if same_bits(&first.0, &found.0) && same_bits(&first.1, &found.1) => {}
+                Some(first) if same_bits(&first.0, &found.0) && same_bits(&first.1, &found.1) && same_bits(&first.2, &found.2) => {}
                 Some(_) => {
-                    return Err(Error::config("model", format!("outputs or states differ between batches of {} and {size}", sizes.first().copied().unwrap_or(1)))
+                    return Err(Error::config("model", format!("outputs, states or intensities differ between batches of {} and {size}", sizes.first().copied().unwrap_or(1)))
                         .at(self.folder.display().to_string())
                         .help("the graph mixes rows of a batch (batch norm, softmax over axis 0, a fixed batch size); every row must be computed alone"));
                 }
             }
         }
         Ok(())
+    }
+}
+
+impl Package {
+    /// What the second graph gives for rows that were published, so many asked for at once; nothing without such a graph.
+    fn intensities(&self, model: &mut Model, laws: &[f32], size: usize) -> Result<Vec<f32>> {
+        let (Some(graph), width) = (&mut model.intensity, self.manifest.head.width()) else { return Ok(Vec::new()) };
+        let (mut all, mut found) = (Vec::new(), Vec::new());
+        let rows = laws.len() / width.max(1);
+        for first in (0..rows).step_by(size.max(1)) {
+            let of: Vec<u32> = (first..rows.min(first + size)).map(u32_of).collect();
+            let taus: Vec<f32> = of.iter().map(|row| probe(index(*row)).abs()).collect();
+            graph.at(laws, &of, &taus, &mut found)?;
+            all.extend_from_slice(&found);
+        }
+        Ok(all)
     }
 }
 

@@ -22,6 +22,8 @@ pub trait Memory {
     fn begin(&mut self, _row: usize) {}
     /// The hidden floats of row `row`'s key: the states in the manifest's order, then the published law if the head needs it.
     fn hidden(&mut self, row: usize) -> &mut [f32];
+    /// Row `row` has been stepped, and no later event of its key has yet.
+    fn end(&mut self, _row: usize) {}
 }
 
 /// A loaded model, ready to step. One per lane: it keeps the run's scratch.
@@ -192,6 +194,7 @@ impl Model {
                     law.copy_from_slice(after);
                 }
             }
+            memory.end(index(*row));
         }
         Ok(())
     }

@@ -236,6 +236,9 @@ pub enum Law {
     PiecewiseConstant,
     /// A Poisson rate of which a gamma law is known.
     GammaPoisson,
+    /// Any intensity of each mark, by units that decay between events, in a second graph: with `ct_lstm` the neural Hawkes process, whose units are the cell's
+    /// own; other cells have `components` of them.
+    Intensity,
 }
 
 impl Law {
@@ -249,6 +252,7 @@ impl Law {
             Law::Gompertz => "gompertz",
             Law::PiecewiseConstant => "piecewise_constant",
             Law::GammaPoisson => "gamma_poisson",
+            Law::Intensity => "intensity",
         }
     }
 }

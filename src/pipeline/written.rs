@@ -395,7 +395,7 @@ pub struct Fit {
     #[serde(default = "default_hidden")]
     #[schemars(range(min = 1, max = 1024))]
     pub hidden: u32,
-    /// Components of the mixture, or bins of a hazard.
+    /// Components of the mixture, bins of a hazard, or units of an intensity.
     #[serde(default = "default_components")]
     #[schemars(range(min = 1, max = 256))]
     pub components: u32,

@@ -1,11 +1,13 @@
 //! The path of an event, for a batch of records from all partitions of a lane.
 
 mod look;
+mod paths;
 mod reasons;
 mod rejects;
 mod seen;
 
 pub use look::{Arrived, Effect};
+pub use paths::{Pick, Point, mix};
 
 use std::sync::Arc;
 
@@ -32,7 +34,7 @@ use crate::pipeline::plan::Plan;
 use crate::state::{KeyStates, WhenFull};
 use reasons::Remembering;
 use rejects::original;
-use seen::{LaneMemory, Seen};
+use seen::{Kept, LaneMemory, Seen};
 
 /// A lane: several partitions whose events are stepped together. All buffers are reused from batch to batch.
 pub struct Lane {
@@ -57,6 +59,9 @@ pub struct Lane {
     outputs: Outputs,
     /// Hidden floats of each row before its step, where reasons of a score are asked for.
     before: Vec<f32>,
+    /// Which states are kept to be continued from; of no event, as a rule.
+    pick: Option<Pick>,
+    points: Vec<Point>,
     /// Forecasts of the last `advance`.
     pub forecasts: Forecasts,
     /// Rejected records of the last `advance`.
@@ -102,6 +107,8 @@ impl Lane {
             rows: Vec::new(),
             outputs: Outputs::default(),
             before: Vec::new(),
+            pick: None,
+            points: Vec::new(),
             forecasts: Forecasts::new(identity),
             rejected: Rejected::default(),
             replayed: 0,
@@ -228,6 +235,7 @@ impl Lane {
         self.moments.clear();
         self.rejected.clear();
         self.forecasts.clear();
+        self.points.clear();
         self.replayed = 0;
         self.evicted = 0;
     }
@@ -362,8 +370,11 @@ impl Lane {
             return Ok(());
         }
         self.features.rows(&self.ready, Context { gaps: &self.seen.gaps }, &mut self.rows);
-        self.add_decays();
-        let mut memory = LaneMemory { partitions: &mut self.partitions, seen: &self.seen, init: self.model.initial_hidden().to_vec() };
+        let kept = self.picked().into_iter().map(|row| Kept { row, hidden: Vec::new(), aggregates: Vec::new() });
+        let mut kept: Vec<Kept> = kept.collect();
+        self.add_decays(&mut kept);
+        let init = self.model.initial_hidden().to_vec();
+        let mut memory = LaneMemory { partitions: &mut self.partitions, seen: &self.seen, init, kept: &mut kept };
         let (gaps, occurrences) = (&self.seen.gaps, &self.seen.occurrences);
         if self.plan.reasons.is_some() && !self.head.scores_arrivals() && self.replayed < n {
             let width = memory.init.len();
@@ -373,6 +384,7 @@ impl Lane {
         } else {
             self.model.steps(&self.rows, gaps, occurrences, &mut memory, &mut self.outputs)?;
         }
+        self.note_points(kept);
         // Timers are set by laws also where nothing is emitted.
         if self.replayed < n || self.plan.order.timed {
             self.publish()?;
@@ -459,12 +471,13 @@ impl Lane {
     }
 
     /// The decaying columns, which read and write the keys' aggregates in the order of application.
-    fn add_decays(&mut self) {
+    fn add_decays(&mut self, kept: &mut [Kept]) {
         if self.features.aggregates() == 0 {
             return;
         }
         let width = self.features.width();
         let places = self.seen.homes.iter().zip(&self.seen.slots).zip(self.seen.gaps.iter().zip(&self.seen.anew));
+        let mut kept = kept.iter_mut().peekable();
         for (row, (((home, slot), (gap, anew)), out)) in places.zip(self.rows.chunks_exact_mut(width)).enumerate() {
             let Some(state) = self.partitions.get_mut(*home) else { continue };
             let aggregates = state.keys.aggregates.row_mut(*slot);
@@ -472,6 +485,9 @@ impl Lane {
                 aggregates.fill(0.0);
             }
             self.features.decay(&self.ready, row, *gap, aggregates, out);
+            if let Some(kept) = kept.next_if(|kept| kept.row == row) {
+                kept.aggregates = aggregates.to_vec();
+            }
         }
     }
 

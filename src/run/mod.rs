@@ -20,7 +20,7 @@ pub use board::{Partitions, Replay, Standing};
 pub use counts::Counts;
 pub use exposition::{CONTENT_TYPE, Exposition};
 pub use golden::check as check_golden;
-pub use lane::{Arrived, Effect, Lane};
+pub use lane::{Arrived, Effect, Lane, Pick, Point, mix};
 pub use pulse::{Pulse, Pulses};
 pub use stage::{Sinks, Stage, Stop};
 pub use tally::{Calibration, Raise, Tally};

@@ -15,9 +15,9 @@ use crate::source::Settings;
 
 /// Processes, and laws of a network of the plan's cell.
 const PROCESSES: [Cell; 4] = [Cell::Poisson, Cell::GammaPoisson, Cell::History, Cell::Hawkes];
-const LAWS: [Law; 5] = [Law::Exponential, Law::Weibull, Law::Gompertz, Law::GammaPoisson, Law::PiecewiseConstant];
+const LAWS: [Law; 6] = [Law::Exponential, Law::Weibull, Law::Gompertz, Law::GammaPoisson, Law::PiecewiseConstant, Law::Intensity];
 
-/// What is compared, the simplest first: processes, a GRU with every law, and every network with the law of `[fit]`. A score has networks only.
+/// What is compared, the simplest first: processes, a GRU with every law, the neural Hawkes process, and every network with the law of `[fit]`. A score has networks only.
 fn all(plan: &Plan) -> Vec<(Cell, Law, String)> {
     let networks = Cell::NETWORKS.into_iter();
     if plan.schema.label.is_some() {
@@ -26,6 +26,8 @@ fn all(plan: &Plan) -> Vec<(Cell, Law, String)> {
     let processes = PROCESSES.into_iter().map(|cell| (cell, Law::default(), cell.name().to_owned()));
     let named = |cell: Cell, law: Law| (cell, law, format!("{}, {}", cell.name(), law.name()));
     let laws = LAWS.into_iter().filter(|law| *law != plan.fit.law).map(|law| named(Cell::Gru, law));
+    // The neural Hawkes process.
+    let laws = laws.chain((plan.fit.law != Law::Intensity).then(|| named(Cell::CtLstm, Law::Intensity)));
     processes.chain(laws).chain(networks.map(|cell| named(cell, plan.fit.law))).collect()
 }
 

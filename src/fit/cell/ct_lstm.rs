@@ -37,7 +37,12 @@ pub fn step<O: Ops>(design: &Design, ops: &mut O, inputs: &Inputs<'_, O::T>) -> 
     let c = ops.add(&kept, &new)?;
     let (kept, new) = (ops.mul(&f_bar, c_bar)?, ops.mul(&i_bar, &z)?);
     let c_bar = ops.add(&kept, &new)?;
-    let squashed = ops.apply(Function::Tanh, &c)?;
-    let h = ops.mul(&o, &squashed)?;
-    Ok((h, vec![c, c_bar, decay, o]))
+    let active = if design.publishes_itself() {
+        let far = ops.sub(&c, &c_bar)?;
+        ops.concat(&[&far, &c_bar, &decay, &o])?
+    } else {
+        let squashed = ops.apply(Function::Tanh, &c)?;
+        ops.mul(&o, &squashed)?
+    };
+    Ok((active, vec![c, c_bar, decay, o]))
 }

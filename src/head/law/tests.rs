@@ -172,15 +172,32 @@ fn samples_of_each_law_pass_ks_against_its_survival() {
             });
             gaps.push(found.unwrap_or(f64::INFINITY));
         }
-        gaps.sort_by(f64::total_cmp);
         // Beyond 3 all are "later": the largest distance is looked for below.
-        let n = gaps.len() as f64;
-        let distance = gaps.iter().enumerate().filter(|(_, tau)| tau.is_finite()).fold(0.0_f64, |d, (i, tau)| {
-            let f = law.below(Time::of(*tau));
-            d.max((f - i as f64 / n).abs()).max((f - (i + 1) as f64 / n).abs())
-        });
-        // 1.95 / sqrt n is passed by 1 in 1000.
-        assert!(distance < 1.95 / n.sqrt(), "{law:?}: {distance}");
+        let off = distance(&*law, gaps);
+        assert!(off < 1.95 / f64::from(tried).sqrt(), "{law:?}: {off}");
+    }
+}
+
+/// Largest distance between the law of gaps, infinite ones among them, and what the law says; 1.95 / sqrt n is passed by 1 in 1000.
+fn distance(law: &dyn Law, mut gaps: Vec<f64>) -> f64 {
+    gaps.sort_by(f64::total_cmp);
+    let n = gaps.len() as f64;
+    gaps.iter().enumerate().filter(|(_, tau)| tau.is_finite()).fold(0.0_f64, |d, (i, tau)| {
+        let f = law.below(Time::of(*tau));
+        d.max((f - i as f64 / n).abs()).max((f - (i + 1) as f64 / n).abs())
+    })
+}
+
+#[test]
+fn drawn_gaps_of_each_law_pass_ks_against_its_survival() {
+    let mut random = ChaCha8Rng::seed_from_u64(5);
+    let uniform = Uniform::new(0.0_f64, 1.0).unwrap();
+    for law in laws(&[0.2, 0.9, 0.4, 0.7, 0.6]) {
+        let gaps: Vec<f64> = (0..8000).map(|_| law.sample(&mut || uniform.sample(&mut random))).collect();
+        let never = gaps.iter().filter(|tau| tau.is_infinite()).count() as f64 / 8000.0;
+        assert!((never - law.p_never()).abs() < 0.02, "{law:?}: {never}");
+        let off = distance(&*law, gaps);
+        assert!(off < 1.95 / 8000_f64.sqrt(), "{law:?}: {off}");
     }
 }
 

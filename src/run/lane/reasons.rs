@@ -37,6 +37,10 @@ impl Memory for Remembering<'_> {
     fn hidden(&mut self, row: usize) -> &mut [f32] {
         self.memory.hidden(row)
     }
+
+    fn end(&mut self, row: usize) {
+        self.memory.end(row);
+    }
 }
 
 /// Hidden floats of rows that are only tried.

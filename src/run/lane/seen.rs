@@ -37,11 +37,21 @@ impl Seen {
     }
 }
 
+/// What a key's state is after an event that is kept.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub row: usize,
+    pub hidden: Vec<f32>,
+    pub aggregates: Vec<f64>,
+}
+
 /// Hidden state of each row's key, across the lane's partitions.
 pub(super) struct LaneMemory<'a> {
     pub partitions: &'a mut [PartitionState],
     pub seen: &'a Seen,
     pub init: Vec<f32>,
+    /// Rows whose states are kept, ascending.
+    pub kept: &'a mut [Kept],
 }
 
 impl LaneMemory<'_> {
@@ -66,6 +76,15 @@ impl Memory for LaneMemory<'_> {
         match self.place(row) {
             Some((keys, slot)) => keys.hidden.row_mut(slot),
             None => &mut [],
+        }
+    }
+
+    fn end(&mut self, row: usize) {
+        if let Ok(at) = self.kept.binary_search_by_key(&row, |kept| kept.row) {
+            let hidden = self.hidden(row).to_vec();
+            if let Some(kept) = self.kept.get_mut(at) {
+                kept.hidden = hidden;
+            }
         }
     }
 }
