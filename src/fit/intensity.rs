@@ -109,7 +109,12 @@ impl Decaying {
         let ln_scale = ops.weight(READOUT[2])?;
         let scale = ops.apply(Function::Exp, &ln_scale)?;
         let scaled = ops.div(&sum, &scale)?;
-        let positive = ops.apply(Function::Softplus, &scaled)?;
+        // max(x, 0) + softplus(-abs x): e^x itself would leave the range of numbers where s is small.
+        let up = ops.apply(Function::Relu, &scaled)?;
+        let both = ops.scale(&up, -2.0)?;
+        let down = ops.add(&scaled, &both)?;
+        let rest = ops.apply(Function::Softplus, &down)?;
+        let positive = ops.add(&up, &rest)?;
         let lambda = ops.mul(&positive, &scale)?;
         let lambda = ops.shift(&lambda, LEAST)?;
         ops.scale(&lambda, pace)

@@ -236,8 +236,7 @@ pub enum Law {
     PiecewiseConstant,
     /// A Poisson rate of which a gamma law is known.
     GammaPoisson,
-    /// Any intensity of each mark, by units that decay between events, in a second graph: with `ct_lstm` the neural Hawkes process, whose units are the cell's
-    /// own; other cells have `components` of them.
+    /// Any intensity of each mark, by units that decay between events, as many as `components`; with `ct_lstm` the neural Hawkes process.
     Intensity,
 }
 
