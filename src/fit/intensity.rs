@@ -105,10 +105,12 @@ impl Decaying {
         let c = ops.add(c_bar, &left)?;
         let squashed = ops.apply(Function::Tanh, &c)?;
         let h = ops.mul(o, &squashed)?;
-        let sum = ops.linear(&h, READOUT[0], READOUT[1])?;
-        let ln_scale = ops.weight(READOUT[2])?;
+        // Constants are put together with constants: of those a graph has only one left.
+        let [w, b, ln_scale] = [ops.weight(READOUT[0])?, ops.weight(READOUT[1])?, ops.weight(READOUT[2])?];
         let scale = ops.apply(Function::Exp, &ln_scale)?;
-        let scaled = ops.div(&sum, &scale)?;
+        let (w, b, scale) = (ops.div(&w, &scale)?, ops.div(&b, &scale)?, ops.scale(&scale, pace)?);
+        let product = ops.matmul(&h, &w)?;
+        let scaled = ops.add(&product, &b)?;
         // max(x, 0) + softplus(-abs x): e^x itself would leave the range of numbers where s is small.
         let up = ops.apply(Function::Relu, &scaled)?;
         let both = ops.scale(&up, -2.0)?;
@@ -116,8 +118,7 @@ impl Decaying {
         let rest = ops.apply(Function::Softplus, &down)?;
         let positive = ops.add(&up, &rest)?;
         let lambda = ops.mul(&positive, &scale)?;
-        let lambda = ops.shift(&lambda, LEAST)?;
-        ops.scale(&lambda, pace)
+        ops.shift(&lambda, LEAST * pace)
     }
 
     /// The bytes of `intensity.onnx`.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
@@ -317,6 +318,21 @@ fn every_cell_and_law_gives_a_package_that_serves_what_was_fitted() {
     }
 }
 
+/// Counts what is asked.
+#[derive(Debug)]
+struct Counted(Box<dyn Intensities>, Arc<AtomicUsize>);
+
+impl Intensities for Counted {
+    fn marks(&self) -> usize {
+        self.0.marks()
+    }
+
+    fn at(&mut self, laws: &[f32], of: &[u32], taus: &[f32], into: &mut Vec<f32>) -> Result<()> {
+        self.1.fetch_add(taus.len(), Ordering::Relaxed);
+        self.0.at(laws, of, taus, into)
+    }
+}
+
 #[test]
 fn a_neural_hawkes_process_integrates_while_training_what_it_serves() {
     for (marked, resolution) in [(true, None), (false, Some(Gap(30_000_000)))] {
@@ -361,6 +377,24 @@ fn a_neural_hawkes_process_integrates_while_training_what_it_serves() {
             let served = compensator - hazard.ln();
             assert!((trained - served).abs() < 1e-4 * trained.abs().max(1.0), "{trained} {served} at {tau}");
         }
+        // What two laws an event cost: far from the 400 intensities of panels that are not chosen.
+        let count = Arc::new(AtomicUsize::new(0));
+        let graph: Box<dyn Intensities> = Box::new(Counted(Box::new(package.model().unwrap().intensity.unwrap()), Arc::clone(&count)));
+        let asks = crate::head::Asks { quantiles: vec![0.1, 0.5, 0.9], ..crate::head::Asks::default() };
+        let mut head = crate::head::Head::with(&package.manifest.head, asks, Some(graph)).unwrap();
+        let n = taus.len();
+        let outputs = crate::data::outputs::Outputs { width, before: golden.outputs.clone(), after: golden.outputs.clone() };
+        let (times, gaps) = (
+            vec![crate::base::time::EventTime(0); n],
+            taus.iter().map(|tau| Some(Gap((f64::from(*tau) * 60e6) as i64))).collect::<Vec<_>>(),
+        );
+        let arrivals = crate::head::Arrivals { times: &times, gaps: &gaps, marks: &vec![None; n] };
+        let mut forecasts =
+            crate::data::forecasts::Forecasts { flags: vec![Default::default(); n], next_times: vec![Vec::new(); 3], ..Default::default() };
+        head.forecasts(&arrivals, &outputs, &mut forecasts);
+        let each = count.load(Ordering::Relaxed) / n;
+        eprintln!("{each} intensities an event");
+        assert!(each < 250, "{each}");
         // A changed second graph is noticed.
         let mut bytes = std::fs::read(out.join("intensity.onnx")).unwrap();
         let last = bytes.len() / 2;

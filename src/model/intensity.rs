@@ -17,6 +17,9 @@ const INPUTS: [&str; 2] = ["law", "tau"];
 const OUTPUT: &str = "lambda";
 /// Most rows of one run: enough to amortise what a run costs, few enough to stay in the cache.
 const ROWS: usize = 512;
+/// Fewest: a smaller run is filled up with zeros. tract uses its vector kernels for an operator of two operands only where it can prove 32 elements, and of a
+/// law of 16 units or of one mark it can prove that of no smaller batch.
+const LEAST: usize = 32;
 
 /// The graph, loaded once for all lanes.
 pub struct IntensityGraph {
@@ -82,7 +85,7 @@ impl IntensityGraph {
             .symbols
             .all_symbols()
             .iter()
-            .try_for_each(|symbol| typed.symbols.add_assertion(format!("{symbol} >= 1")))
+            .try_for_each(|symbol| typed.symbols.add_assertion(format!("{symbol} >= {LEAST}")))
             .map_err(|e| broken("the batch axis cannot be bounded", e))?;
         let plan = typed.into_optimized().and_then(|graph| graph.into_runnable()).map_err(|e| broken("the graph cannot be planned", e))?;
         Ok(Some(IntensityGraph { plan, width, marks }))
@@ -112,16 +115,17 @@ impl Intensities for Intensity {
 impl Intensity {
     /// One run of the graph; appends what it gives.
     fn run(&mut self, laws: &[f32], of: &[u32], taus: &[f32], into: &mut Vec<f32>) -> TractResult<()> {
-        let rows = taus.len();
+        let rows = taus.len().max(LEAST);
         let mut law = Tensor::zero::<f32>(&[rows, self.width])?;
         for (to, row) in law.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.chunks_exact_mut(self.width).zip(of) {
             let from = index(*row) * self.width;
             to.copy_from_slice(laws.get(from..from + self.width).unwrap_or_default());
         }
-        let gaps = Tensor::from_shape(&[rows, 1], taus)?;
+        let mut gaps = Tensor::zero::<f32>(&[rows, 1])?;
+        gaps.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.iter_mut().zip(taus).for_each(|(to, tau)| *to = *tau);
         let found = self.state.run(tvec![law.into_tvalue(), gaps.into_tvalue()])?;
         for value in found.iter().take(1) {
-            into.extend_from_slice(value.try_as_plain_ram()?.as_slice::<f32>()?);
+            into.extend_from_slice(value.try_as_plain_ram()?.as_slice::<f32>()?.get(..taus.len() * self.marks).unwrap_or_default());
         }
         Ok(())
     }

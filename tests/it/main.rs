@@ -11,6 +11,8 @@ mod commands;
 #[cfg(unix)]
 mod kills;
 mod layers;
+#[cfg(feature = "fit")]
+mod next_events;
 #[cfg(unix)]
 mod operations;
 mod pytorch;
