@@ -8,6 +8,7 @@ mod backfill;
 mod calibrate;
 mod check;
 mod commands;
+mod delta;
 #[cfg(unix)]
 mod kills;
 mod layers;
@@ -17,3 +18,5 @@ mod pytorch;
 mod real_data;
 mod reasons;
 mod schemas;
+#[cfg(feature = "cloud")]
+mod stores;
