@@ -60,7 +60,7 @@ impl Survey {
 /// # Errors
 /// There are no files, or of two kinds; one cannot be read, or its columns cannot be those of the others.
 pub fn survey(settings: &Settings, progress: &mut dyn FnMut(&FileFacts)) -> Result<Survey> {
-    let kinds = settings.paths.iter().map(|path| Kind::of(path)).collect::<Result<Vec<_>>>()?;
+    let kinds = settings.paths.iter().map(Kind::of).collect::<Result<Vec<_>>>()?;
     let Some(kind) = kinds.first().copied() else {
         return Err(Error::config("backfill", "no files to read").help("name files, or patterns of them, with --from"));
     };
