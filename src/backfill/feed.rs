@@ -140,7 +140,7 @@ pub fn runs(settings: &Settings, survey: &Survey) -> Result<Vec<Run>> {
             runs.push(Run { order: (i, 0), first, place: Place::File(file.path.clone()) });
             continue;
         }
-        tracing::info!(file = %file.path.display(), rows = file.rows, "sorting by event time");
+        tracing::info!(file = %file.path, rows = file.rows, "sorting by event time");
         let parts = sort(file, &survey.reading, settings.memory, &settings.scratch, &format!("{i:06}"))?;
         runs.extend(parts.into_iter().enumerate().map(|(j, part)| Run { order: (i, j), first: part.first, place: Place::Part(part.path) }));
     }

@@ -1,13 +1,11 @@
 //! What a backfill was begun with, beside its output: a run that goes on must be given the same.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 
 use super::Settings;
 use super::survey::Survey;
 use crate::base::error::{Error, Result};
-use crate::link::objects::{Folder, Objects, Put};
+use crate::link::objects::{Objects, Put};
 
 /// Its name in the output folder.
 pub const NAME: &str = "backfill.json";
@@ -43,6 +41,9 @@ pub struct InputFile {
     pub bytes: u64,
     /// Its rows.
     pub rows: u64,
+    /// What its store calls its content, if it is in one that does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 impl Manifest {
@@ -50,9 +51,10 @@ impl Manifest {
     #[must_use]
     pub fn of(settings: &Settings, survey: &Survey, fingerprint: &str) -> Self {
         let files = survey.files.iter().map(|file| InputFile {
-            name: file.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            name: file.path.name().file_name().unwrap_or_default().to_string_lossy().into_owned(),
             bytes: file.bytes,
             rows: file.rows,
+            version: file.path.version().map(str::to_owned),
         });
         Manifest {
             format: FORMAT,
@@ -94,6 +96,9 @@ impl Manifest {
         }
         let other = begun.files.iter().zip(&self.files).find(|(a, b)| a != b);
         other.map(|(before, now)| {
+            if (&before.name, before.bytes, before.rows) == (&now.name, now.bytes, now.rows) {
+                return format!("input file `{}` has been replaced by another of the same size", now.name);
+            }
             format!(
                 "input file `{}` of {} bytes and {} rows is now `{}` of {} bytes and {} rows",
                 before.name, before.bytes, before.rows, now.name, now.bytes, now.rows
@@ -101,31 +106,28 @@ impl Manifest {
         })
     }
 
-    /// Begins a backfill in a folder, or goes on with the one that is there.
+    /// Begins a backfill in a folder or bucket, or goes on with the one that is there.
     ///
     /// # Errors
-    /// There is one, and `resume` was not asked for, or it was begun with something else; the folder holds what is none; it cannot be written.
-    pub fn agree(&self, to: &Path, resume: bool) -> Result<()> {
-        let place = to.display().to_string();
-        std::fs::create_dir_all(to).map_err(|e| Error::io("backfill", to, e))?;
-        let folder = Folder::open(to)?;
+    /// There is one, and `resume` was not asked for, or it was begun with something else; the place holds what is none; it cannot be written.
+    pub fn agree(&self, to: &dyn Objects, resume: bool) -> Result<()> {
+        let place = to.to_string();
         let read = || -> Result<Option<Manifest>> {
-            let Some(bytes) = folder.get(NAME)? else { return Ok(None) };
+            let Some(bytes) = to.get(NAME)? else { return Ok(None) };
             serde_json::from_slice(&bytes).map(Some).map_err(|e| {
-                Error::config("backfill", format!("{NAME} cannot be read: {e}")).at(place.clone()).help("name another folder with --to")
+                Error::config("backfill", format!("{NAME} cannot be read: {e}")).at(place.clone()).help("name another place with --to")
             })
         };
         let begun = match read()? {
             Some(begun) => begun,
             None => {
-                let mut entries = std::fs::read_dir(to).map_err(|e| Error::io("backfill", to, e))?;
-                if entries.any(|entry| entry.is_ok_and(|entry| !entry.file_name().to_string_lossy().starts_with('.'))) {
+                if to.list("")?.iter().any(|entry| !entry.name.starts_with('.')) {
                     return Err(Error::config("backfill", "the folder holds something that is no backfill")
                         .at(place)
                         .help("name a folder with --to that is empty or does not exist yet"));
                 }
                 let bytes = serde_json::to_vec_pretty(self).map_err(|e| Error::internal("backfill", e.to_string()))?;
-                match folder.put_new(NAME, &bytes)? {
+                match to.put_new(NAME, &bytes)? {
                     Put::Created => return Ok(()),
                     // Another machine was faster.
                     Put::Exists => read()?.ok_or_else(|| Error::internal("backfill", "the manifest vanished").at(place.clone()))?,

@@ -6,6 +6,7 @@ use super::chunk::{Chunk, Turn};
 use super::reader::{Reader, Reading};
 use super::sort::PartReader;
 use crate::base::error::Result;
+use crate::link::file::Location;
 
 /// Rows of a block: what is handed to the lanes at once.
 pub const BLOCK: usize = 8192;
@@ -14,7 +15,7 @@ pub const BLOCK: usize = 8192;
 #[derive(Clone, Debug)]
 pub enum Place {
     /// A file that is in order.
-    File(PathBuf),
+    File(Location),
     /// A sorted part of one that is not.
     Part(PathBuf),
 }

@@ -25,12 +25,13 @@ pub mod survey;
 use std::path::PathBuf;
 
 use crate::data::schema::EventSchema;
+use crate::link::file::Location;
 
 /// What is backfilled, and how.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The files, in the order in which rows of the same time follow each other.
-    pub paths: Vec<PathBuf>,
+    pub paths: Vec<Location>,
     /// Everything that is read from them.
     pub schema: EventSchema,
     /// Names of these fields, each once.

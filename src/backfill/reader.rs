@@ -1,7 +1,5 @@
 //! A file to chunks, all files with the same columns.
 
-use std::path::{Path, PathBuf};
-
 use arrow::array::{RecordBatch, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::SchemaRef;
@@ -12,6 +10,7 @@ use super::chunk::{Chunk, Sight, of_lines};
 use crate::base::error::{Error, Kind as ErrorKind, Result};
 use crate::base::limits::MAX_BATCH_BYTES;
 use crate::data::schema::EventSchema;
+use crate::link::file::Location;
 use crate::source::file::{Kind, Lines, Rows};
 
 /// Rows of a chunk.
@@ -43,7 +42,7 @@ enum Source {
 
 /// A file under way.
 pub struct Reader {
-    path: PathBuf,
+    path: Location,
     source: Source,
     sight: Sight,
     columns: SchemaRef,
@@ -54,13 +53,13 @@ impl Reader {
     ///
     /// # Errors
     /// The file cannot be opened or is not what its name says.
-    pub fn open(path: &Path, reading: &Reading) -> Result<Self> {
+    pub fn open(path: &Location, reading: &Reading) -> Result<Self> {
         let source = match Kind::of(path)? {
             Kind::Parquet => Source::Rows(Rows::open(path, &reading.fields)?),
             Kind::Ndjson => Source::Lines(Lines::open(path)?),
         };
         let sight = Sight::new(&reading.schema, reading.positions.as_ref(), reading.ties.as_deref(), reading.shards);
-        Ok(Reader { path: path.to_owned(), source, sight, columns: Arc::clone(&reading.columns) })
+        Ok(Reader { path: path.clone(), source, sight, columns: Arc::clone(&reading.columns) })
     }
 
     /// The next rows; `None` at the end of the file.
@@ -72,7 +71,7 @@ impl Reader {
             Source::Rows(rows) => {
                 let Some(batch) = rows.next(ROWS)? else { return Ok(None) };
                 let batch = conform(&batch, &self.columns, &self.path)?;
-                self.sight.look(batch, false).map(Some).map_err(|e| e.at(self.path.display().to_string()))
+                self.sight.look(batch, false).map(Some).map_err(|e| e.at(self.path.to_string()))
             }
             Source::Lines(lines) => {
                 let (mut found, mut bytes) = (Vec::new(), 0);
@@ -96,7 +95,7 @@ impl Reader {
 }
 
 /// The batch with the columns that all files have: missing ones null, others cast.
-fn conform(batch: &RecordBatch, columns: &SchemaRef, path: &Path) -> Result<RecordBatch> {
+fn conform(batch: &RecordBatch, columns: &SchemaRef, path: &Location) -> Result<RecordBatch> {
     if batch.schema().fields() == columns.fields() {
         return Ok(batch.clone());
     }
@@ -111,7 +110,7 @@ fn conform(batch: &RecordBatch, columns: &SchemaRef, path: &Path) -> Result<Reco
                 field.data_type()
             );
             Error::new(ErrorKind::Data, "backfill", text)
-                .at(path.display().to_string())
+                .at(path.to_string())
                 .help("write the files with one type for the column")
                 .caused_by(e)
         }),

@@ -1,6 +1,5 @@
 //! What is in the files: rows, bytes, columns, first and last time, and whether they are in order.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
@@ -10,13 +9,14 @@ use super::chunk::{Turn, line_schema};
 use super::reader::{Reader, Reading};
 use crate::base::error::{Error, Kind as ErrorKind, Result};
 use crate::data::schema::EventSchema;
+use crate::link::file::Location;
 use crate::source::file::{Kind, Rows};
 
 /// A file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileFacts {
     /// Where it is.
-    pub path: PathBuf,
+    pub path: Location,
     /// Rows, or lines that are not blank.
     pub rows: u64,
     /// Bytes.
@@ -60,13 +60,13 @@ impl Survey {
 /// # Errors
 /// There are no files, or of two kinds; one cannot be read, or its columns cannot be those of the others.
 pub fn survey(settings: &Settings, progress: &mut dyn FnMut(&FileFacts)) -> Result<Survey> {
-    let kinds = settings.paths.iter().map(|path| Kind::of(path)).collect::<Result<Vec<_>>>()?;
+    let kinds = settings.paths.iter().map(Kind::of).collect::<Result<Vec<_>>>()?;
     let Some(kind) = kinds.first().copied() else {
         return Err(Error::config("backfill", "no files to read").help("name files, or patterns of them, with --from"));
     };
     if let Some((_, path)) = kinds.iter().zip(&settings.paths).find(|(other, _)| **other != kind) {
         return Err(Error::config("backfill", "Parquet and NDJSON files are mixed")
-            .at(path.display().to_string())
+            .at(path.to_string())
             .help("backfill one kind at a time"));
     }
     let lines = kind == Kind::Ndjson;
@@ -118,9 +118,9 @@ pub fn survey(settings: &Settings, progress: &mut dyn FnMut(&FileFacts)) -> Resu
     Ok(Survey { files, reading })
 }
 
-fn look(path: &Path, reading: &Reading) -> Result<FileFacts> {
-    let bytes = std::fs::metadata(path).map_err(|e| Error::io("backfill", path, e))?.len();
-    let mut facts = FileFacts { path: path.to_owned(), rows: 0, bytes, span: None, sorted: true };
+fn look(path: &Location, reading: &Reading) -> Result<FileFacts> {
+    let bytes = path.bytes()?;
+    let mut facts = FileFacts { path: path.clone(), rows: 0, bytes, span: None, sorted: true };
     let mut reader = Reader::open(path, reading)?;
     let mut last = Turn::FIRST;
     while let Some(chunk) = reader.chunk()? {
@@ -147,7 +147,7 @@ fn common_columns(settings: &Settings) -> Result<Arc<Schema>> {
                     let Some(both) = common(known.data_type(), &kind) else {
                         let text = format!("column `{}` is {kind} here and {} in the files before", field.name(), known.data_type());
                         return Err(Error::new(ErrorKind::Data, "backfill", text)
-                            .at(path.display().to_string())
+                            .at(path.to_string())
                             .help("write the files with one type for the column, or backfill them apart"));
                     };
                     *known = Field::new(field.name(), both, true);

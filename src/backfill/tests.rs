@@ -25,7 +25,7 @@ fn schema() -> EventSchema {
 
 fn settings(paths: Vec<PathBuf>, shards: u32, memory: u64, scratch: &std::path::Path) -> Settings {
     Settings {
-        paths,
+        paths: paths.into_iter().map(Into::into).collect(),
         schema: schema(),
         fields: vec!["k".into(), "t".into(), "n".into()],
         positions: None,

@@ -14,6 +14,7 @@ use super::{PipelineArgs, files};
 use crate::backfill::manifest::Manifest;
 use crate::backfill::survey::{Survey, survey};
 use crate::backfill::{Positions, Settings, feed};
+use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::time::EventTime;
 use crate::link::objects::Place;
@@ -33,9 +34,10 @@ pub struct Args {
     /// time those of the file that is named first come first.
     #[arg(long, value_name = "GLOB", num_args = 1.., required = true)]
     from: Vec<String>,
-    /// Folder for what comes out: forecasts/ and dead-letters/ (Parquet, a sub-folder a shard), state/ (snapshots), backfill.json.
-    #[arg(long, value_name = "DIR")]
-    to: PathBuf,
+    /// Where to write: a folder, or `s3://bucket/prefix` (credentials and endpoint come from the AWS_ variables). There will be forecasts/ and
+    /// dead-letters/ (Parquet, a sub-folder a shard), state/ (snapshots), backfill.json.
+    #[arg(long, value_name = "DIR|URL")]
+    to: String,
     /// Shards: keys are spread over them as Kafka spreads them over as many partitions. By default as many as there are lanes ([run] lanes).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     shards: Option<u32>,
@@ -54,6 +56,9 @@ pub struct Args {
     /// the backfill has left in [state] snapshots. The group must not have committed anything yet.
     #[arg(long, requires = "positions")]
     hand_over: bool,
+    /// Note the files of forecasts also in a log of Delta Lake, so that forecasts/ is a table for engines that read those.
+    #[arg(long)]
+    delta: bool,
     /// Go on with a backfill that was begun in the folder. The files it writes are those it would have written without the break.
     #[arg(long)]
     resume: bool,
@@ -63,7 +68,8 @@ pub struct Args {
     /// Memory for sorting files that are not in order, such as 512MB.
     #[arg(long, value_name = "SIZE", default_value = "1GB")]
     memory_max: String,
-    /// Folder for sorted parts of such files; by default one beside the output, which is removed at the end.
+    /// Folder for sorted parts of such files; by default one beside the output, or among the temporary files of this machine if that is a bucket, which
+    /// is removed at the end.
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
     /// Say what would be done, and do nothing.
@@ -76,12 +82,11 @@ pub struct Args {
 /// # Errors
 /// The pipeline or package is refused, the files cannot be read or do not fit together, the folder holds something else, or the run fails.
 pub fn run(args: &Args) -> Result<()> {
-    if args.to.to_string_lossy().contains("://") {
-        return Err(Error::new(Kind::Usage, "backfill", "--to must be a folder; object stores are not written to yet")
-            .help("write to a folder and copy the files: their names stay valid"));
-    }
+    let to = Place::parse(&args.to, Path::new(""))
+        .map_err(|e| Error { kind: Kind::Usage, stage: "backfill", ..e }.at(format!("--to {}", args.to)))?;
     let mut plan = pipeline::load(&args.pipeline.pipeline, &args.pipeline.sets, Purpose::Backfill)?;
-    let settings = settings(args, &plan)?;
+    let scratch = Scratch::of(args, &to)?;
+    let settings = settings(args, &plan, scratch.path.clone())?;
     let mut progress = Progress::start("files looked at", u64::try_from(settings.paths.len()).ok());
     let mut looked = 0;
     let survey = survey(&settings, &mut |_| {
@@ -90,7 +95,7 @@ pub fn run(args: &Args) -> Result<()> {
     })?;
     let _ = progress.stop();
     plan.lanes = feed::useful_lanes(&settings, plan.lanes);
-    show(&settings, &survey, &plan, args);
+    show(&settings, &survey, &plan, args, &to);
     if args.dry_run {
         return Ok(());
     }
@@ -98,20 +103,17 @@ pub fn run(args: &Args) -> Result<()> {
     if args.hand_over {
         hand_over::check(&plan, &settings)?;
     }
-    aim(&mut plan, &args.to, &settings);
+    aim(&mut plan, &to, &settings, args.delta);
     let stage = Arc::new(Stage::load(plan)?);
-    Manifest::of(&settings, &survey, &stage.identity.fingerprint).agree(&args.to, args.resume || settings.mine.1 > 1)?;
-    std::fs::create_dir_all(&settings.scratch).map_err(|e| Error::io("backfill", &settings.scratch, e))?;
+    Manifest::of(&settings, &survey, &stage.identity.fingerprint).agree(&*to.open()?, args.resume || settings.mine.1 > 1)?;
+    scratch.make()?;
     let feeds = feed::open(&settings, &survey, stage.plan.lanes)?;
     let lanes = feeds.into_iter().enumerate().map(|(lane, feed)| Ok((feed, stage.sinks(lane)?))).collect::<Result<Vec<_>>>()?;
     let outcome = execute(&stage, lanes, Arc::default(), &Signals::listen()?, Some(survey.rows()));
-    if args.scratch.is_none() {
-        // What is left there is of no use to the next run, which sorts anew; that it cannot be removed is no reason to fail.
-        let _ = std::fs::remove_dir_all(&settings.scratch);
-    }
+    drop(scratch);
     let outcome = outcome?;
     outcome.ended?;
-    let done = audit(&args.to.join("forecasts"))?;
+    let done = audit(&to.join("forecasts"))?;
     if args.hand_over {
         hand_over::commit(&stage, &topic, &done)?;
     }
@@ -119,15 +121,48 @@ pub fn run(args: &Args) -> Result<()> {
     let files: u64 = done.partitions.values().map(|tiles| tiles.files).sum();
     let mut out = std::io::stdout().lock();
     summary::write(&mut out, &outcome.counts, Some(&outcome.calibration), outcome.elapsed)
-        .and_then(|()| farewell(&mut out, args, rows, files))
+        .and_then(|()| farewell(&mut out, &to, rows, files))
         .map_err(|e| Error::io("backfill", Path::new("stdout"), e))
 }
 
-fn farewell(out: &mut dyn std::io::Write, args: &Args, rows: u64, files: u64) -> std::io::Result<()> {
-    writeln!(out, "{} forecasts in {} files in {}", grouped(rows), grouped(files), args.to.join("forecasts").display())
+fn farewell(out: &mut dyn std::io::Write, to: &Place, rows: u64, files: u64) -> std::io::Result<()> {
+    writeln!(out, "{} forecasts in {} files in {}", grouped(rows), grouped(files), to.join("forecasts"))
 }
 
-fn settings(args: &Args, plan: &Plan) -> Result<Settings> {
+/// Folder for sorted parts; removed at the end if it is our own. What is left there after a crash is of no use to the next run, which sorts anew.
+struct Scratch {
+    path: PathBuf,
+    own: bool,
+}
+
+impl Scratch {
+    fn of(args: &Args, to: &Place) -> Result<Scratch> {
+        if let Some(path) = &args.scratch {
+            return Ok(Scratch { path: path.clone(), own: false });
+        }
+        let part = args.shard.as_deref().map(part).transpose()?.unwrap_or((0, 1));
+        let path = match to.folder() {
+            Some(folder) => folder.join(format!(".sorting-{}-{}", part.0, part.1)),
+            None => std::env::temp_dir().join(format!("meantime-sorting-{}-{}", std::process::id(), clock::now().0)),
+        };
+        Ok(Scratch { path, own: true })
+    }
+
+    fn make(&self) -> Result<()> {
+        std::fs::create_dir_all(&self.path).map_err(|e| Error::io("backfill", &self.path, e))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.own {
+            // That it cannot be removed, or was not made, is no reason to fail.
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+fn settings(args: &Args, plan: &Plan, scratch: PathBuf) -> Result<Settings> {
     let paths = files::named("backfill", &args.from)?.paths;
     let size = Size::try_from(args.memory_max.clone()).map_err(|why| {
         Error::new(Kind::Usage, "backfill", format!("--memory-max {}: {why}", args.memory_max)).help("write 512MB or 2GiB")
@@ -162,7 +197,7 @@ fn settings(args: &Args, plan: &Plan) -> Result<Settings> {
         mine,
         epoch_rows: args.rows_per_file.saturating_mul(u64::from(shards)),
         memory: size.bytes,
-        scratch: args.scratch.clone().unwrap_or_else(|| args.to.join(format!(".sorting-{}-{}", mine.0, mine.1))),
+        scratch,
     })
 }
 
@@ -175,23 +210,26 @@ fn part(text: &str) -> Result<(u32, u32)> {
     })
 }
 
-/// Points the plan at the output folder.
-fn aim(plan: &mut Plan, to: &Path, settings: &Settings) {
+/// Points the plan at the output.
+fn aim(plan: &mut Plan, to: &Place, settings: &Settings, delta: bool) {
     plan.source = crate::source::Settings::File(crate::source::FileSettings { paths: settings.paths.clone() });
     // Files end where the feed says so, and nowhere else.
-    let parquet = |folder: &str| sink::Settings::Parquet { path: to.join(folder), roll_bytes: u64::MAX, roll_every: Duration::MAX };
     // History is no reason for an alarm today.
     plan.alarm = None;
-    plan.sink = parquet("forecasts");
-    plan.dead_letter = parquet("dead-letters");
+    let parquet = |folder: &str, delta: Option<String>| {
+        let place = to.join(folder);
+        sink::Settings::Parquet { place, roll_bytes: u64::MAX, roll_every: Duration::MAX, delta }
+    };
+    plan.sink = parquet("forecasts", delta.then(|| plan.name.clone()));
+    plan.dead_letter = parquet("dead-letters", None);
     plan.delivery = Delivery::ExactlyOnce;
     // Where offsets are counted by shard, snapshots of a topic's partitions have their own place.
     if let Some(snapshots) = plan.snapshots.as_mut().filter(|_| settings.positions.is_none()) {
-        snapshots.place = Place::Folder(to.join("state"));
+        snapshots.place = to.join("state");
     }
 }
 
-fn show(settings: &Settings, survey: &Survey, plan: &Plan, args: &Args) {
+fn show(settings: &Settings, survey: &Survey, plan: &Plan, args: &Args, to: &Place) {
     let span = survey
         .files
         .iter()
@@ -215,13 +253,13 @@ fn show(settings: &Settings, survey: &Survey, plan: &Plan, args: &Args) {
     };
     eprintln!("  order    {order}");
     eprintln!("  shards   {mine} of {}, on {} lanes", settings.shards, plan.lanes);
-    eprintln!("  output   {}, files end every {} rows of all shards", args.to.display(), grouped(settings.epoch_rows));
+    eprintln!("  output   {to}, files end every {} rows of all shards", grouped(settings.epoch_rows));
     let resuming = match &plan.snapshots {
         Some(snapshots) => format!("from snapshots, one every {} s at the end of a file", snapshots.every.as_secs()),
         None => "by replaying silently; [state] snapshots makes it faster".to_owned(),
     };
     eprintln!("  resume   {resuming}");
     for file in survey.unsorted().take(5) {
-        eprintln!("  unsorted {} ({} rows)", file.path.display(), grouped(file.rows));
+        eprintln!("  unsorted {} ({} rows)", file.path, grouped(file.rows));
     }
 }

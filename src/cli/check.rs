@@ -154,7 +154,7 @@ fn reasons_line(plan: &Plan) -> String {
 fn sink_line(settings: &sink::Settings) -> String {
     match settings {
         sink::Settings::Kafka { client, topic } => format!("kafka topic `{topic}` at {}", client.brokers),
-        sink::Settings::Parquet { path, .. } => format!("parquet in {}", path.display()),
+        sink::Settings::Parquet { place, .. } => format!("parquet in {place}"),
         sink::Settings::Ndjson { path } if path == Path::new("-") => "ndjson on stdout".to_owned(),
         sink::Settings::Ndjson { path } => format!("ndjson in {}", path.display()),
     }
@@ -168,6 +168,7 @@ fn count(n: usize, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::objects::Place;
 
     fn broken(name: &str) -> std::path::PathBuf {
         Path::new("tests/data/broken").join(name)
@@ -195,8 +196,9 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("in.ndjson"), "{}\n").unwrap();
         let mut plan = pipeline::load(&broken("good.toml"), &[], Purpose::Run).unwrap();
-        plan.source = source::Settings::File(source::FileSettings { paths: vec![at("in.ndjson")] });
-        plan.sink = sink::Settings::Parquet { path: at("out"), roll_bytes: 1, roll_every: std::time::Duration::from_secs(1) };
+        plan.source = source::Settings::File(source::FileSettings { paths: vec![at("in.ndjson").into()] });
+        let second = std::time::Duration::from_secs(1);
+        plan.sink = sink::Settings::Parquet { place: Place::Folder(at("out")), roll_bytes: 1, roll_every: second, delta: None };
         plan.dead_letter = sink::Settings::Ndjson { path: at("dead.ndjson") };
         let mut text = String::new();
         connections(&plan, &mut text).unwrap();

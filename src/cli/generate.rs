@@ -94,7 +94,7 @@ fn to_file(settings: &GenerateSettings, out: Option<&Path>) -> Result<()> {
         let done = lines(settings, &mut stdout).and_then(|done| stdout.flush().map(|()| done));
         return done.map(|_| ()).map_err(|e| unwritable(Path::new("stdout"), e));
     }
-    let kind = source::file::Kind::of(&path).map_err(|e| Error { kind: Kind::Usage, stage: "generate", ..e })?;
+    let kind = source::file::Kind::of(&path.clone().into()).map_err(|e| Error { kind: Kind::Usage, stage: "generate", ..e })?;
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(|e| Error::io("generate", folder, e))?;
     }

@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::reader::ChunkReader;
 use serde_json::Value;
 
 use super::progress::Progress;
@@ -19,6 +21,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::number::i64_of_count;
 use crate::base::offset::{Offset, Partition};
 use crate::evaluate::parity::{Findings, Names, Parity, Row, Side, of_json, of_table};
+use crate::link::objects::Place;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::{self, Purpose};
 use crate::run::Stage;
@@ -34,8 +37,9 @@ const MEMORY: u64 = 1 << 30;
 pub struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// What was sent: a folder of Parquet files (of `run` or `backfill`), or the name of a topic on the brokers of the pipeline's source.
-    #[arg(long, value_name = "DIR|TOPIC")]
+    /// What was sent: a folder of Parquet files (of `run` or `backfill`), `s3://bucket/prefix`, or the name of a topic on the brokers of the pipeline's
+    /// source.
+    #[arg(long, value_name = "DIR|URL|TOPIC")]
     live: String,
     /// The same events as files: Parquet or NDJSON, or patterns of them in quotes.
     #[arg(long, value_name = "GLOB", num_args = 1.., required = true)]
@@ -125,28 +129,28 @@ fn shown(findings: &Findings) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Every row that was sent to a folder or a topic.
+/// Every row that was sent to a folder, a bucket or a topic.
 ///
 /// # Errors
 /// It cannot be read, or holds something else.
 pub fn live(plan: &Plan, place: &str, take: &mut dyn FnMut(Row)) -> Result<()> {
-    let folder = Path::new(place);
-    if folder.is_dir() {
+    let (folder, url) = (Path::new(place), place.contains("://"));
+    if folder.is_dir() || url {
         let mut paths = Vec::new();
-        parquet_files(folder, &mut paths)?;
+        let objects = if url { Some(Place::parse(place, Path::new(""))?.open()?) } else { None };
+        match &objects {
+            Some(objects) => paths.extend(objects.list("")?.into_iter().map(|entry| entry.name).filter(|name| is_forecasts(name))),
+            None => parquet_files(folder, &mut paths)?,
+        }
         if paths.is_empty() {
             return Err(Error::config("parity", "the folder holds no Parquet file")
                 .at(place.to_owned())
                 .help("name the folder of the forecasts"));
         }
         for path in paths {
-            let broken =
-                |e: String| Error::new(Kind::Data, "parity", format!("not a readable Parquet file: {e}")).at(path.display().to_string());
-            let file = File::open(&path).map_err(|e| Error::io("parity", &path, e))?;
-            let reader =
-                ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build()).map_err(|e| broken(e.to_string()))?;
-            for batch in reader {
-                of_table(&batch.map_err(|e| broken(e.to_string()))?).into_iter().for_each(&mut *take);
+            match &objects {
+                Some(objects) => rows(Bytes::from(objects.get(&path)?.unwrap_or_default()), &format!("{objects}/{path}"), take)?,
+                None => rows(File::open(&path).map_err(|e| Error::io("parity", Path::new(&path), e))?, &path, take)?,
             }
         }
         return Ok(());
@@ -158,6 +162,21 @@ pub fn live(plan: &Plan, place: &str, take: &mut dyn FnMut(Row)) -> Result<()> {
             .at(place.to_owned())
             .help("name the folder with the forecasts' Parquet files")),
     }
+}
+
+/// The rows of a file.
+fn rows(file: impl ChunkReader + 'static, place: &str, take: &mut dyn FnMut(Row)) -> Result<()> {
+    let broken = |e: String| Error::new(Kind::Data, "parity", format!("not a readable Parquet file: {e}")).at(place.to_owned());
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build()).map_err(|e| broken(e.to_string()))?;
+    for batch in reader {
+        of_table(&batch.map_err(|e| broken(e.to_string()))?).into_iter().for_each(&mut *take);
+    }
+    Ok(())
+}
+
+/// Whether an object of this name is a finished file of forecasts.
+fn is_forecasts(name: &str) -> bool {
+    name.ends_with(".parquet") && !name.split('/').any(|part| part.starts_with(['.', '_']) || part == "dead-letters" || part == "state")
 }
 
 #[cfg(feature = "kafka")]
@@ -176,7 +195,7 @@ fn topic(kafka: &source::KafkaSettings, topic: &str, take: &mut dyn FnMut(Row)) 
 }
 
 /// Finished Parquet files below a folder, those of a sub-folder in the order of their names.
-fn parquet_files(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
+fn parquet_files(folder: &Path, into: &mut Vec<String>) -> Result<()> {
     let io = |e: std::io::Error| Error::io("parity", folder, e);
     let mut entries = std::fs::read_dir(folder)
         .map_err(io)?
@@ -186,13 +205,13 @@ fn parquet_files(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
     entries.sort();
     for path in entries {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with('.') || name == "dead-letters" || name == "state" {
+        if name.starts_with(['.', '_']) || name == "dead-letters" || name == "state" {
             continue;
         }
         if path.is_dir() {
             parquet_files(&path, into)?;
         } else if name.ends_with(".parquet") {
-            into.push(path);
+            into.push(path.display().to_string());
         }
     }
     Ok(())

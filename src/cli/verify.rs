@@ -30,12 +30,12 @@ pub fn run(args: &Args) -> Result<()> {
     // To look at files neither the model nor the source's files are needed.
     let plan = pipeline::load(path, sets, Purpose::Generate)?;
     match &plan.sink {
-        sink::Settings::Parquet { path, .. } => {
+        sink::Settings::Parquet { place, .. } => {
             let dead_letters = match &plan.dead_letter {
-                sink::Settings::Parquet { path, .. } => Some(path.as_path()),
+                sink::Settings::Parquet { place, .. } => Some(place),
                 _ => None,
             };
-            parquet::verify(path, dead_letters, args.json)
+            parquet::verify(place, dead_letters, args.json)
         }
         #[cfg(feature = "kafka")]
         sink::Settings::Kafka { client, topic } => kafka::verify(&pipeline::load(path, sets, Purpose::Run)?, client, topic, args.json),

@@ -4,11 +4,12 @@
 //! a crash, sees the old one or the new one, never a part. Once a `put` has returned, the object survives a crash of the machine.
 
 #[cfg(feature = "cloud")]
-mod cloud;
+pub(crate) mod cloud;
 mod folder;
 mod memory;
 
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,6 +34,8 @@ pub struct Entry {
     pub name: String,
     /// Its length in bytes.
     pub bytes: u64,
+    /// What the store calls its content: another one after each change. `None` where the store keeps none, as a folder.
+    pub version: Option<String>,
 }
 
 /// A place for objects. `Display` names it for people. Every method may block on a disk or a network; an error is about the place
@@ -44,12 +47,11 @@ pub trait Objects: fmt::Debug + fmt::Display + Send + Sync {
     /// The place cannot be written to.
     fn put_new(&self, name: &str, bytes: &[u8]) -> Result<Put>;
 
-    /// As `put_new`, with the content of a local file, which is gone when this returns `Created`. A folder on the same file system
-    /// takes it over without copying.
+    /// As `put_new`, with the content of an open file from its beginning on, wherever it stands and whether it has a name or not.
     ///
     /// # Errors
     /// The file cannot be read, or the place cannot be written to.
-    fn put_new_file(&self, file: &Path, name: &str) -> Result<Put>;
+    fn put_new_file(&self, file: &File, name: &str) -> Result<Put>;
 
     /// Creates an object or replaces the one of this name.
     ///
@@ -68,6 +70,12 @@ pub trait Objects: fmt::Debug + fmt::Display + Send + Sync {
     /// # Errors
     /// The place cannot be read.
     fn tail(&self, name: &str, most: usize) -> Result<Option<Vec<u8>>>;
+
+    /// `length` bytes of a listed object from `from` on, fewer where it ends; `None` if it is absent.
+    ///
+    /// # Errors
+    /// The place cannot be read, or the object has been replaced since it was listed.
+    fn range(&self, entry: &Entry, from: u64, length: usize) -> Result<Option<Vec<u8>>>;
 
     /// All objects whose name starts with `prefix` (which is empty or ends with `/`), by name.
     ///
@@ -119,8 +127,31 @@ impl Place {
                 }
                 Ok(Place::S3 { bucket: bucket.to_owned(), prefix: prefix.trim_matches('/').to_owned() })
             }
+            "gs" | "az" | "abfs" | "abfss" => refused(
+                "of object stores only S3 and those that speak its language are reached, with conditional puts (If-None-Match)".to_owned(),
+                "write s3://bucket/prefix, or a path on this machine and copy the files: their names stay valid",
+            ),
             // Without its text: it may come from the environment.
             _ => refused("the URL has another scheme".to_owned(), "write a path, file:///path or s3://bucket/prefix"),
+        }
+    }
+
+    /// The place of this name within it.
+    #[must_use]
+    pub fn join(&self, name: &str) -> Place {
+        match self {
+            Place::Folder(path) => Place::Folder(path.join(name)),
+            Place::S3 { bucket, prefix } if prefix.is_empty() => Place::S3 { bucket: bucket.clone(), prefix: name.to_owned() },
+            Place::S3 { bucket, prefix } => Place::S3 { bucket: bucket.clone(), prefix: format!("{prefix}/{name}") },
+        }
+    }
+
+    /// The folder, if it is one of this machine.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Place::Folder(path) => Some(path),
+            Place::S3 { .. } => None,
         }
     }
 
@@ -143,6 +174,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::Folder(path) => path.display().fmt(f),
+            Place::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
             Place::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
         }
     }
@@ -157,5 +189,20 @@ fn check_name(name: &str) -> Result<()> {
     if is_relative(name) { Ok(()) } else { Err(Error::internal("objects", format!("`{name}` is not the name of an object"))) }
 }
 
+/// The whole content of an open file.
+fn content(file: &File) -> Result<Vec<u8>> {
+    use std::io::{Read, Seek};
+    let mut file = file;
+    let mut read = || -> std::io::Result<Vec<u8>> {
+        file.rewind()?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|e| Error::io("objects", Path::new("a temporary file"), e))
+}
+
+#[cfg(all(test, feature = "cloud"))]
+pub mod s3;
 #[cfg(test)]
 mod tests;

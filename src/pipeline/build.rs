@@ -19,6 +19,7 @@ use crate::data::layout::Layout;
 use crate::features::reasons::Asked;
 use crate::features::recipe::Recipe;
 use crate::link::kafka::Client;
+use crate::link::objects;
 use crate::model::manifest::Manifest;
 use crate::{decode, head, sink, source};
 
@@ -73,7 +74,7 @@ impl Build<'_> {
         }
         let (asks, horizon_names) = self.asks(written, model.as_ref().map(|(manifest, _)| manifest));
         let reasons = written.reasons.as_ref().and_then(|reasons| self.reasons(reasons, &package, model.as_ref()));
-        let sink = written.sink.as_ref().and_then(|sink| self.sink(sink, written.source.as_ref()));
+        let sink = written.sink.as_ref().and_then(|sink| self.sink(sink, written.source.as_ref(), &written.name));
         let dead = written.dead_letter.clone().unwrap_or_default();
         let dead_faulty = self.find(&["dead_letter"]).is_some_and(|node| matches!(node.value, Value::Faulty));
         let dead_letter = if dead_faulty { None } else { self.dead_letter(&dead, written.source.as_ref()) };
@@ -176,7 +177,7 @@ impl Build<'_> {
             }
             written::Source::File { paths } => {
                 let paths = paths.as_ref()?;
-                let files = paths.iter().enumerate().flat_map(|(i, pattern)| self.files(i, pattern)).collect();
+                let files = paths.iter().enumerate().flat_map(|(i, pattern)| self.files(i, pattern)).map(Into::into).collect();
                 Some(source::Settings::File(source::FileSettings { paths: files }))
             }
             written::Source::Generate { stream, events, keys, seed } => {
@@ -281,14 +282,18 @@ impl Build<'_> {
         client_of(brokers.or(source_brokers), settings.unwrap_or(inherited))
     }
 
-    fn sink(&mut self, sink: &written::Sink, source: Option<&written::Source>) -> Option<sink::Settings> {
+    fn sink(&mut self, sink: &written::Sink, source: Option<&written::Source>, name: &Option<String>) -> Option<sink::Settings> {
         match sink {
             written::Sink::Kafka { brokers, topic, client, .. } => {
                 let client = self.sink_client("sink", brokers.as_ref(), client.as_ref(), source);
                 Some(sink::Settings::Kafka { client: client?, topic: topic.clone()? })
             }
-            written::Sink::Parquet { path, roll_size, roll_every, .. } => {
-                self.parquet("sink", path.as_deref(), roll_size.bytes, roll_every.value)
+            written::Sink::Parquet { path, roll_size, roll_every, delta, .. } => {
+                let mut settings = self.parquet("sink", path.as_deref(), roll_size.bytes, roll_every.value);
+                if let (true, Some(sink::Settings::Parquet { delta, .. })) = (*delta, &mut settings) {
+                    delta.clone_from(name);
+                }
+                settings
             }
             written::Sink::Ndjson { path, .. } => self.ndjson("sink", path.as_deref()),
         }
@@ -308,9 +313,15 @@ impl Build<'_> {
     }
 
     fn parquet(&mut self, table: &str, path: Option<&str>, roll_bytes: u64, roll_every: std::time::Duration) -> Option<sink::Settings> {
-        let path = path?;
-        let local = self.is_local(path, &[table, "path"]);
-        local.then(|| sink::Settings::Parquet { path: self.folder.join(path), roll_bytes, roll_every })
+        let path_of = [table, "path"];
+        match objects::Place::parse(path?, self.folder) {
+            Ok(place) => Some(sink::Settings::Parquet { place, roll_bytes, roll_every, delta: None }),
+            Err(error) => {
+                let label = format!("got {}: {}", self.shown(&path_of), error.message);
+                self.note("pipeline::bad_value", &path_of, "this is no place for Parquet files", label, error.help.unwrap_or_default());
+                None
+            }
+        }
     }
 
     pub(super) fn ndjson(&mut self, table: &str, path: Option<&str>) -> Option<sink::Settings> {

@@ -81,10 +81,7 @@ fn same_place(one: Option<&sink::Settings>, other: Option<&sink::Settings>) -> O
         (sink::Settings::Kafka { client: a, topic: s }, sink::Settings::Kafka { client: b, topic: t }) => {
             (s == t && a.brokers == b.brokers).then_some("topic")
         }
-        (
-            sink::Settings::Parquet { path: s, .. } | sink::Settings::Ndjson { path: s },
-            sink::Settings::Parquet { path: t, .. } | sink::Settings::Ndjson { path: t },
-        ) => (s == t).then_some("path"),
-        _ => None,
+        (sink::Settings::Parquet { place: s, .. }, sink::Settings::Parquet { place: t, .. }) => (s == t).then_some("path"),
+        (one, other) => one.path().filter(|path| Some(*path) == other.path()).map(|_| "path"),
     }
 }

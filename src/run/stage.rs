@@ -185,7 +185,7 @@ impl Stage {
     pub fn origin(&self) -> String {
         match &self.plan.source {
             source::Settings::Kafka(kafka) => kafka.topic.clone(),
-            source::Settings::File(file) => file.paths.first().map(|path| path.display().to_string()).unwrap_or_default(),
+            source::Settings::File(file) => file.paths.first().map(ToString::to_string).unwrap_or_default(),
             source::Settings::Generate(_) => "generate".to_owned(),
         }
     }

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use super::Settings;
+use crate::base::clock;
 use crate::base::error::{Error, Result};
+use crate::link::objects::{Objects, Put};
 
 /// Whether forecasts or dead letters can be written there, for `check --connect`; gives a line to print for each thing that was
 /// found. Leaves nothing behind but the folders that `run` would make too.
@@ -12,10 +14,16 @@ use crate::base::error::{Error, Result};
 /// A folder cannot be made or written, a broker cannot be reached, a topic is missing or may not be written, or this build has no Kafka.
 pub fn check_connect(settings: &Settings) -> Result<Vec<String>> {
     match settings {
-        Settings::Parquet { path, .. } => {
-            check_folder(path)?;
-            Ok(vec![format!("folder {} is writable", path.display())])
-        }
+        Settings::Parquet { place, .. } => match place.folder() {
+            Some(path) => {
+                check_folder(path)?;
+                Ok(vec![format!("folder {} is writable", path.display())])
+            }
+            None => {
+                check_store(&*place.open()?)?;
+                Ok(vec![format!("bucket {place} is writable, a name is taken once")])
+            }
+        },
         Settings::Ndjson { path } if path == Path::new("-") => Ok(vec!["stdout".to_owned()]),
         Settings::Ndjson { path } => {
             if path.is_dir() {
@@ -47,6 +55,19 @@ fn check_folder(folder: &Path) -> Result<()> {
     std::fs::remove_file(&probe).map_err(|e| Error::io("sink", &probe, e))
 }
 
+/// Creates an object of a hidden name, sees that the name is taken then, and removes it.
+fn check_store(objects: &dyn Objects) -> Result<()> {
+    let probe = format!(".meantime-check-{}-{}", std::process::id(), clock::now().0);
+    let outcome = match (objects.put_new(&probe, b"")?, objects.put_new(&probe, b"")?) {
+        (Put::Created, Put::Exists) => Ok(()),
+        _ => Err(Error::config("sink", "the store replaces an object that it was told not to replace").at(objects.to_string()).help(
+            "exactly once rests on conditional puts (If-None-Match), as S3, MinIO, R2 and Ceph have them: name a bucket of such a store",
+        )),
+    };
+    objects.delete(&probe)?;
+    outcome
+}
+
 #[cfg(not(feature = "kafka"))]
 pub fn without_kafka(topic: &str) -> Error {
     Error::config("sink", "this meantime was built without Kafka, but the sink is a topic")
@@ -59,12 +80,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::link::objects::Place;
 
     #[test]
     fn a_sink_of_files_connects_where_its_folder_can_be_written_and_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/er");
-        let parquet = Settings::Parquet { path: path.clone(), roll_bytes: 1, roll_every: Duration::from_secs(1) };
+        let parquet =
+            Settings::Parquet { place: Place::Folder(path.clone()), roll_bytes: 1, roll_every: Duration::from_secs(1), delta: None };
         assert!(check_connect(&parquet).is_ok());
         assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
         assert!(check_connect(&Settings::Ndjson { path: path.join("out.ndjson") }).is_ok());

@@ -9,6 +9,7 @@ use std::time::Duration;
 use arrow::array::AsArray;
 use arrow::datatypes::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::reader::ChunkReader;
 use serde_json::Value as Json;
 
 use super::memory::Store;
@@ -20,6 +21,7 @@ use crate::data::flags::Flags;
 use crate::data::forecasts::{Forecasts, Identity, MarkChance, Named};
 use crate::data::layout::Layout;
 use crate::data::rejected::{Reason, Rejected};
+use crate::link::objects::{Folder, MemoryDisk, Objects, Place};
 
 /// The identity of the rows below.
 pub fn identity() -> Identity {
@@ -102,22 +104,35 @@ fn from_json<'a>(lines: impl Iterator<Item = &'a str>) -> Rows {
 fn from_parquet(folder: &Path) -> Rows {
     let mut rows = Rows::new();
     for path in glob::glob(&format!("{}/partition-*/*.parquet", folder.display())).unwrap() {
-        let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path.unwrap()).unwrap()).unwrap().build().unwrap();
-        for batch in reader.map(Result::unwrap) {
-            let column = |name: &str| batch.column_by_name(name).unwrap().clone();
-            let (partitions, offsets, times, gaps) = (column("partition"), column("offset"), column("event_time"), column("gap_s"));
-            let (keys, flags) = (column("key"), column("flags"));
-            for i in 0..batch.num_rows() {
-                let at = (partitions.as_primitive::<Int32Type>().value(i), offsets.as_primitive::<Int64Type>().value(i));
-                let time = EventTime(times.as_primitive::<TimestampMicrosecondType>().value(i)).to_string();
-                let gap = (!gaps.is_null(i)).then(|| gaps.as_primitive::<Float64Type>().value(i));
-                let flags = flags.as_list::<i32>().value(i).as_string::<i32>().iter().flatten().map(str::to_owned).collect();
-                let row = (keys.as_string::<i32>().value(i).to_owned(), time, gap, flags);
-                assert!(rows.insert(at, row).is_none(), "a row was written twice");
-            }
-        }
+        add(&mut rows, File::open(path.unwrap()).unwrap());
     }
     rows
+}
+
+/// What a store shows below a prefix.
+fn from_store(store: &dyn Objects) -> Rows {
+    let mut rows = Rows::new();
+    for entry in store.list("").unwrap() {
+        add(&mut rows, bytes::Bytes::from(store.get(&entry.name).unwrap().unwrap()));
+    }
+    rows
+}
+
+fn add(rows: &mut Rows, file: impl ChunkReader + 'static) {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+    for batch in reader.map(Result::unwrap) {
+        let column = |name: &str| batch.column_by_name(name).unwrap().clone();
+        let (partitions, offsets, times, gaps) = (column("partition"), column("offset"), column("event_time"), column("gap_s"));
+        let (keys, flags) = (column("key"), column("flags"));
+        for i in 0..batch.num_rows() {
+            let at = (partitions.as_primitive::<Int32Type>().value(i), offsets.as_primitive::<Int64Type>().value(i));
+            let time = EventTime(times.as_primitive::<TimestampMicrosecondType>().value(i)).to_string();
+            let gap = (!gaps.is_null(i)).then(|| gaps.as_primitive::<Float64Type>().value(i));
+            let flags = flags.as_list::<i32>().value(i).as_string::<i32>().iter().flatten().map(str::to_owned).collect();
+            let row = (keys.as_string::<i32>().value(i).to_owned(), time, gap, flags);
+            assert!(rows.insert(at, row).is_none(), "a row was written twice");
+        }
+    }
 }
 
 /// Every partition below `partitions` done up to `next`.
@@ -227,7 +242,8 @@ fn ndjson_files_hold_to_the_contract() {
 fn parquet_folders_hold_to_the_contract() {
     for (roll_bytes, roll_every) in [(1 << 30, Duration::from_secs(3600)), (1, Duration::ZERO)] {
         let folder = tempfile::tempdir().unwrap();
-        let settings = |name: &str| Settings::Parquet { path: folder.path().join(name), roll_bytes, roll_every };
+        let settings =
+            |name: &str| Settings::Parquet { place: Place::Folder(folder.path().join(name)), roll_bytes, roll_every, delta: None };
         let mut sink = open_forecasts(&settings("forecasts"), &full(), &identity(), 0).unwrap();
         check(&mut *sink, true, || from_parquet(&folder.path().join("forecasts")));
         let mut sink = open_dead_letters(&settings("dead"), "t", 0).unwrap();
@@ -239,4 +255,43 @@ fn parquet_folders_hold_to_the_contract() {
             usize::try_from(paths.map(|path| rows(path.unwrap())).sum::<i64>()).unwrap()
         });
     }
+}
+
+/// Runs both suites over files in a store; `at` gives a part of it by name.
+fn check_store(at: &dyn Fn(&str) -> Arc<dyn Objects>) {
+    for (i, pace) in [(1 << 30, Duration::from_secs(3600)), (1, Duration::ZERO)].into_iter().enumerate() {
+        let store = at(&format!("forecasts-{i}"));
+        let (mut sink, _) = super::parquet::over_store(&store, pace, &full(), &identity());
+        check(&mut sink, true, || from_store(&*store));
+        let store = at(&format!("dead-{i}"));
+        let (_, mut sink) = super::parquet::over_store(&store, pace, &full(), &identity());
+        check_dead_letters(&mut sink, || {
+            let rows = |name: &str| {
+                let bytes = bytes::Bytes::from(store.get(name).unwrap().unwrap());
+                ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().metadata().file_metadata().num_rows()
+            };
+            usize::try_from(store.list("").unwrap().iter().map(|entry| rows(&entry.name)).sum::<i64>()).unwrap()
+        });
+    }
+}
+
+#[test]
+fn parquet_files_in_a_store_hold_to_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    check_store(&|name| Arc::new(Folder::open(&folder.path().join(name)).unwrap()));
+    check_store(&|_| Arc::new(MemoryDisk::new()));
+}
+
+#[cfg(feature = "cloud")]
+#[test]
+fn parquet_files_in_a_bucket_hold_to_the_contract_over_http_that_fails_now_and_then() {
+    use crate::link::objects::cloud::of_double;
+    use crate::link::objects::s3::{Fault, KEY, S3};
+    let s3 = S3::start("bucket");
+    check_store(&|name| {
+        for (method, fault) in [("PUT", Fault::Busy), ("PUT", Fault::DoneThenBusy), ("PUT", Fault::DoneThenGone), ("GET", Fault::Busy)] {
+            s3.fail(method, fault);
+        }
+        Arc::new(of_double(&s3, "bucket", name, KEY))
+    });
 }

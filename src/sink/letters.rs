@@ -5,13 +5,16 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, Int32Array, Int64Array, RecordBatch, StringArray};
+use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::reader::ChunkReader;
 use serde::Deserialize;
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::limits::MAX_RECORD_BYTES;
 use crate::base::offset::{Offset, Partition};
+use crate::link::objects::Place;
 
 const STAGE: &str = "verify";
 /// Longest line that is read: a payload in base64 or escapes, with what stands around it.
@@ -70,25 +73,41 @@ pub fn ndjson(path: &Path, topic: &str, each: &mut dyn FnMut((Partition, Offset)
     }
 }
 
-/// Hands the position of every dead letter in a folder of Parquet files to `each`; returns how many are of records from other topics. A
+/// Hands the position of every dead letter in a folder or bucket of Parquet files to `each`; returns how many are of records from other topics. A
 /// folder that is not there holds none. Hidden files are not finished and do not count.
 ///
 /// # Errors
 /// A file cannot be read, or has no columns `partition` and `offset`.
-pub fn parquet(folder: &Path, topic: &str, each: &mut dyn FnMut((Partition, Offset))) -> Result<u64> {
+pub fn parquet(place: &Place, topic: &str, each: &mut dyn FnMut((Partition, Offset))) -> Result<u64> {
     let mut foreign = 0;
-    for path in files(folder)? {
-        let broken = |text: String| {
-            Error::new(Kind::Check, STAGE, text).at(path.display().to_string()).help("it is no file of dead letters: move it elsewhere")
-        };
-        let file = File::open(&path).map_err(|e| Error::io(STAGE, &path, e))?;
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| broken(e.to_string()))?;
-        let mask = ProjectionMask::columns(builder.parquet_schema(), ["topic", "partition", "offset"]);
-        let reader = builder.with_projection(mask).build().map_err(|e| broken(e.to_string()))?;
-        for batch in reader {
-            let batch = batch.map_err(|e| broken(e.to_string()))?;
-            foreign += rows(&batch, topic, each).ok_or_else(|| broken("it has no columns `partition` and `offset`".to_owned()))?;
+    let Some(folder) = place.folder() else {
+        let objects = place.open()?;
+        for entry in objects.list("")? {
+            let mut parts = entry.name.split('/').rev();
+            let finished = parts.next().is_some_and(|name| !name.starts_with('.') && name.ends_with(".parquet"));
+            if finished && parts.all(|folder| folder.starts_with("partition-")) {
+                let bytes = objects.get(&entry.name)?.unwrap_or_default();
+                foreign += file(Bytes::from(bytes), &format!("{objects}/{}", entry.name), topic, each)?;
+            }
         }
+        return Ok(foreign);
+    };
+    for path in files(folder)? {
+        let opened = File::open(&path).map_err(|e| Error::io(STAGE, &path, e))?;
+        foreign += file(opened, &path.display().to_string(), topic, each)?;
+    }
+    Ok(foreign)
+}
+
+fn file(file: impl ChunkReader + 'static, place: &str, topic: &str, each: &mut dyn FnMut((Partition, Offset))) -> Result<u64> {
+    let broken =
+        |text: String| Error::new(Kind::Check, STAGE, text).at(place.to_owned()).help("it is no file of dead letters: move it elsewhere");
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| broken(e.to_string()))?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), ["topic", "partition", "offset"]);
+    let mut foreign = 0;
+    for batch in builder.with_projection(mask).build().map_err(|e| broken(e.to_string()))? {
+        let batch = batch.map_err(|e| broken(e.to_string()))?;
+        foreign += rows(&batch, topic, each).ok_or_else(|| broken("it has no columns `partition` and `offset`".to_owned()))?;
     }
     Ok(foreign)
 }
@@ -166,14 +185,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (file, tables) = (folder.path().join("dead.ndjson"), folder.path().join("dead"));
         written(&Settings::Ndjson { path: file.clone() });
-        written(&Settings::Parquet { path: tables.clone(), roll_bytes: 1 << 20, roll_every: Duration::from_secs(60) });
+        written(&Settings::Parquet {
+            place: Place::Folder(tables.clone()),
+            roll_bytes: 1 << 20,
+            roll_every: Duration::from_secs(60),
+            delta: None,
+        });
         std::fs::write(tables.join("partition-0/.hidden.parquet"), "half a file").unwrap();
         let expected = [(0, 3), (2, 1), (2, 9)].map(|(partition, offset)| (Partition(partition), Offset(offset)));
         let mut found = Vec::new();
         assert_eq!(ndjson(&file, "cards", &mut |at| found.push(at)).unwrap(), Lines { unreadable: 0, foreign: 3 });
         assert_eq!(found, expected);
         found.clear();
-        parquet(&tables, "cards", &mut |at| found.push(at)).unwrap();
+        parquet(&Place::Folder(tables.clone()), "cards", &mut |at| found.push(at)).unwrap();
         assert_eq!(found, expected);
     }
 
@@ -194,7 +218,7 @@ mod tests {
         let count = std::cell::Cell::new(0);
         let mut each = |_| count.set(count.get() + 1);
         assert_eq!(ndjson(&folder.path().join("a"), "t", &mut each).unwrap(), Lines::default());
-        assert_eq!(parquet(&folder.path().join("b"), "t", &mut each).unwrap(), 0);
+        assert_eq!(parquet(&Place::Folder(folder.path().join("b")), "t", &mut each).unwrap(), 0);
         assert_eq!(count.get(), 0);
     }
 }

@@ -1,6 +1,6 @@
 //! Forecasts and dead letters out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::base::error::Result;
@@ -10,6 +10,7 @@ use crate::data::forecasts::{Forecasts, Identity};
 use crate::data::layout::Layout;
 use crate::data::rejected::Rejected;
 use crate::link::kafka::Client;
+use crate::link::objects::Place;
 
 pub mod alarm;
 mod connect;
@@ -38,18 +39,32 @@ pub enum Settings {
     },
     /// A folder of Parquet files, one sub-folder a partition, rolled by size and time.
     Parquet {
-        /// The folder.
-        path: PathBuf,
+        /// The folder or bucket.
+        place: Place,
         /// A file is closed when it has grown to about this many bytes.
         roll_bytes: u64,
         /// A file is closed when it has been open for this long.
         roll_every: Duration,
+        /// Name of the pipeline, if the files are to be noted in a Delta log too.
+        delta: Option<String>,
     },
     /// One JSON object a line, to a file or to stdout (`-`).
     Ndjson {
         /// The file; `-` for stdout.
         path: PathBuf,
     },
+}
+
+impl Settings {
+    /// The file or folder of this machine, if it is one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Settings::Kafka { .. } => None,
+            Settings::Parquet { place, .. } => place.folder(),
+            Settings::Ndjson { path } => Some(path),
+        }
+    }
 }
 
 /// What is promised when a stage is stopped in the middle.
@@ -142,9 +157,9 @@ pub fn open_forecasts(settings: &Settings, layout: &Layout, identity: &Identity,
         }
         #[cfg(not(feature = "kafka"))]
         Settings::Kafka { topic, .. } => Err(connect::without_kafka(topic)),
-        Settings::Parquet { path, roll_bytes, roll_every } => {
-            let place = parquet::Place { path, roll_bytes: *roll_bytes, roll_every: *roll_every, lane };
-            Ok(Box::new(parquet::ParquetForecasts::open(place, layout, identity)?))
+        Settings::Parquet { place, roll_bytes, roll_every, delta } => {
+            let opening = parquet::Opening { place, roll_bytes: *roll_bytes, roll_every: *roll_every, lane, delta: delta.as_deref() };
+            Ok(Box::new(parquet::ParquetForecasts::open(opening, layout, identity)?))
         }
         Settings::Ndjson { path } => Ok(Box::new(ndjson::NdjsonForecasts::open(path, layout, identity)?)),
     }
@@ -164,9 +179,9 @@ pub fn open_dead_letters(settings: &Settings, origin: &str, lane: usize) -> Resu
         }
         #[cfg(not(feature = "kafka"))]
         Settings::Kafka { topic, .. } => Err(connect::without_kafka(topic)),
-        Settings::Parquet { path, roll_bytes, roll_every } => {
-            let place = parquet::Place { path, roll_bytes: *roll_bytes, roll_every: *roll_every, lane };
-            Ok(Box::new(parquet::ParquetDeadLetters::open(place, origin)?))
+        Settings::Parquet { place, roll_bytes, roll_every, delta } => {
+            let opening = parquet::Opening { place, roll_bytes: *roll_bytes, roll_every: *roll_every, lane, delta: delta.as_deref() };
+            Ok(Box::new(parquet::ParquetDeadLetters::open(opening, origin)?))
         }
         Settings::Ndjson { path } => Ok(Box::new(ndjson::NdjsonDeadLetters::open(path, origin)?)),
     }

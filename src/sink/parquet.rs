@@ -9,6 +9,8 @@
 //!    `meantime.format`; it is synced;
 //! 3. it gets its name **only if the name is free**, in one step, and the folder is synced.
 //!
+//! In an object store step 1 writes a nameless file of this machine, and step 3 is one conditional request that carries it whole.
+//!
 //! So rows and offset become visible together. A restart reads the newest file's footer and goes on at its `to`; what a dead process left has no name
 //! and is removed. The name is the fence: it follows from the newest file alone, so two writers of a partition want the same one. The second stops.
 //!
@@ -23,22 +25,26 @@
 //! out to be late long after its record was taken in.
 
 pub mod audit;
+mod checkpoint;
 mod columns;
+mod delta;
 mod footer;
+mod local;
 mod name;
 mod rolling;
+mod store;
 mod target;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 
 use self::columns::Columns;
+use self::delta::Delta;
 use self::name::Name;
 use self::rolling::{Pace, Rolling, Tiling};
-use self::target::Local;
+use self::target::Target;
 use super::{DeadLetterSink, ForecastSink, Sink};
 use crate::base::error::Result;
 use crate::base::offset::{Offset, Partition};
@@ -46,27 +52,29 @@ use crate::data::commit::{Commit, Commits};
 use crate::data::forecasts::{Forecasts, Identity};
 use crate::data::layout::Layout;
 use crate::data::rejected::Rejected;
+use crate::link::objects::Place;
 
 /// Version of the file layout: names, footer entries and columns. Format 1 noted no commit; nothing can go on from it.
 pub const FORMAT: u32 = 2;
 
 /// Where files go and when they are rolled.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
-    /// The folder.
-    pub path: &'a Path,
+pub struct Opening<'a> {
+    /// The folder or bucket.
+    pub place: &'a Place,
     /// Files are rolled when one has about this many bytes.
     pub roll_bytes: u64,
     /// Files are rolled when one has been open for this long.
     pub roll_every: Duration,
     /// Lane that writes; several may write to one folder, each its own partitions.
     pub lane: usize,
+    /// Name of the pipeline, if the files are to be noted in a Delta log.
+    pub delta: Option<&'a str>,
 }
 
-impl Place<'_> {
-    fn rolling(&self, tiling: Tiling, schema: SchemaRef) -> Result<Rolling> {
-        let pace = Pace { roll_bytes: self.roll_bytes, roll_every: self.roll_every, lane: self.lane };
-        Ok(Rolling::new(Box::new(Local::open(self.path)?), pace, tiling, schema))
+impl Opening<'_> {
+    fn pace(&self) -> Pace {
+        Pace { roll_bytes: self.roll_bytes, roll_every: self.roll_every, lane: self.lane }
     }
 }
 
@@ -97,14 +105,23 @@ pub struct ParquetForecasts {
 }
 
 impl ParquetForecasts {
-    /// Makes the folder.
+    /// Makes the folder, or the client of the bucket.
     ///
     /// # Errors
-    /// The folder cannot be made.
-    pub fn open(place: Place<'_>, layout: &Layout, identity: &Identity) -> Result<Self> {
+    /// The folder cannot be made; the bucket's settings are not complete.
+    pub fn open(opening: Opening<'_>, layout: &Layout, identity: &Identity) -> Result<Self> {
+        let mut sink = Self::over(target::open(opening.place)?, opening.pace(), layout, identity);
+        if let Some(pipeline) = opening.delta {
+            let delta = Delta::open(opening.place.open()?, pipeline, &sink.schema())?;
+            sink.rolling = sink.rolling.with_delta(Some(delta));
+        }
+        Ok(sink)
+    }
+
+    fn over(target: Box<dyn Target>, pace: Pace, layout: &Layout, identity: &Identity) -> Self {
         let columns = Columns::new(layout, identity);
-        let rolling = place.rolling(Tiling::Whole, columns.schema())?;
-        Ok(ParquetForecasts { rolling, columns, groups: Groups::default() })
+        let rolling = Rolling::new(target, pace, Tiling::Whole, columns.schema());
+        ParquetForecasts { rolling, columns, groups: Groups::default() }
     }
 
     /// The columns of the files.
@@ -174,14 +191,18 @@ pub struct ParquetDeadLetters {
 }
 
 impl ParquetDeadLetters {
-    /// Makes the folder.
+    /// Makes the folder, or the client of the bucket.
     ///
     /// # Errors
-    /// The folder cannot be made.
-    pub fn open(place: Place<'_>, origin: &str) -> Result<Self> {
+    /// As of forecasts.
+    pub fn open(opening: Opening<'_>, origin: &str) -> Result<Self> {
+        Ok(Self::over(target::open(opening.place)?, opening.pace(), origin))
+    }
+
+    fn over(target: Box<dyn Target>, pace: Pace, origin: &str) -> Self {
         let schema = columns::dead_letter_schema();
-        let rolling = place.rolling(Tiling::WithRows, schema.clone())?;
-        Ok(ParquetDeadLetters { rolling, schema, origin: origin.to_owned(), groups: Groups::default() })
+        let rolling = Rolling::new(target, pace, Tiling::WithRows, schema.clone());
+        ParquetDeadLetters { rolling, schema, origin: origin.to_owned(), groups: Groups::default() }
     }
 }
 
@@ -233,6 +254,19 @@ impl Sink for ParquetDeadLetters {
         self.rolling.close();
         Ok(())
     }
+}
+
+/// Both sinks over an open store.
+#[cfg(test)]
+pub fn over_store(
+    objects: &std::sync::Arc<dyn crate::link::objects::Objects>,
+    (roll_bytes, roll_every): (u64, Duration),
+    layout: &Layout,
+    identity: &Identity,
+) -> (ParquetForecasts, ParquetDeadLetters) {
+    let pace = Pace { roll_bytes, roll_every, lane: 0 };
+    let target = || Box::new(store::Store::over(std::sync::Arc::clone(objects)));
+    (ParquetForecasts::over(target(), pace, layout, identity), ParquetDeadLetters::over(target(), pace, "t"))
 }
 
 #[cfg(test)]

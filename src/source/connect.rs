@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::Settings;
-use crate::base::error::{Error, Result};
+#[cfg(not(feature = "kafka"))]
+use crate::base::error::Error;
+use crate::base::error::Result;
 
 /// Whether the source can be reached, for `check --connect`; gives a line to print for each thing that was found.
 ///
@@ -14,8 +16,7 @@ pub fn check_connect(settings: &Settings) -> Result<Vec<String>> {
         Settings::File(files) => {
             let mut bytes = 0;
             for path in &files.paths {
-                let size = std::fs::File::open(path).and_then(|file| file.metadata()).map_err(|e| Error::io("source", path, e))?.len();
-                bytes += size;
+                bytes += path.bytes()?;
             }
             let count = files.paths.len();
             Ok(vec![format!("{count} {} readable, {bytes} bytes", if count == 1 { "file" } else { "files" })])
@@ -60,9 +61,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let there = folder.path().join("a.ndjson");
         std::fs::write(&there, "{}\n").unwrap();
-        let lines = check_connect(&Settings::File(FileSettings { paths: vec![there.clone()] })).unwrap();
+        let lines = check_connect(&Settings::File(FileSettings { paths: vec![there.clone().into()] })).unwrap();
         assert_eq!(lines, ["1 file readable, 3 bytes"]);
-        let error = check_connect(&Settings::File(FileSettings { paths: vec![there, folder.path().join("b.ndjson")] })).unwrap_err();
+        let error =
+            check_connect(&Settings::File(FileSettings { paths: vec![there.into(), folder.path().join("b.ndjson").into()] })).unwrap_err();
         assert!(error.to_string().contains("b.ndjson"), "{error}");
     }
 }

@@ -121,7 +121,7 @@ mod tests {
             let mut file = File::create(path).unwrap();
             (0..600).for_each(|i| writeln!(file, "{{\"i\":{i}}}\n").unwrap());
         }
-        check(|| first(&Settings::File(FileSettings { paths: paths.clone() })), 1200);
+        check(|| first(&Settings::File(FileSettings { paths: paths.iter().cloned().map(Into::into).collect() })), 1200);
     }
 
     #[test]
@@ -133,7 +133,7 @@ mod tests {
         let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), batch.schema(), None).unwrap();
         writer.write(&batch).unwrap();
         writer.close().unwrap();
-        check(|| first(&Settings::File(FileSettings { paths: vec![path.clone()] })), 9000);
+        check(|| first(&Settings::File(FileSettings { paths: vec![path.clone().into()] })), 9000);
     }
 
     #[test]

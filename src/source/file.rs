@@ -9,7 +9,7 @@ mod nested;
 mod rows;
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 pub use self::lines::Lines;
@@ -22,6 +22,7 @@ use crate::base::limits::MAX_BATCH_BYTES;
 use crate::base::offset::{Offset, Partition};
 use crate::data::commit::Commits;
 use crate::data::input::{Input, Table};
+use crate::link::file::Location;
 
 /// What a file's name says it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,8 @@ impl Kind {
     ///
     /// # Errors
     /// The ending is none of those above.
-    pub fn of(path: &Path) -> Result<Kind> {
+    pub fn of(location: &Location) -> Result<Kind> {
+        let path = location.name();
         let ending_of = |path: &Path| path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
         let ending = match ending_of(path).as_deref() {
             Some("gz" | "zst") => {
@@ -49,7 +51,7 @@ impl Kind {
             Some("parquet" | "pq") => Ok(Kind::Parquet),
             Some("ndjson" | "jsonl" | "json") => Ok(Kind::Ndjson),
             _ => Err(Error::config("source", "the ending of the name does not say what the file holds")
-                .at(path.display().to_string())
+                .at(location.to_string())
                 .help("name it .parquet, .pq, .ndjson, .jsonl or .json; the last three may be compressed, .gz or .zst")),
         }
     }
@@ -62,7 +64,7 @@ enum Reading {
 
 /// The files as lane 0 sees them.
 pub struct FileFeed {
-    files: VecDeque<(PathBuf, Kind)>,
+    files: VecDeque<(Location, Kind)>,
     /// Fields to read of Parquet files; empty for all.
     fields: Vec<String>,
     reading: Option<Reading>,
@@ -92,13 +94,13 @@ impl FileFeed {
             let kind = Kind::of(path)?;
             let rows = match kind {
                 Kind::Parquet => Some(rows::count(path)?),
-                Kind::Ndjson => lines::check(path).map(|()| None)?,
+                Kind::Ndjson => path.bytes().map(|_| None)?,
             };
             backlog = backlog.zip(rows).map(|(sum, rows)| sum.saturating_add(rows));
             files.push_back((path.clone(), kind));
         }
         let fields = opening.fields.clone();
-        let place = settings.paths.first().map(|path| path.display().to_string()).unwrap_or_default();
+        let place = settings.paths.first().map(Location::to_string).unwrap_or_default();
         Ok(FileFeed {
             files,
             fields,

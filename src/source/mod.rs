@@ -14,7 +14,7 @@ pub use connect::{cautions, check_connect};
 pub use start::{Assignment, Start};
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+
 use std::time::Duration;
 
 use crate::base::error::Result;
@@ -22,6 +22,7 @@ use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
 use crate::data::commit::Commits;
 use crate::data::input::Input;
+use crate::link::file::Location;
 use crate::link::kafka::{Client, Membership};
 
 /// Where records come from, as the plan has checked it.
@@ -70,7 +71,7 @@ pub enum OnMissing {
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileSettings {
     /// Files in the order in which they are read.
-    pub paths: Vec<PathBuf>,
+    pub paths: Vec<Location>,
 }
 
 /// Which generated stream.

@@ -156,9 +156,12 @@ fn snapshots_have_a_place_and_an_interval() {
     assert_eq!(told("good.toml", &["state.snapshots=gs://bucket"]), ["--set:1 bad_value"]);
     assert_eq!(told("good.toml", &["state.snapshots=x", "state.snapshot_every=5ms"]), ["--set:1 out_of_range"]);
     if cfg!(not(feature = "cloud")) {
-        let faults = check_with("good.toml", &["state.snapshots=s3://bucket/cards"]).unwrap_err().report(false);
-        assert!(faults.contains("--features cloud"), "{faults}");
+        for set in ["state.snapshots=s3://bucket/cards", "sink={kind=\"parquet\",path=\"s3://bucket/cards\"}"] {
+            let faults = check_with("good.toml", &[set]).unwrap_err().report(false);
+            assert!(faults.contains("--features cloud"), "{faults}");
+        }
     }
+    assert_eq!(told("good.toml", &["sink={kind=\"parquet\",path=\"gs://bucket/cards\"}"]), ["--set:1 bad_value"]);
 }
 
 #[test]
@@ -268,10 +271,10 @@ fn a_small_file_gets_the_defaults_and_paths_from_its_folder() {
     }
     let plan = check_at(folder.path(), &[], Purpose::Fit).unwrap();
     let at = |name: &str| folder.path().join(name);
-    assert_eq!(plan.source, source::Settings::File(source::FileSettings { paths: vec![at("a.ndjson"), at("b.ndjson")] }));
+    assert_eq!(plan.source, source::Settings::File(source::FileSettings { paths: vec![at("a.ndjson").into(), at("b.ndjson").into()] }));
     assert_eq!(plan.dead_letter, sink::Settings::Ndjson { path: at("dead-letters.ndjson") });
-    let sink::Settings::Parquet { path, roll_bytes, roll_every } = &plan.sink else { panic!("not Parquet") };
-    assert_eq!((path, *roll_bytes, roll_every.as_secs()), (&at("out"), 128 << 20, 60));
+    let sink::Settings::Parquet { place, roll_bytes, roll_every, delta: None } = &plan.sink else { panic!("not Parquet") };
+    assert_eq!((place, *roll_bytes, roll_every.as_secs()), (&Place::Folder(at("out")), 128 << 20, 60));
     assert_eq!((plan.max_bad_ratio, plan.lanes, plan.max_batch, plan.asks.marks), (0.001, 1, 4096, 3));
     assert_eq!(plan.stop_timeout.as_secs(), 30);
     let with = |set: &str| check_at(folder.path(), &[set], Purpose::Fit);

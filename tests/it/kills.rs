@@ -13,6 +13,7 @@ use arrow::compute::{concat_batches, sort_to_indices, take_record_batch};
 use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use meantime::base::offset::Partition;
+use meantime::link::objects::Place;
 use meantime::sink::parquet::audit::{Tiles, audit};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rand::{Rng, SeedableRng};
@@ -90,7 +91,7 @@ impl Job {
         if !path.exists() {
             return Tiles::default();
         }
-        let found = audit(&path).unwrap();
+        let found = audit(&Place::Folder(path)).unwrap();
         assert_eq!(found.faults, [], "{of}");
         found.partitions.get(&Partition(0)).cloned().unwrap_or_default()
     }

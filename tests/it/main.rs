@@ -9,6 +9,7 @@ mod backfill;
 mod calibrate;
 mod check;
 mod commands;
+mod delta;
 #[cfg(unix)]
 mod kills;
 mod layers;
@@ -26,5 +27,7 @@ mod reasons;
 mod schemas;
 #[cfg(feature = "fit")]
 mod shrink;
+#[cfg(feature = "cloud")]
+mod stores;
 #[cfg(feature = "fit")]
 mod value;

@@ -64,7 +64,7 @@ fn events(schema: &EventSchema, rows: usize) -> Option<Events> {
     }
     let names = [&schema.key, &schema.time].into_iter().chain(schema.fields.iter().map(|field| &field.name)).cloned().collect();
     let opening = Opening { lanes: 1, fields: names, ..Opening::default() };
-    let mut feed = source::open(&Settings::File(FileSettings { paths: vec![path] }), &opening).unwrap().remove(0);
+    let mut feed = source::open(&Settings::File(FileSettings { paths: vec![path.into()] }), &opening).unwrap().remove(0);
     let (mut decoder, mut events, mut rejected) = (Decoder::new(schema), Events::new(schema), Rejected::default());
     while events.len() < rows {
         let mut input = Input::default();

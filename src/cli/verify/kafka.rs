@@ -223,7 +223,7 @@ impl Audit {
                     self.report.notes.push(format!("{} lines of {} are no dead letters", told.unreadable, path.display()));
                 }
             }
-            Settings::Parquet { path, .. } => self.report.dead_letters_of_others += letters::parquet(path, input, &mut each)?,
+            Settings::Parquet { place, .. } => self.report.dead_letters_of_others += letters::parquet(place, input, &mut each)?,
         }
         self.report.dead_letters += letters;
         Ok(())

@@ -1,12 +1,12 @@
 //! Files against themselves: whether they tile the records that they are about. Only names and footers are read.
 
 use std::io::Write;
-use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
 use crate::base::error::{Error, Kind, Result};
 use crate::cli::summary::grouped;
+use crate::link::objects::Place;
 use crate::sink::parquet::audit::{Audit, Fault, audit};
 
 /// Audits the folder of forecasts, and that of dead letters if there is one (of those there may be none at all, and they end early). Prints what
@@ -14,32 +14,30 @@ use crate::sink::parquet::audit::{Audit, Fault, audit};
 ///
 /// # Errors
 /// A folder or file cannot be read, or (kind `Check`) something is lost, twice or foreign: then the error names the first such place.
-pub fn verify(forecasts: &Path, dead_letters: Option<&Path>, json: bool) -> Result<()> {
+pub fn verify(forecasts: &Place, dead_letters: Option<&Place>, json: bool) -> Result<()> {
     let mut audits = vec![("forecasts", forecasts, audit(forecasts)?)];
-    if let Some(path) = dead_letters.filter(|path| path.exists()) {
-        audits.push(("dead letters", path, audit(path)?));
+    if let Some(place) = dead_letters.filter(|place| place.folder().is_none_or(|folder| folder.exists())) {
+        audits.push(("dead letters", place, audit(place)?));
     }
     let text = if json { as_json(&audits).to_string() + "\n" } else { as_table(&audits) };
     std::io::stdout().lock().write_all(text.as_bytes()).map_err(|e| Error::new(Kind::Unavailable, "verify", e.to_string()).at("stdout"))?;
     let faults: Vec<&Fault> = audits.iter().flat_map(|(_, _, audit)| &audit.faults).collect();
     if let Some(first) = faults.first() {
         let more = if faults.len() > 1 { format!("; {} more, see above", faults.len() - 1) } else { String::new() };
-        return Err(
-            Error::new(Kind::Check, "verify", format!("the output is not complete: {first}{more}")).at(forecasts.display().to_string())
-        );
+        return Err(Error::new(Kind::Check, "verify", format!("the output is not complete: {first}{more}")).at(forecasts.to_string()));
     }
     if audits.iter().all(|(name, _, audit)| *name != "forecasts" || audit.partitions.values().all(|tiles| tiles.files == 0)) {
-        return Err(Error::new(Kind::Check, "verify", "there is no finished file yet").at(forecasts.display().to_string()));
+        return Err(Error::new(Kind::Check, "verify", "there is no finished file yet").at(forecasts.to_string()));
     }
     Ok(())
 }
 
-type Audits<'a> = [(&'a str, &'a Path, Audit)];
+type Audits<'a> = [(&'a str, &'a Place, Audit)];
 
 fn as_table(audits: &Audits<'_>) -> String {
     let mut lines = Vec::new();
-    for (name, path, audit) in audits {
-        lines.push(format!("{name} in {}", path.display()));
+    for (name, place, audit) in audits {
+        lines.push(format!("{name} in {place}"));
         let columns = ["partition", "files", "without rows", "rows", "MiB", "from", "to", "unfinished"];
         lines.push(columns.map(|column| format!("{column:>14}")).concat());
         for (partition, tiles) in &audit.partitions {
@@ -59,7 +57,7 @@ fn as_table(audits: &Audits<'_>) -> String {
 fn as_json(audits: &Audits<'_>) -> Json {
     let sinks: Vec<Json> = audits
         .iter()
-        .map(|(name, path, audit)| {
+        .map(|(name, place, audit)| {
             let partitions: Vec<Json> = audit
                 .partitions
                 .iter()
@@ -72,7 +70,7 @@ fn as_json(audits: &Audits<'_>) -> Json {
                 })
                 .collect();
             let faults: Vec<Json> = audit.faults.iter().map(|fault| json!({ "code": fault.code(), "text": fault.to_string() })).collect();
-            json!({ "rows_of": name, "path": path.display().to_string(), "partitions": partitions, "faults": faults })
+            json!({ "rows_of": name, "path": place.to_string(), "partitions": partitions, "faults": faults })
         })
         .collect();
     json!({ "complete": audits.iter().all(|(_, _, audit)| audit.faults.is_empty()), "sinks": sinks })

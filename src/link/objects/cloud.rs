@@ -2,19 +2,39 @@
 //!
 //! The client is asynchronous; it runs on a thread of its own, and callers wait for it. It repeats what may succeed by itself, for
 //! three minutes at most.
+//!
+//! A create-if-absent is one request (`If-None-Match: *`), whole or not at all. If its answer is lost, or it was answered by a fault after it had been
+//! done, the repeated request finds the name taken, by ourselves. So each attempt notes a number of its own in the object's metadata, and who finds
+//! a name taken looks whose it is.
 
 use std::fmt;
+use std::fs::File;
 use std::future::Future;
-use std::path::Path;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::path::Path as Key;
-use object_store::{GetOptions, GetRange, ObjectStore, PutMode, PutOptions, PutPayload};
+use object_store::{
+    Attribute, Attributes, ClientConfigKey, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+};
 use tokio::runtime::Runtime;
 
 use super::{Entry, Objects, Put, check_name};
+use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
+
+/// What one request may take, with everything that it sends or receives: a file of some hundred megabytes on a slow line.
+const REQUEST: Duration = Duration::from_secs(900);
+/// Most bytes that S3 takes in one request.
+const MOST: u64 = 5 << 30;
+/// Name of the metadata that tells who made an object.
+const WRITER: &str = "meantime-writer";
+/// Attempts at a create-if-absent whose outcome is not known, and time after which there is none more.
+const ATTEMPTS: u32 = 4;
+const ENOUGH: Duration = Duration::from_secs(60);
 
 /// Objects below a prefix of a bucket.
 pub struct Bucket {
@@ -31,11 +51,18 @@ impl Bucket {
     /// # Errors
     /// A variable cannot be read, or the client's thread cannot be started.
     pub fn open(bucket: &str, prefix: &str) -> Result<Self> {
-        let place = format!("s3://{bucket}/{prefix}");
-        let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_conditional_put(S3ConditionalPut::ETagMatch);
+        let mut builder = AmazonS3Builder::from_env();
+        if std::env::var_os("AWS_TIMEOUT").is_none() {
+            builder = builder.with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), format!("{} s", REQUEST.as_secs()));
+        }
+        Self::built(builder, bucket, prefix)
+    }
+
+    fn built(builder: AmazonS3Builder, bucket: &str, prefix: &str) -> Result<Self> {
+        let builder = builder.with_bucket_name(bucket).with_conditional_put(S3ConditionalPut::ETagMatch);
         let store = builder.build().map_err(|e| {
             Error::config("objects", e.to_string())
-                .at(place.clone())
+                .at(format!("s3://{bucket}/{prefix}"))
                 .help("look at AWS_REGION, AWS_ENDPOINT_URL and the other AWS_ variables")
                 .caused_by(e)
         })?;
@@ -56,67 +83,138 @@ impl Bucket {
     }
 
     /// Runs a request on the client's thread and waits for its end.
-    fn wait<T: Send + 'static>(
+    fn ask<T: Send + 'static>(
         &self,
-        name: &str,
         request: impl Future<Output = object_store::Result<T>> + Send + 'static,
-    ) -> Result<Option<T>> {
+    ) -> Result<object_store::Result<T>> {
         let (answer, answered) = crossbeam_channel::bounded(1);
         self.runtime.spawn(async move {
             // Nobody listens any more if the caller's thread has gone.
             let _ = answer.send(request.await);
         });
-        match answered.recv() {
-            Ok(Ok(value)) => Ok(Some(value)),
-            Ok(Err(object_store::Error::NotFound { .. })) => Ok(None),
-            Ok(Err(error)) => Err(self.fault(name, error)),
-            Err(_) => Err(Error::internal("objects", "the client of the object store has ended")),
+        answered.recv().map_err(|_| Error::internal("objects", "the client of the object store has ended"))
+    }
+
+    /// As `ask`; `None` for an object that is absent.
+    fn wait<T: Send + 'static>(
+        &self,
+        name: &str,
+        request: impl Future<Output = object_store::Result<T>> + Send + 'static,
+    ) -> Result<Option<T>> {
+        let answer = self.ask(request)?;
+        self.told(name, answer)
+    }
+
+    fn told<T>(&self, name: &str, answer: object_store::Result<T>) -> Result<Option<T>> {
+        match answer {
+            Ok(value) => Ok(Some(value)),
+            Err(error @ object_store::Error::NotFound { .. }) if error.to_string().contains("NoSuchBucket") => Err(self.fault("", error)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.fault(name, error)),
         }
     }
 
-    fn put_as(&self, name: &str, bytes: Vec<u8>, mode: PutMode) -> Result<Put> {
-        let (store, key) = (Arc::clone(&self.store), self.key(name)?);
-        let put = self.wait(name, async move {
-            match store.put_opts(&key, PutPayload::from(bytes), PutOptions::from(mode)).await {
-                Ok(_) => Ok(Put::Created),
-                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(Put::Exists),
-                Err(error) => Err(error),
+    /// Creates an object if there is none. What is not known to have happened is looked up.
+    fn create(&self, name: &str, bytes: Vec<u8>) -> Result<Put> {
+        use object_store::Error as E;
+        let most = usize::try_from(MOST).unwrap_or(usize::MAX);
+        if bytes.len() > most {
+            return Err(Error::config("objects", format!("an object of {} bytes is more than one request may carry", bytes.len()))
+                .at(format!("{self}/{name}"))
+                .help("write smaller files: --rows-per-file of a backfill, `roll_size` of a live run"));
+        }
+        let (payload, own) = (PutPayload::from(bytes), attempt());
+        let mut attributes = Attributes::new();
+        attributes.insert(Attribute::Metadata(WRITER.into()), own.clone().into());
+        let started = clock::tick();
+        let mut attempts = 0..ATTEMPTS;
+        loop {
+            let again = attempts.next().is_some() && started.elapsed() < ENOUGH;
+            let (store, key, payload) = (Arc::clone(&self.store), self.key(name)?, payload.clone());
+            let options = PutOptions { mode: PutMode::Create, attributes: attributes.clone(), ..PutOptions::default() };
+            let unknown = match self.ask(async move { store.put_opts(&key, payload, options).await })? {
+                Ok(_) => return Ok(Put::Created),
+                // Taken; or two requests at once, of which neither has won yet.
+                Err(error @ (E::AlreadyExists { .. } | E::Precondition { .. })) => error,
+                // The answer was lost on its way. What the client has repeated for long enough itself is not repeated again.
+                Err(error @ E::Generic { .. }) if again => error,
+                Err(error) => return Err(self.fault(name, error)),
+            };
+            match self.writer(name)? {
+                Some(writer) => return Ok(if writer == own { Put::Created } else { Put::Exists }),
+                None if again => {}
+                None => return Err(self.fault(name, unknown)),
             }
-        })?;
-        put.ok_or_else(|| Error::config("objects", "there is no such bucket").at(self.to_string()).help("make it, or name another one"))
+        }
+    }
+
+    /// Who made an object: empty if it was not one of us. `None` if there is none.
+    fn writer(&self, name: &str) -> Result<Option<String>> {
+        let (store, key) = (Arc::clone(&self.store), self.key(name)?);
+        let found = self.wait(name, async move { store.get_opts(&key, GetOptions::new().with_head(true)).await })?;
+        Ok(found.map(|found| found.attributes.get(&Attribute::Metadata(WRITER.into())).map(|value| value.to_string()).unwrap_or_default()))
     }
 
     fn fault(&self, name: &str, error: object_store::Error) -> Error {
         use object_store::Error as E;
+        let text = error.to_string();
         let (kind, help) = match &error {
-            E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
-                (Kind::Config, "look at the AWS_ variables, and at what their user may do in this bucket")
+            _ if text.contains("NoSuchBucket") => (Kind::Config, "make the bucket, or name another one"),
+            // Of lists the library does not say that they were refused.
+            _ if REFUSED.iter().any(|words| text.contains(words))
+                || matches!(error, E::PermissionDenied { .. } | E::Unauthenticated { .. }) =>
+            {
+                (Kind::Config, "look at AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and at what their user may do in this bucket")
             }
-            E::NotSupported { .. } | E::NotImplemented { .. } => {
-                (Kind::Config, "the store must have conditional puts (If-None-Match), as S3, MinIO, R2 and Ceph do")
+            E::NotSupported { .. } | E::NotImplemented { .. } => (Kind::Config, CONDITIONAL),
+            _ if text.contains("NotImplemented") => (Kind::Config, CONDITIONAL),
+            // Where an instance of a cloud would be asked who it is.
+            _ if text.contains("169.254.169.254") => {
+                (Kind::Config, "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
             }
             _ => (Kind::Unavailable, "look at the network and the store's endpoint (AWS_ENDPOINT_URL)"),
         };
-        Error::new(kind, "objects", error.to_string()).at(format!("{self}/{name}")).help(help).caused_by(error)
+        let said = said(&text).unwrap_or(text);
+        let place = if name.is_empty() { self.to_string() } else { format!("{self}/{name}") };
+        Error { source: None, ..Error::new(kind, "objects", said).at(place).help(help) }
     }
+}
+
+/// How the client tells that the store does not let it in.
+const REFUSED: [&str; 2] = ["401 Unauthorized", "403 Forbidden"];
+const CONDITIONAL: &str = "the store must have conditional puts (If-None-Match), as S3, MinIO, R2 and Ceph do";
+
+/// What the store itself says in the text of an error: code and message of its XML.
+fn said(text: &str) -> Option<String> {
+    let between = |tag: &str| {
+        let (_, rest) = text.split_once(&format!("<{tag}>"))?;
+        rest.split_once(&format!("</{tag}>")).map(|(inner, _)| inner.to_owned())
+    };
+    let (code, message) = (between("Code")?, between("Message").unwrap_or_default());
+    Some(if message.is_empty() { format!("the store says {code}") } else { format!("the store says {code}: {message}") })
+}
+
+/// A text that no other attempt of any process has.
+fn attempt() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    // The keys of a hash map come from the operating system's random numbers.
+    format!("{:016x}{:016x}", RandomState::new().hash_one(count), RandomState::new().hash_one(std::process::id()))
 }
 
 impl Objects for Bucket {
     fn put_new(&self, name: &str, bytes: &[u8]) -> Result<Put> {
-        self.put_as(name, bytes.to_vec(), PutMode::Create)
+        self.create(name, bytes.to_vec())
     }
 
-    fn put_new_file(&self, file: &Path, name: &str) -> Result<Put> {
-        let bytes = std::fs::read(file).map_err(|e| Error::io("objects", file, e))?;
-        let put = self.put_as(name, bytes, PutMode::Create)?;
-        if put == Put::Created {
-            std::fs::remove_file(file).map_err(|e| Error::io("objects", file, e))?;
-        }
-        Ok(put)
+    fn put_new_file(&self, file: &File, name: &str) -> Result<Put> {
+        self.create(name, super::content(file)?)
     }
 
     fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.put_as(name, bytes.to_vec(), PutMode::Overwrite).map(|_| ())
+        let (store, key, payload) = (Arc::clone(&self.store), self.key(name)?, PutPayload::from(bytes.to_vec()));
+        let put = self.wait(name, async move { store.put_opts(&key, payload, PutOptions::from(PutMode::Overwrite)).await })?;
+        put.map(|_| ()).ok_or_else(|| Error::new(Kind::Unavailable, "objects", "the store does not take the object").at(self.to_string()))
     }
 
     fn get(&self, name: &str) -> Result<Option<Vec<u8>>> {
@@ -128,11 +226,33 @@ impl Objects for Bucket {
     fn tail(&self, name: &str, most: usize) -> Result<Option<Vec<u8>>> {
         let (store, key) = (Arc::clone(&self.store), self.key(name)?);
         let range = GetRange::Suffix(u64::try_from(most).unwrap_or(u64::MAX));
-        let bytes = self.wait(name, async move {
+        let asked = self.ask(async move {
             let options = GetOptions { range: Some(range), ..GetOptions::default() };
             store.get_opts(&key, options).await?.bytes().await
         })?;
-        Ok(bytes.map(Vec::from))
+        match asked {
+            // An empty object has no end that could be asked for.
+            Err(error) if error.to_string().contains("InvalidRange") => Ok(Some(Vec::new())),
+            asked => Ok(self.told(name, asked)?.map(Vec::from)),
+        }
+    }
+
+    fn range(&self, entry: &Entry, from: u64, length: usize) -> Result<Option<Vec<u8>>> {
+        let (store, key) = (Arc::clone(&self.store), self.key(&entry.name)?);
+        let end = from.saturating_add(u64::try_from(length).unwrap_or(u64::MAX)).min(entry.bytes);
+        if from >= end {
+            return Ok(Some(Vec::new()));
+        }
+        let options = GetOptions { range: Some(GetRange::Bounded(from..end)), if_match: entry.version.clone(), ..GetOptions::default() };
+        let asked = self.ask(async move { store.get_opts(&key, options).await?.bytes().await })?;
+        match asked {
+            Err(object_store::Error::Precondition { .. }) => {
+                Err(Error::new(Kind::Retry, "objects", "the object has been replaced since it was listed")
+                    .at(format!("{self}/{}", entry.name))
+                    .help("begin again when nobody writes there any more"))
+            }
+            asked => Ok(self.told(&entry.name, asked)?.map(Vec::from)),
+        }
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
@@ -146,7 +266,7 @@ impl Objects for Bucket {
             let mut found = Vec::new();
             while let Some(object) = objects.try_next().await? {
                 if let Some(name) = object.location.as_ref().get(skip..) {
-                    found.push(Entry { name: name.to_owned(), bytes: object.size });
+                    found.push(Entry { name: name.to_owned(), bytes: object.size, version: object.e_tag.clone() });
                 }
             }
             Ok(found)
@@ -157,7 +277,6 @@ impl Objects for Bucket {
     }
 
     fn delete(&self, name: &str) -> Result<()> {
-        use object_store::ObjectStoreExt;
         let (store, key) = (Arc::clone(&self.store), self.key(name)?);
         self.wait(name, async move { store.delete(&key).await }).map(|_| ())
     }
@@ -172,23 +291,17 @@ impl fmt::Debug for Bucket {
 
 impl fmt::Display for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s3://{}/{}", self.bucket, self.prefix)
+        let separator = if self.prefix.is_empty() { "" } else { "/" };
+        write!(f, "s3://{}{separator}{}", self.bucket, self.prefix)
     }
+}
+
+/// A bucket of the store that tests start.
+#[cfg(test)]
+pub fn of_double(s3: &super::s3::S3, bucket: &str, prefix: &str, key: &str) -> Bucket {
+    let builder = AmazonS3Builder::new().with_endpoint(&s3.endpoint).with_allow_http(true).with_region("us-east-1");
+    Bucket::built(builder.with_access_key_id(key).with_secret_access_key("secret"), bucket, prefix).unwrap()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bucket_keeps_the_contract_with_and_without_a_prefix() {
-        let store: Arc<dyn ObjectStore> = Arc::new(object_store::memory::InMemory::new());
-        let below = Bucket::over(Arc::clone(&store), "bucket", "some/prefix").unwrap();
-        super::super::tests::contract(&below);
-        assert_eq!(below.list("a/").unwrap().len(), 1);
-        let whole = Bucket::over(store, "bucket", "").unwrap();
-        assert_eq!(whole.list("").unwrap().len(), below.list("").unwrap().len());
-        assert_eq!(whole.get("some/prefix/b").unwrap(), below.get("b").unwrap());
-        super::super::tests::contract(&Bucket::over(Arc::new(object_store::memory::InMemory::new()), "bucket", "").unwrap());
-    }
-}
+mod tests;

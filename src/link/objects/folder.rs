@@ -100,26 +100,17 @@ impl Objects for Folder {
             .map_err(|e| fault(&target, e))
     }
 
-    fn put_new_file(&self, file: &Path, name: &str) -> Result<Put> {
+    fn put_new_file(&self, file: &File, name: &str) -> Result<Put> {
         let target = self.path(name)?;
-        let parent = target.parent().unwrap_or(&self.root);
-        make_folder(parent).map_err(|e| fault(parent, e))?;
-        File::open(file).and_then(|opened| opened.sync_all()).map_err(|e| fault(file, e))?;
-        let put = match link_new(file, &target) {
-            Ok(put) => sync_folder(parent).map(|()| put),
-            // Another file system: the content has to be copied, but never through memory.
-            Err(error) if error.kind() == ErrorKind::CrossesDevices => self.through_temporary(
-                &target,
-                |to| File::open(file).and_then(|mut from| io::copy(&mut from, to)).map(|_| ()),
-                |temporary| link_new(temporary, &target),
-            ),
-            Err(error) => Err(error),
-        };
-        let put = put.map_err(|e| fault(&target, e))?;
-        if put == Put::Created {
-            fs::remove_file(file).map_err(|e| fault(file, e))?;
+        if target.exists() {
+            return Ok(Put::Exists);
         }
-        Ok(put)
+        let copy = |to: &mut File| {
+            let mut from = file;
+            from.rewind()?;
+            io::copy(&mut from, to).map(|_| ())
+        };
+        self.through_temporary(&target, copy, |temporary| link_new(temporary, &target)).map_err(|e| fault(&target, e))
     }
 
     fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
@@ -142,6 +133,18 @@ impl Objects for Folder {
             file.seek(SeekFrom::Start(start))?;
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        present(read()).map_err(|e| fault(&path, e))
+    }
+
+    fn range(&self, entry: &Entry, from: u64, length: usize) -> Result<Option<Vec<u8>>> {
+        let path = self.path(&entry.name)?;
+        let read = || -> io::Result<Vec<u8>> {
+            let mut file = File::open(&path)?;
+            file.seek(SeekFrom::Start(from))?;
+            let mut bytes = Vec::new();
+            file.take(u64::try_from(length).unwrap_or(u64::MAX)).read_to_end(&mut bytes)?;
             Ok(bytes)
         };
         present(read()).map_err(|e| fault(&path, e))
@@ -225,7 +228,7 @@ fn walk(root: &Path, folder: &Path, found: &mut Vec<Entry>) -> io::Result<()> {
         let parts: Vec<_> = relative.iter().map(|part| part.to_string_lossy()).collect();
         // One that was deleted since is not there.
         if let Some(metadata) = present(fs::metadata(&path))? {
-            found.push(Entry { name: parts.join("/"), bytes: metadata.len() });
+            found.push(Entry { name: parts.join("/"), bytes: metadata.len(), version: None });
         }
     }
     Ok(())

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rand::{Rng, SeedableRng};
@@ -210,13 +209,8 @@ impl Objects for MemoryDisk {
         Ok(Put::Created)
     }
 
-    fn put_new_file(&self, file: &Path, name: &str) -> Result<Put> {
-        let bytes = std::fs::read(file).map_err(|e| Error::io("objects", file, e))?;
-        let put = self.put_new(name, &bytes)?;
-        if put == Put::Created {
-            std::fs::remove_file(file).map_err(|e| Error::io("objects", file, e))?;
-        }
-        Ok(put)
+    fn put_new_file(&self, file: &std::fs::File, name: &str) -> Result<Put> {
+        self.put_new(name, &super::content(file)?)
     }
 
     fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
@@ -235,12 +229,17 @@ impl Objects for MemoryDisk {
         Ok(state.content(name).map(|content| content.iter().skip(content.len().saturating_sub(most)).copied().collect()))
     }
 
+    fn range(&self, entry: &Entry, from: u64, length: usize) -> Result<Option<Vec<u8>>> {
+        let (state, from) = (self.operate()?, usize::try_from(from).unwrap_or(usize::MAX));
+        Ok(state.content(&entry.name).map(|content| content.iter().skip(from).take(length).copied().collect()))
+    }
+
     fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
         let state = self.operate()?;
         let below = state.names.iter().filter(|(name, _)| name.starts_with(prefix));
         let entry = |(name, file): (&String, &usize)| {
             let bytes = state.files.get(*file).map_or(0, |file| u64::try_from(file.content.len()).unwrap_or(u64::MAX));
-            Entry { name: name.clone(), bytes }
+            Entry { name: name.clone(), bytes, version: None }
         };
         Ok(below.map(entry).collect())
     }

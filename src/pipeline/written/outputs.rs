@@ -41,7 +41,7 @@ pub enum Sink {
     },
     /// A folder of Parquet files, a sub-folder a partition.
     Parquet {
-        /// The folder.
+        /// The folder: a path, `file:///path` or `s3://bucket/prefix`.
         #[schemars(required, length(min = 1), example = &"forecasts")]
         path: Option<String>,
         /// A file is closed when it has about this size.
@@ -52,6 +52,9 @@ pub enum Sink {
         #[serde(default = "default_roll_every")]
         #[schemars(extend("x-least" = "10ms"))]
         roll_every: Length,
+        /// Whether the files are noted in a log of Delta Lake too, so that the folder is a table for engines that read those.
+        #[serde(default)]
+        delta: bool,
         /// How often outputs are made durable and positions committed.
         #[serde(default = "default_commit_every")]
         #[schemars(extend("x-least" = "1ms", "x-most" = "1h"))]
@@ -152,7 +155,7 @@ pub enum DeadLetter {
     },
     /// A folder of Parquet files.
     Parquet {
-        /// The folder.
+        /// The folder: a path, `file:///path` or `s3://bucket/prefix`.
         #[schemars(required, length(min = 1), example = &"dead-letters")]
         path: Option<String>,
         /// A file is closed when it has about this size.

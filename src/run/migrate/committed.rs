@@ -14,11 +14,11 @@ use crate::source;
 /// # Errors
 /// The sink's folder or the broker cannot be read.
 pub fn committed(plan: &Plan) -> Result<Option<Commits>> {
-    if let sink::Settings::Parquet { path, .. } = &plan.sink {
-        if !path.is_dir() {
+    if let sink::Settings::Parquet { place, .. } = &plan.sink {
+        if place.folder().is_some_and(|folder| !folder.is_dir()) {
             return Ok(Some(Commits::new()));
         }
-        let found = audit(path)?.partitions;
+        let found = audit(place)?.partitions;
         return Ok(Some(found.into_iter().filter_map(|(partition, tiles)| Some((partition, tiles.newest?))).collect()));
     }
     match &plan.source {

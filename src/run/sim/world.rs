@@ -1,7 +1,6 @@
 //! What survives a process: the log's group, what sinks have made visible, the disk. And the processes that come and go in it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -228,7 +227,7 @@ impl Objects for Disk {
         self.write(|disk| disk.put_new(name, bytes))
     }
 
-    fn put_new_file(&self, file: &Path, name: &str) -> Result<Put> {
+    fn put_new_file(&self, file: &std::fs::File, name: &str) -> Result<Put> {
         self.write(|disk| disk.put_new_file(file, name))
     }
 
@@ -244,6 +243,11 @@ impl Objects for Disk {
     fn tail(&self, name: &str, most: usize) -> Result<Option<Vec<u8>>> {
         self.process.step()?;
         self.disk().tail(name, most)
+    }
+
+    fn range(&self, entry: &Entry, from: u64, length: usize) -> Result<Option<Vec<u8>>> {
+        self.process.step()?;
+        self.disk().range(entry, from, length)
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Entry>> {

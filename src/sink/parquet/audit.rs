@@ -1,16 +1,26 @@
-//! Whether a folder's files tell the whole story: from their names and footers alone, no row is read.
+//! Whether the files of a folder or bucket tell the whole story: from their names and footers alone, no row is read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
+use parquet::file::metadata::ParquetMetaData;
+
+use super::delta::LOG;
 use super::footer::Footer;
+use super::local;
 use super::name::{self, Name};
-use super::target::{self, Temporary};
-use crate::base::error::{Error, Result};
+use super::target::Temporary;
+use crate::base::error::{Error, Kind, Result};
 use crate::base::offset::{Offset, Partition};
 use crate::data::commit::Commit;
+use crate::link::file;
+use crate::link::objects::{Objects, Place};
+
+/// Footers that are fetched from a bucket at once.
+const AT_ONCE: usize = 16;
 
 /// What was found in a folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,7 +64,7 @@ pub enum Fault {
         /// First record after it.
         to: Offset,
         /// The file after the hole.
-        before: PathBuf,
+        before: String,
         /// Retention had deleted the records before they were read; otherwise a file is missing.
         deleted: bool,
     },
@@ -63,7 +73,7 @@ pub enum Fault {
         /// The partition.
         partition: Partition,
         /// Name of the missing file.
-        file: PathBuf,
+        file: String,
     },
     /// Two files are about the same records.
     Overlap {
@@ -74,12 +84,12 @@ pub enum Fault {
         /// First record that only one of them is about.
         to: Offset,
         /// The later of the two.
-        file: PathBuf,
+        file: String,
     },
     /// A file or folder that meantime did not write, or that cannot be read.
     Foreign {
         /// The file or folder.
-        path: PathBuf,
+        path: String,
         /// Why it does not belong there.
         why: String,
     },
@@ -104,36 +114,125 @@ impl fmt::Display for Fault {
         match self {
             Fault::Hole { partition, from, to, before, deleted } => {
                 let why = if *deleted { "retention had deleted them before they were read" } else { "a file is missing" };
-                write!(f, "hole: partition {partition}, records {from} to {to} are in no file: {why}, before {}", before.display())
+                write!(f, "hole: partition {partition}, records {from} to {to} are in no file: {why}, before {before}")
             }
-            Fault::Missing { partition, file } => write!(f, "hole: partition {partition}, the file {} is missing", file.display()),
+            Fault::Missing { partition, file } => write!(f, "hole: partition {partition}, the file {file} is missing"),
             Fault::Overlap { partition, from, to, file } => {
-                write!(f, "overlap: partition {partition}, records {from} to {to} are in two files, the later one {}", file.display())
+                write!(f, "overlap: partition {partition}, records {from} to {to} are in two files, the later one {file}")
             }
-            Fault::Foreign { path, why } => write!(f, "foreign: {}: {why}", path.display()),
+            Fault::Foreign { path, why } => write!(f, "foreign: {path}: {why}"),
         }
     }
 }
 
-/// Looks at every file below a sink's folder.
+/// Looks at every file below a sink's folder or prefix.
 ///
 /// # Errors
 /// The folder is not there, or it or a file in it cannot be read. What is found in them is no error but a fault.
-pub fn audit(path: &Path) -> Result<Audit> {
+pub fn audit(place: &Place) -> Result<Audit> {
+    all(&Look::open(place)?)
+}
+
+/// As `audit`, of an open store.
+#[cfg(all(test, feature = "cloud"))]
+pub fn audit_objects(objects: Arc<dyn Objects>) -> Result<Audit> {
+    all(&Look::Store(objects))
+}
+
+fn all(look: &Look<'_>) -> Result<Audit> {
     let mut audit = Audit::default();
-    for (text, entry) in entries(path)? {
-        match name::read_folder(&text).filter(|_| entry.is_dir()) {
-            Some(partition) => audit.partition(partition, &entry)?,
+    for (text, within) in look.tree()? {
+        match (name::read_folder(&text), within) {
+            (Some(partition), Some(files)) => audit.partition(partition, look, &text, files)?,
             // `check --connect` makes and removes one, and some systems keep their own notes so.
-            None if text.starts_with('.') => {}
-            None => audit.faults.push(Fault::Foreign { path: entry, why: "it is no folder called partition-P".to_owned() }),
+            _ if text.starts_with('.') || text == LOG => {}
+            _ => audit.faults.push(Fault::Foreign { path: look.shown(&text), why: "it is no folder called partition-P".to_owned() }),
         }
     }
     Ok(audit)
 }
 
-/// What a folder holds, by name.
-fn entries(path: &Path) -> Result<BTreeMap<String, PathBuf>> {
+/// Names and bytes of what is in a folder; `None` for what is no folder.
+type Tree = BTreeMap<String, Option<BTreeMap<String, u64>>>;
+
+/// How a place is looked at: a folder is left as it is, not even made.
+enum Look<'a> {
+    Folder(&'a Path),
+    Store(Arc<dyn Objects>),
+}
+
+impl<'a> Look<'a> {
+    fn open(place: &'a Place) -> Result<Self> {
+        Ok(match place.folder() {
+            Some(folder) => Look::Folder(folder),
+            None => Look::Store(place.open()?),
+        })
+    }
+
+    fn tree(&self) -> Result<Tree> {
+        let mut tree = Tree::new();
+        match self {
+            Look::Folder(path) => {
+                for (text, is_folder, _) in entries(path)? {
+                    let within = if name::read_folder(&text).is_some() && is_folder {
+                        Some(entries(&path.join(&text))?.into_iter().map(|(name, _, bytes)| (name, bytes)).collect())
+                    } else {
+                        None
+                    };
+                    tree.insert(text, within);
+                }
+            }
+            Look::Store(objects) => {
+                for entry in objects.list("")? {
+                    match entry.name.split_once('/') {
+                        None => drop(tree.entry(entry.name).or_insert(None)),
+                        Some((folder, name)) => {
+                            let within = tree.entry(folder.to_owned()).or_insert_with(|| Some(BTreeMap::new()));
+                            within.get_or_insert_default().insert(name.to_owned(), entry.bytes);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(tree)
+    }
+
+    fn footer(&self, name: &str) -> Result<std::result::Result<ParquetMetaData, String>> {
+        match self {
+            Look::Folder(path) => local::footer(&path.join(name)),
+            Look::Store(objects) => file::footer(&**objects, name)?
+                .ok_or_else(|| Error::new(Kind::Retry, "verify", "the file has vanished since it was listed").at(self.shown(name))),
+        }
+    }
+
+    /// The footers of some files, in their order. A bucket is asked for several at once: each takes a while to answer.
+    fn footers(&self, names: &[String]) -> Result<Vec<std::result::Result<ParquetMetaData, String>>> {
+        if matches!(self, Look::Folder(_)) {
+            return names.iter().map(|name| self.footer(name)).collect();
+        }
+        std::thread::scope(|scope| {
+            let share = names.len().div_ceil(AT_ONCE).max(1);
+            let asked = names.chunks(share).map(|names| scope.spawn(|| names.iter().map(|name| self.footer(name)).collect::<Vec<_>>()));
+            let mut footers = Vec::new();
+            for thread in asked.collect::<Vec<_>>() {
+                let some = thread.join().map_err(|_| Error::internal("verify", "a thread that reads footers panicked"))?;
+                footers.extend(some.into_iter().collect::<Result<Vec<_>>>()?);
+            }
+            Ok(footers)
+        })
+    }
+
+    /// A name as people see it.
+    fn shown(&self, name: &str) -> String {
+        match self {
+            Look::Folder(path) => path.join(name).display().to_string(),
+            Look::Store(objects) => format!("{objects}/{name}"),
+        }
+    }
+}
+
+/// What a folder holds: name, whether it is a folder, bytes.
+fn entries(path: &Path) -> Result<Vec<(String, bool, u64)>> {
     let io = |e: std::io::Error| Error::io("verify", path, e);
     let entries = std::fs::read_dir(path).map_err(|e| match e.kind() {
         ErrorKind::NotFound => {
@@ -141,60 +240,68 @@ fn entries(path: &Path) -> Result<BTreeMap<String, PathBuf>> {
         }
         _ => io(e),
     })?;
-    let mut found = BTreeMap::new();
+    let mut found = Vec::new();
     for entry in entries {
         let entry = entry.map_err(io)?;
-        found.insert(entry.file_name().to_string_lossy().into_owned(), entry.path());
+        // One that has been renamed since is not there any more under this name.
+        if let Ok(metadata) = std::fs::metadata(entry.path()) {
+            found.push((entry.file_name().to_string_lossy().into_owned(), metadata.is_dir(), metadata.len()));
+        }
     }
     Ok(found)
 }
 
 impl Audit {
-    fn partition(&mut self, partition: Partition, folder: &Path) -> Result<()> {
+    fn partition(&mut self, partition: Partition, look: &Look<'_>, folder: &str, files: BTreeMap<String, u64>) -> Result<()> {
         let mut tiles = Tiles::default();
         let mut names = Vec::new();
-        for (text, path) in entries(folder)? {
+        for (text, bytes) in files {
+            let path = format!("{folder}/{text}");
             match Name::read(&text) {
-                Some(name) => names.push((name, path)),
+                Some(name) => names.push((name, bytes)),
                 None if Temporary::read(&text).is_some() => tiles.unfinished += 1,
                 None if text.starts_with('.') => {}
-                None => self.faults.push(Fault::Foreign { path, why: "its name is none that meantime gives".to_owned() }),
+                None => {
+                    self.faults.push(Fault::Foreign { path: look.shown(&path), why: "its name is none that meantime gives".to_owned() })
+                }
             }
         }
-        names.sort();
+        names.sort_unstable();
+        let paths: Vec<String> = names.iter().map(|(name, _)| format!("{folder}/{name}")).collect();
+        let footers = look.footers(&paths)?;
         // Name of the file that must come next.
         let mut next: Option<Name> = None;
-        for (name, path) in names {
-            let footer = match target::footer(&path)?.and_then(|metadata| Footer::read(name, &metadata)) {
+        for (((name, bytes), path), footer) in names.into_iter().zip(&paths).zip(footers) {
+            let footer = match footer.and_then(|metadata| Footer::read(name, &metadata)) {
                 Ok(footer) => footer,
                 Err(why) => {
                     // What it is about is not known, so that it also leaves a hole.
-                    self.faults.push(Fault::Foreign { path, why });
+                    self.faults.push(Fault::Foreign { path: look.shown(path), why });
                     continue;
                 }
             };
             if let Some(next) = next {
-                self.compare(partition, next, name, &footer, folder);
+                self.compare(partition, next, name, &footer, &|name| look.shown(&format!("{folder}/{name}")));
             }
             if let Some(begin) = footer.begin.filter(|begin| *begin > footer.from) {
-                self.faults.push(Fault::Hole { partition, from: footer.from, to: begin, before: path.clone(), deleted: true });
+                self.faults.push(Fault::Hole { partition, from: footer.from, to: begin, before: look.shown(path), deleted: true });
             }
             next = next.max(Some(name.after(footer.commit.next)));
-            tiles.add(&footer, std::fs::metadata(&path).map_err(|e| Error::io("verify", &path, e))?.len());
+            tiles.add(&footer, bytes);
         }
         self.partitions.insert(partition, tiles);
         Ok(())
     }
 
     /// Notes what is wrong if `name` is not the `next` one.
-    fn compare(&mut self, partition: Partition, next: Name, name: Name, footer: &Footer, folder: &Path) {
-        let file = folder.join(name.to_string());
+    fn compare(&mut self, partition: Partition, next: Name, name: Name, footer: &Footer, shown: &dyn Fn(Name) -> String) {
+        let file = shown(name);
         if name.from > next.from {
             self.faults.push(Fault::Hole { partition, from: next.from, to: name.from, before: file, deleted: false });
         } else if name.from < next.from {
             self.faults.push(Fault::Overlap { partition, from: name.from, to: next.from.min(footer.commit.next), file });
         } else if name > next {
-            self.faults.push(Fault::Missing { partition, file: folder.join(next.to_string()) });
+            self.faults.push(Fault::Missing { partition, file: shown(next) });
         }
     }
 }

@@ -1,9 +1,14 @@
 //! What a finished file says of itself, in its footer.
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
+use parquet::file::reader::ChunkReader;
 
 use super::{FORMAT, Name};
-use crate::base::error::Error;
+use crate::base::error::{Error, Result};
 use crate::base::offset::Offset;
 use crate::data::commit::{Commit, Note};
 
@@ -37,7 +42,7 @@ impl Footer {
     }
 
     /// Reads the footer of the file called `name`; the error says why it is none of ours, in half a sentence.
-    pub fn read(name: Name, metadata: &ParquetMetaData) -> Result<Footer, String> {
+    pub fn read(name: Name, metadata: &ParquetMetaData) -> std::result::Result<Footer, String> {
         let file = metadata.file_metadata();
         let noted = |key: &str| {
             let notes = file.key_value_metadata().map(Vec::as_slice).unwrap_or_default();
@@ -64,6 +69,20 @@ impl Footer {
         let rows = u64::try_from(file.num_rows()).map_err(|_| "its footer has a negative number of rows".to_owned())?;
         Ok(Footer { from, commit: Commit { next, note }, begin: offset("begin"), rows })
     }
+}
+
+/// The column `offset` of a file of dead letters.
+pub fn offsets(file: impl ChunkReader + 'static, place: &str) -> Result<Vec<Offset>> {
+    let unreadable = |e: &dyn std::error::Error| foreign(place.to_owned(), &format!("it cannot be read: {e}"));
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| unreadable(&e))?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), ["offset"]);
+    let mut offsets = Vec::new();
+    for batch in builder.with_projection(mask).build().map_err(|e| unreadable(&e))? {
+        let batch = batch.map_err(|e| unreadable(&e))?;
+        let column = batch.column_by_name("offset").and_then(|column| column.as_primitive_opt::<Int64Type>());
+        offsets.extend(column.into_iter().flat_map(|column| column.values().iter().map(|offset| Offset(*offset))));
+    }
+    Ok(offsets)
 }
 
 /// The error for a file that a run cannot go on from.

@@ -1,8 +1,7 @@
 //! The open files of a sink: rows in, files out that appear whole, once, and one after the other.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File};
-use std::path::PathBuf;
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::{DataType, SchemaRef};
@@ -12,9 +11,10 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 
+use super::delta::{Delta, Noted};
 use super::footer::{Footer, foreign};
 use super::name::Name;
-use super::target::{Target, Temporary, unavailable, writer};
+use super::target::{Draft, Target, Temporary, unavailable, writer};
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::offset::{Offset, Partition};
@@ -48,6 +48,8 @@ pub enum Tiling {
 /// The open files of a sink.
 pub struct Rolling {
     target: Box<dyn Target>,
+    /// Where files are noted, too.
+    delta: Option<Delta>,
     pace: Pace,
     /// Number of this sink in the process, for names of temporary files.
     writer: usize,
@@ -78,18 +80,11 @@ struct Part {
     already: HashSet<Offset>,
 }
 
-/// A file that is being written. When dropped before it is finished, it is removed.
+/// A file that is being written.
 struct Open {
-    writer: Option<ArrowWriter<File>>,
-    temporary: PathBuf,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        if self.writer.take().is_some() {
-            let _ = fs::remove_file(&self.temporary);
-        }
-    }
+    writer: ArrowWriter<File>,
+    rows: u64,
+    draft: Draft,
 }
 
 fn properties(schema: &SchemaRef) -> WriterProperties {
@@ -110,6 +105,7 @@ impl Rolling {
     pub fn new(target: Box<dyn Target>, pace: Pace, tiling: Tiling, schema: SchemaRef) -> Self {
         Rolling {
             target,
+            delta: None,
             pace,
             writer: writer(),
             tiling,
@@ -122,6 +118,11 @@ impl Rolling {
             closed: false,
             failed: false,
         }
+    }
+
+    /// The same, whose files are noted in a table.
+    pub fn with_delta(self, delta: Option<Delta>) -> Self {
+        Rolling { delta, ..self }
     }
 
     /// The name under which a file is written.
@@ -152,6 +153,7 @@ impl Rolling {
     pub fn begin(&mut self, partition: Partition, from: Offset) -> Result<()> {
         self.usable()?;
         let newest = self.newest(partition)?;
+        self.follow(partition, newest.as_ref().map(|(name, footer)| name.after(footer.commit.next)))?;
         let (next, end) = newest.map_or((Name::first(from), from), |(name, footer)| (name.after(footer.commit.next), footer.commit.next));
         let mut already = HashSet::new();
         if self.tiling == Tiling::WithRows {
@@ -164,6 +166,31 @@ impl Rolling {
         let begin = if self.tiling == Tiling::Whole { from.max(next.from) } else { next.from };
         self.parts.insert(partition, Part { next, begin, since: None, open: None, already });
         Ok(())
+    }
+
+    /// Notes the finished files of a partition that are not noted yet; `next` is the name that comes after them.
+    fn follow(&mut self, partition: Partition, next: Option<Name>) -> Result<()> {
+        let Some(delta) = &self.delta else { return Ok(()) };
+        let noted = delta.next(partition);
+        if let Some(noted) = noted.filter(|noted| next.is_none_or(|next| next < *noted)) {
+            let end = next.map_or_else(|| "there is none".to_owned(), |next| format!("they end at {}", next.from));
+            let text = format!(
+                "the table has files up to record {} of partition {partition}, but of these files {end}: the newest are gone",
+                noted.from
+            );
+            return Err(Error::config("sink", text).at(self.target.place(partition, None)).help(
+                "a run goes on from its newest file: restore it, or begin in an empty folder; do not let VACUUM remove these files",
+            ));
+        }
+        let names: Vec<Name> = self.target.list(partition)?.into_iter().filter(|name| noted.is_none_or(|noted| *name >= noted)).collect();
+        let sizes = if names.is_empty() { BTreeMap::new() } else { delta.sizes(partition)? };
+        let mut behind = Vec::new();
+        for name in names {
+            let footer = self.footer(partition, name)?;
+            let bytes = sizes.get(&name).copied().unwrap_or(0);
+            behind.push(Noted { partition, name, to: footer.commit.next, rows: footer.rows, bytes });
+        }
+        self.delta.as_mut().map_or(Ok(()), |delta| delta.append(&behind))
     }
 
     /// Offsets of the rows in files that end at or above `from`. An attempt that died between the closing of these files and the commit of `from` has
@@ -214,26 +241,23 @@ impl Rolling {
         let open = match &mut part.open {
             Some(open) => open,
             empty => {
-                let temporary = self.target.scratch(partition)?.join(Temporary::of(part.next, self.pace.lane, self.writer).to_string());
+                let temporary = Temporary::of(part.next, self.pace.lane, self.writer);
                 part.since.get_or_insert_with(clock::tick);
-                empty.insert(Open::create(temporary, &self.schema, &self.properties)?)
+                empty.insert(Open::create(self.target.draft(partition, temporary)?, &self.schema, &self.properties)?)
             }
         };
-        let Open { writer, temporary } = open;
-        writer.as_mut().map_or(Ok(()), |writer| writer.write(batch)).map_err(|e| unavailable(temporary, e))
+        open.rows += u64::try_from(batch.num_rows()).unwrap_or(0);
+        open.writer.write(batch).map_err(|e| unavailable(&open.draft.path, e))
     }
 
     /// Writes row groups out where the files together hold too much in memory.
     pub fn bound_memory(&mut self) -> Result<()> {
-        let open = || self.parts.values().filter_map(|part| part.open.as_ref());
-        let held: usize = open().filter_map(|open| open.writer.as_ref()).map(ArrowWriter::memory_size).sum();
+        let held: usize = self.parts.values().filter_map(|part| part.open.as_ref()).map(|open| open.writer.memory_size()).sum();
         if held > MEMORY {
             for open in self.parts.values_mut().filter_map(|part| part.open.as_mut()) {
-                if let Some(writer) = &mut open.writer
-                    && let Err(e) = writer.flush()
-                {
+                if let Err(e) = open.writer.flush() {
                     self.failed = true;
-                    return Err(unavailable(&open.temporary, e));
+                    return Err(unavailable(&open.draft.path, e));
                 }
             }
         }
@@ -247,8 +271,7 @@ impl Rolling {
 
     fn is_due(&self) -> bool {
         self.parts.values().any(|part| {
-            let writer = part.open.as_ref().and_then(|open| open.writer.as_ref());
-            let bytes = writer.map_or(0, |writer| writer.bytes_written() + writer.in_progress_size());
+            let bytes = part.open.as_ref().map_or(0, |open| open.writer.bytes_written() + open.writer.in_progress_size());
             part.since.is_some_and(|since| since.elapsed() >= self.pace.roll_every)
                 || u64::try_from(bytes).unwrap_or(u64::MAX) >= self.pace.roll_bytes
         })
@@ -279,6 +302,7 @@ impl Rolling {
     }
 
     fn close_files(&mut self, commits: &Commits) -> Result<()> {
+        let mut noted = Vec::new();
         for (partition, part) in &mut self.parts {
             let Some(commit) = commits.get(*partition) else {
                 if part.open.is_some() {
@@ -290,9 +314,8 @@ impl Rolling {
                 Some(open) => open,
                 // Without it the records below the commit would be done again at every start, and the files would not say how far the run has come.
                 None if self.tiling == Tiling::Whole && commit.next > part.next.from => {
-                    let temporary =
-                        self.target.scratch(*partition)?.join(Temporary::of(part.next, self.pace.lane, self.writer).to_string());
-                    Open::create(temporary, &self.schema, &self.properties)?
+                    let temporary = Temporary::of(part.next, self.pace.lane, self.writer);
+                    Open::create(self.target.draft(*partition, temporary)?, &self.schema, &self.properties)?
                 }
                 None => continue,
             };
@@ -304,12 +327,15 @@ impl Rolling {
                 let text = format!("partition {partition} was begun at {} and is committed at {}", part.begin, commit.next);
                 return Err(Error::internal("sink", text));
             }
-            open.finish(&*self.target, *partition, part.next, part.begin, &commit)?;
+            let rows = open.rows;
+            let bytes = open.finish(&*self.target, *partition, part.next, part.begin, &commit)?;
+            noted.push(Noted { partition: *partition, name: part.next, to: commit.next, rows, bytes });
             part.next = part.next.after(commit.next);
             part.begin = part.next.from;
             part.since = None;
         }
-        Ok(())
+        // They are committed by their names. If this fails, who takes the partition over notes them.
+        self.delta.as_mut().map_or(Ok(()), |delta| delta.append(&noted))
     }
 
     /// The lane does not own the partition any more: rows after its last epoch are thrown away.
@@ -343,43 +369,21 @@ impl Rolling {
 }
 
 impl Open {
-    fn create(temporary: PathBuf, schema: &SchemaRef, properties: &WriterProperties) -> Result<Open> {
-        let file = File::create(&temporary).map_err(|e| unavailable(&temporary, e))?;
-        match ArrowWriter::try_new(file, schema.clone(), Some(properties.clone())) {
-            Ok(writer) => Ok(Open { writer: Some(writer), temporary }),
-            Err(e) => {
-                let _ = fs::remove_file(&temporary);
-                Err(unavailable(&temporary, e))
-            }
-        }
+    fn create((file, draft): (File, Draft), schema: &SchemaRef, properties: &WriterProperties) -> Result<Open> {
+        let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties.clone())).map_err(|e| unavailable(&draft.path, e))?;
+        Ok(Open { writer, rows: 0, draft })
     }
 
-    /// Writes the footer, syncs, and gives the file its name.
-    fn finish(mut self, target: &dyn Target, partition: Partition, name: Name, begin: Offset, commit: &Commit) -> Result<()> {
-        let Some(writer) = self.writer.take() else { return Ok(()) };
-        let result = self.finished(writer, target, partition, name, begin, commit);
-        // Gone already if it has its name.
-        let _ = fs::remove_file(&self.temporary);
-        result
-    }
-
-    fn finished(
-        &self,
-        mut writer: ArrowWriter<File>,
-        target: &dyn Target,
-        partition: Partition,
-        name: Name,
-        begin: Offset,
-        commit: &Commit,
-    ) -> Result<()> {
+    /// Writes the footer, and gives the file its name. Returns its bytes.
+    fn finish(self, target: &dyn Target, partition: Partition, name: Name, begin: Offset, commit: &Commit) -> Result<u64> {
+        let Open { mut writer, draft, .. } = self;
         for note in Footer::notes(name.from, begin, commit) {
             writer.append_key_value_metadata(note);
         }
-        let file = writer.into_inner().map_err(|e| unavailable(&self.temporary, e))?;
-        file.sync_all().map_err(|e| unavailable(&self.temporary, e))?;
-        drop(file);
-        if target.put_new(&self.temporary, partition, name)? {
-            return Ok(());
+        let file = writer.into_inner().map_err(|e| unavailable(&draft.path, e))?;
+        let bytes = file.metadata().map_err(|e| unavailable(&draft.path, e))?.len();
+        if target.put_new(file, &draft, partition, name)? {
+            return Ok(bytes);
         }
         let text = format!("another instance writes partition {partition} too and has come first: this file is there already");
         Err(Error::new(Kind::Retry, "sink", text).at(target.place(partition, Some(name))).help(

@@ -1,5 +1,5 @@
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Int64Type, TimeUnit};
@@ -15,17 +15,22 @@ use crate::data::rejected::Reason;
 use crate::sink::contract::{commits, sample};
 use parquet::file::metadata::KeyValue;
 
+use super::local::{self, Local};
 use super::target::Temporary;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn place(path: &Path, roll_bytes: u64, roll_every: Duration) -> Place<'_> {
-    Place { path, roll_bytes, roll_every, lane: 0 }
+fn pace(roll_bytes: u64, roll_every: Duration) -> Pace {
+    Pace { roll_bytes, roll_every, lane: 0 }
+}
+
+fn local(path: &Path) -> Box<dyn Target> {
+    Box::new(Local::open(path).unwrap())
 }
 
 fn open(path: &Path, roll_bytes: u64, roll_every: Duration, forecasts: &Forecasts) -> ParquetForecasts {
     let layout = Layout::full(&forecasts.identity, true, true, true);
-    ParquetForecasts::open(place(path, roll_bytes, roll_every), &layout, &forecasts.identity).unwrap()
+    ParquetForecasts::over(local(path), pace(roll_bytes, roll_every), &layout, &forecasts.identity)
 }
 
 /// As a lane does: recovers partitions 0.. and begins where the files have come to.
@@ -55,7 +60,7 @@ fn running(path: &Path) -> ParquetForecasts {
 
 /// A note in the footer of a file.
 fn noted(path: &Path, key: &str) -> Option<String> {
-    let metadata = target::footer(path).unwrap().unwrap();
+    let metadata = local::footer(path).unwrap().unwrap();
     let notes = metadata.file_metadata().key_value_metadata().cloned().unwrap_or_default();
     notes.into_iter().find(|note| note.key == format!("meantime.{key}")).and_then(|note| note.value)
 }
@@ -68,8 +73,12 @@ fn first(from: i64) -> String {
     format!("partition-0/from={from:020}.parquet")
 }
 
+fn audited(path: &Path) -> Result<audit::Audit> {
+    audit::audit(&Place::Folder(path.to_owned()))
+}
+
 fn faults(path: &Path) -> Vec<String> {
-    audit::audit(path).unwrap().faults.iter().map(|fault| fault.code().to_owned()).collect()
+    audited(path).unwrap().faults.iter().map(|fault| fault.code().to_owned()).collect()
 }
 
 /// Every file below a folder, hidden ones too, as paths from it.
@@ -151,7 +160,7 @@ fn files_tile_the_records_whatever_rows_they_brought_about() {
     assert_eq!(files(folder.path()), names);
     let held: Vec<Vec<i64>> = [0, 1, 5, 3, 4].map(|i| offsets(folder.path().join(&names[i]))).into();
     assert_eq!(held, [vec![3, 1], vec![2, 7, 4], vec![5], vec![6], vec![20]]);
-    let found = audit::audit(folder.path()).unwrap();
+    let found = audited(folder.path()).unwrap();
     assert_eq!(found.faults, []);
     let tiles = &found.partitions[&Partition(0)];
     assert_eq!((tiles.files, tiles.without_rows, tiles.rows, tiles.range), (6, 1, 8, Some((Offset(0), Offset(21)))));
@@ -261,7 +270,7 @@ fn letters(offsets: impl IntoIterator<Item = i64>) -> Rejected {
 fn after_a_crash_between_dead_letters_and_forecasts_no_dead_letter_comes_twice() {
     let folder = tempfile::tempdir().unwrap();
     let start = |from: i64| {
-        let mut sink = ParquetDeadLetters::open(place(folder.path(), u64::MAX, HOUR), "cards").unwrap();
+        let mut sink = ParquetDeadLetters::over(local(folder.path()), pace(u64::MAX, HOUR), "cards");
         sink.recover(Partition(0)).unwrap();
         sink.begin(Partition(0), Offset(from)).unwrap();
         sink
@@ -298,7 +307,7 @@ fn after_a_crash_between_dead_letters_and_forecasts_no_dead_letter_comes_twice()
 fn two_writers_of_dead_letters_meet_at_the_same_name() {
     let folder = tempfile::tempdir().unwrap();
     let start = || {
-        let mut sink = ParquetDeadLetters::open(place(folder.path(), u64::MAX, HOUR), "cards").unwrap();
+        let mut sink = ParquetDeadLetters::over(local(folder.path()), pace(u64::MAX, HOUR), "cards");
         sink.begin(Partition(0), Offset(0)).unwrap();
         sink
     };
@@ -370,7 +379,7 @@ fn records_that_retention_deleted_are_a_hole_that_the_files_admit() {
     sink.write(&rows([15])).unwrap();
     sink.end_epoch(&commits(1, 16), true).unwrap();
     assert_eq!(files(folder.path()), [first(0), first(10)], "the name is still the fence");
-    let found = audit::audit(folder.path()).unwrap();
+    let found = audited(folder.path()).unwrap();
     assert_eq!(found.faults.len(), 1);
     assert!(found.faults[0].to_string().contains("records 10 to 15") && found.faults[0].code() == "deleted", "{}", found.faults[0]);
 }
@@ -391,11 +400,11 @@ fn the_audit_names_holes_overlaps_and_foreign_files() {
     let folder = made(&[(0, 5), (5, 9), (9, 20)]);
     assert_eq!(faults(folder.path()), Vec::<String>::new());
     fs::remove_file(folder.path().join(first(5))).unwrap();
-    let found = audit::audit(folder.path()).unwrap().faults;
+    let found = audited(folder.path()).unwrap().faults;
     assert_eq!(found.len(), 1);
     assert!(found[0].to_string().contains("partition 0, records 5 to 9 are in no file"), "{}", found[0]);
 
-    let found = audit::audit(made(&[(0, 5), (4, 9), (9, 20)]).path()).unwrap().faults;
+    let found = audited(made(&[(0, 5), (4, 9), (9, 20)]).path()).unwrap().faults;
     assert_eq!(found.len(), 1);
     assert!(found[0].to_string().contains("records 4 to 5 are in two files"), "{}", found[0]);
     assert_eq!(faults(made(&[(0, 20), (4, 9), (20, 21)]).path()), ["overlap"], "one inside another");
@@ -415,8 +424,8 @@ fn the_audit_names_holes_overlaps_and_foreign_files() {
     let own = Temporary::of(Name::first(Offset(5)), 0, 0).to_string();
     fs::write(folder.path().join("partition-0").join(own), "x").unwrap();
     assert_eq!(faults(folder.path()), ["foreign"; 4]);
-    assert_eq!(audit::audit(folder.path()).unwrap().partitions[&Partition(0)].unfinished, 1);
-    assert!(audit::audit(&folder.path().join("nowhere")).is_err());
+    assert_eq!(audited(folder.path()).unwrap().partitions[&Partition(0)].unfinished, 1);
+    assert!(audited(&folder.path().join("nowhere")).is_err());
 }
 
 #[test]
@@ -513,7 +522,7 @@ fn a_sink_that_is_dropped_without_close_leaves_nothing() {
 #[test]
 fn dead_letters_keep_their_bytes() {
     let folder = tempfile::tempdir().unwrap();
-    let mut sink = ParquetDeadLetters::open(place(folder.path(), u64::MAX, HOUR), "cards").unwrap();
+    let mut sink = ParquetDeadLetters::over(local(folder.path()), pace(u64::MAX, HOUR), "cards");
     sink.begin(Partition(4), Offset(9)).unwrap();
     let mut rejected = Rejected::default();
     rejected.push((Partition(4), Offset(9)), Reason::Malformed, "not UTF-8", None, Some(&[0xff, 0]));

@@ -1,31 +1,20 @@
 //! Lines of a file with bounded memory.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
 
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
 use crate::base::limits::MAX_RECORD_BYTES;
+use crate::link::file::Location;
 
 const BUFFER: usize = 1 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Lines that are still to be read.
 pub struct Lines {
-    path: PathBuf,
+    path: Location,
     reader: BufReader<Box<dyn Read + Send>>,
     first: bool,
     limit: usize,
-}
-
-/// Whether the file can be opened and is not a folder.
-pub fn check(path: &Path) -> Result<()> {
-    let file = File::open(path).map_err(|e| Error::io("source", path, e))?;
-    let metadata = file.metadata().map_err(|e| Error::io("source", path, e))?;
-    if metadata.is_dir() {
-        return Err(Error::config("source", "is a folder, not a file").at(path.display().to_string()).help("name the files in it"));
-    }
-    Ok(())
 }
 
 impl Lines {
@@ -33,16 +22,17 @@ impl Lines {
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io("source", path, e))?;
-        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    pub fn open(path: &Location) -> Result<Self> {
+        path.bytes()?;
+        let file = path.read()?;
+        let ending = path.name().extension().map(|ending| ending.to_string_lossy().to_lowercase());
         let bytes: Box<dyn Read + Send> = match ending.as_deref() {
             // Several parts one after the other, as parallel compressors write them, are one text.
             Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(file)),
-            Some("zst") => Box::new(zstd::Decoder::new(file).map_err(|e| Error::io("source", path, e))?),
-            _ => Box::new(file),
+            Some("zst") => Box::new(zstd::Decoder::new(file).map_err(|e| path.fault(e))?),
+            _ => file,
         };
-        Ok(Lines { path: path.to_owned(), reader: BufReader::with_capacity(BUFFER, bytes), first: true, limit: MAX_RECORD_BYTES })
+        Ok(Lines { path: path.clone(), reader: BufReader::with_capacity(BUFFER, bytes), first: true, limit: MAX_RECORD_BYTES })
     }
 
     /// Replaces `line` by the next line without its end (`\n` or `\r\n`). Of a line longer than a record may be only as much is kept as shows
@@ -51,7 +41,7 @@ impl Lines {
     /// # Errors
     /// The file cannot be read, or is not compressed as its name says.
     pub fn next(&mut self, line: &mut Vec<u8>) -> Result<bool> {
-        let broken = |e: std::io::Error| Error::io("source", &self.path, e);
+        let broken = |e: std::io::Error| self.path.fault(e);
         line.clear();
         // Room for a line of the limit and its `\r\n`.
         let most = u64::try_from(self.limit.saturating_add(2)).unwrap_or(u64::MAX);
@@ -82,7 +72,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.ndjson");
         std::fs::write(&path, bytes).unwrap();
-        let mut lines = Lines { limit, ..Lines::open(&path).unwrap() };
+        let mut lines = Lines { limit, ..Lines::open(&path.into()).unwrap() };
         let (mut line, mut found) = (Vec::new(), Vec::new());
         while lines.next(&mut line).unwrap() {
             found.push(String::from_utf8(line.clone()).unwrap());

@@ -1,18 +1,17 @@
 //! Rows of a Parquet file in slices of at most so many.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::Field;
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::ParquetMetaData;
 
 use super::nested;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::limits::MAX_BATCH_BYTES;
+use crate::link::file::{Chunks, Location};
 
 /// Rows decoded at once; fewer where they are wide.
 const BATCH: usize = 8192;
@@ -20,28 +19,38 @@ const BATCH: usize = 8192;
 /// Rows that are still to be read.
 pub struct Rows {
     fields: Vec<String>,
-    path: PathBuf,
+    path: Location,
+    chunks: Chunks,
     reader: ParquetRecordBatchReader,
     /// What has been decoded but not handed out.
     rest: Option<RecordBatch>,
 }
 
-fn broken(path: &Path, source: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(Kind::Data, "source", format!("not a readable Parquet file: {source}"))
-        .at(path.display().to_string())
-        .help("write the file anew, or take it out of the list")
-        .caused_by(source)
+fn broken(path: &Location, chunks: &Chunks, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    // A store that does not answer says nothing about the file.
+    chunks.fault().unwrap_or_else(|| {
+        Error::new(Kind::Data, "source", format!("not a readable Parquet file: {source}"))
+            .at(path.to_string())
+            .help("write the file anew, or take it out of the list")
+            .caused_by(source)
+    })
 }
 
-fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
-    super::lines::check(path)?;
-    let file = File::open(path).map_err(|e| Error::io("source", path, e))?;
-    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| broken(path, e))
+fn builder(path: &Location) -> Result<(Chunks, ParquetRecordBatchReaderBuilder<Chunks>)> {
+    path.bytes()?;
+    let chunks = path.chunks()?;
+    let builder = match chunks.metadata() {
+        None => ParquetRecordBatchReaderBuilder::try_new(chunks.clone()),
+        Some(metadata) => ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new())
+            .map(|metadata| ParquetRecordBatchReaderBuilder::new_with_metadata(chunks.clone(), metadata)),
+    };
+    let builder = builder.map_err(|e| broken(path, &chunks, e))?;
+    Ok((chunks, builder))
 }
 
 /// Rows of the file by its footer.
-pub fn count(path: &Path) -> Result<u64> {
-    let rows = builder(path)?.metadata().file_metadata().num_rows();
+pub fn count(path: &Location) -> Result<u64> {
+    let rows = builder(path)?.1.metadata().file_metadata().num_rows();
     Ok(u64::try_from(rows).unwrap_or(0))
 }
 
@@ -61,8 +70,8 @@ impl Rows {
     ///
     /// # Errors
     /// The file cannot be opened, or is not Parquet.
-    pub fn open(path: &Path, fields: &[String]) -> Result<Self> {
-        let builder = builder(path)?;
+    pub fn open(path: &Location, fields: &[String]) -> Result<Self> {
+        let (chunks, builder) = builder(path)?;
         let mask = if fields.is_empty() {
             ProjectionMask::all()
         } else {
@@ -72,16 +81,16 @@ impl Rows {
             ProjectionMask::roots(builder.parquet_schema(), wanted)
         };
         let rows = batch_rows(builder.metadata());
-        let reader = builder.with_projection(mask).with_batch_size(rows).build().map_err(|e| broken(path, e))?;
-        Ok(Rows { fields: fields.to_vec(), path: path.to_owned(), reader, rest: None })
+        let reader = builder.with_projection(mask).with_batch_size(rows).build().map_err(|e| broken(path, &chunks, e))?;
+        Ok(Rows { fields: fields.to_vec(), path: path.clone(), chunks, reader, rest: None })
     }
 
     /// The columns that would be read, with their types.
     ///
     /// # Errors
     /// As `open`.
-    pub fn columns(path: &Path, fields: &[String]) -> Result<Vec<Field>> {
-        let builder = builder(path)?;
+    pub fn columns(path: &Location, fields: &[String]) -> Result<Vec<Field>> {
+        let (_, builder) = builder(path)?;
         let schema = Arc::clone(builder.schema());
         let lifted = nested::lift(&RecordBatch::new_empty(schema), fields).schema();
         Ok(lifted
@@ -101,7 +110,7 @@ impl Rows {
             Some(rest) => rest,
             None => match self.reader.find(|batch| !matches!(batch, Ok(batch) if batch.num_rows() == 0)) {
                 None => return Ok(None),
-                Some(batch) => nested::lift(&batch.map_err(|e| broken(&self.path, e))?, &self.fields),
+                Some(batch) => nested::lift(&batch.map_err(|e| broken(&self.path, &self.chunks, e))?, &self.fields),
             },
         };
         let taken = max.min(batch.num_rows());

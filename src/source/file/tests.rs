@@ -1,5 +1,6 @@
 use std::fs;
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, StringArray};
@@ -19,6 +20,7 @@ fn parquet(path: &Path, rows: std::ops::Range<i64>) {
 
 fn open(paths: Vec<PathBuf>, fields: &[&str]) -> Result<FileFeed> {
     let fields = fields.iter().map(|field| (*field).to_owned()).collect();
+    let paths = paths.into_iter().map(Location::from).collect();
     FileFeed::open(&FileSettings { paths }, &Opening { lanes: 1, fields, ..Opening::default() })
 }
 
