@@ -136,7 +136,11 @@ fn forecast_line(plan: &Plan) -> String {
         return "the score of each event".to_owned();
     }
     let horizons = if plan.horizon_names.is_empty() { "none".to_owned() } else { plan.horizon_names.join(", ") };
-    format!("quantiles {:?}, horizons {horizons}, {}", plan.asks.quantiles, count(plan.asks.marks, "next mark"))
+    let values = match &plan.asks.value_quantiles {
+        none if none.is_empty() => String::new(),
+        values => format!(", quantiles of the value {values:?}"),
+    };
+    format!("quantiles {:?}, horizons {horizons}, {}{values}", plan.asks.quantiles, count(plan.asks.marks, "next mark"))
 }
 
 fn reasons_line(plan: &Plan) -> String {

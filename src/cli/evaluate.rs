@@ -17,6 +17,7 @@ use crate::data::input::Input;
 use crate::data::schema::{Field, FieldKind};
 use crate::evaluate::history::{Arrival, KeyHistory, Moment};
 use crate::evaluate::report::Report;
+use crate::evaluate::value::Values;
 use crate::evaluate::{Batch, Evaluation, Settings, html, text};
 use crate::pipeline::plan::Plan;
 use crate::pipeline::unit;
@@ -156,8 +157,11 @@ fn aim(plan: &mut Plan, args: &Args) -> Result<()> {
     plan.asks.overdue.clear();
     plan.order.timed = false;
     if let Some((manifest, _)) = plan.model.as_ref().filter(|(manifest, _)| manifest.head.is_timed()) {
-        if let Err(at) = plan.asks.quantiles.binary_search_by(|q| q.total_cmp(&0.5)) {
-            plan.asks.quantiles.insert(at, 0.5);
+        let valued = manifest.head.value().is_some();
+        for quantiles in [Some(&mut plan.asks.quantiles), valued.then_some(&mut plan.asks.value_quantiles)].into_iter().flatten() {
+            if let Err(at) = quantiles.binary_search_by(|q| q.total_cmp(&0.5)) {
+                quantiles.insert(at, 0.5);
+            }
         }
         if plan.schema.mark.is_some() && !manifest.head.marks().is_empty() {
             plan.asks.marks = plan.asks.marks.max(1);
@@ -215,6 +219,9 @@ impl<'a> Watcher<'a> {
             quantiles: plan.asks.quantiles.clone(),
             horizons: plan.horizon_names.iter().cloned().zip(plan.asks.horizons.iter().copied()).collect(),
             marks: law.map(|law| law.marks.clone()).unwrap_or_default(),
+            value: law
+                .and_then(|law| law.value.as_ref())
+                .map(|value| Values { field: value.field.clone(), quantiles: plan.asks.value_quantiles.clone() }),
             k: args.k.max(1),
         };
         Ok(Watcher {
@@ -301,7 +308,9 @@ impl<'a> Watcher<'a> {
         let times = &forecasts.event_times;
         let counted: Vec<bool> = times.iter().enumerate().map(|(row, time)| self.filter.counts(row, *time, arrived.columns)).collect();
         let labels = self.stage.plan.schema.label.and_then(|label| arrived.columns.get(label)).and_then(Column::numbers);
-        self.evaluation.add(&Batch { forecasts, marks: arrived.marks, labels: labels.unwrap_or_default(), counted: &counted });
+        let batch =
+            Batch { forecasts, marks: arrived.marks, values: arrived.values, labels: labels.unwrap_or_default(), counted: &counted };
+        self.evaluation.add(&batch);
         self.end = times.iter().copied().fold(self.end, EventTime::max);
         let width = arrived.laws.width;
         for (row, time) in times.iter().enumerate() {

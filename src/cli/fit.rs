@@ -147,6 +147,14 @@ fn summary(out: &mut dyn Write, args: &Args, fitted: &Fitted, written: &Written,
             )?;
         }
     }
+    if report.parts.iter().any(|figures| figures.value.is_some()) {
+        writeln!(out, "\nvalues: negative log-likelihood, nats per event, densities in the unit of the field")?;
+        writeln!(out, "  {:<6} {:>10} {:>10} {:>14}", "split", "events", "model", "no history")?;
+        for (figures, value) in report.parts.iter().filter_map(|figures| figures.value.map(|value| (figures, value))) {
+            let cells = [value.nll, value.history_free].map(number);
+            writeln!(out, "  {:<6} {:>10} {:>10} {:>14}", figures.part.name(), count(value.events), cells[0], cells[1])?;
+        }
+    }
     if report.parts.iter().any(|figures| figures.score.is_some()) {
         writeln!(out, "\nscore: log-loss in nats per event, average precision")?;
         writeln!(out, "  {:<6} {:>10} {:>10} {:>10} {:>10} {:>18}", "split", "events", "positive", "model", "share", "average precision")?;
@@ -173,7 +181,7 @@ fn summary(out: &mut dyn Write, args: &Args, fitted: &Fitted, written: &Written,
     let off = written.mismatch.outputs.max(written.mismatch.states);
     writeln!(out, "the exported step is within {off:.0e} of the trainer on the golden events")?;
     if let Some(served) = written.served {
-        let losses = [("gaps", served.time), ("marks", served.mark), ("label", served.label)];
+        let losses = [("gaps", served.time), ("marks", served.mark), ("values", served.value), ("label", served.label)];
         let losses: Vec<String> =
             losses.iter().filter(|(_, loss)| !loss.is_nan()).map(|(name, loss)| format!("{name} {loss:.6}")).collect();
         writeln!(out, "by the served path, {} split: {}", served.part.name(), losses.join(", "))?;

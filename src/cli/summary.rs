@@ -42,6 +42,7 @@ pub fn write(out: &mut dyn Write, counts: &Counts, calibration: Option<&Calibrat
     };
     mean("mean surprise of time", calibration.surprise_time, " nats per event")?;
     mean("mean surprise of mark", calibration.surprise_mark, " nats per event")?;
+    mean("mean surprise of value", calibration.surprise_value, " nats per event")?;
     mean("mean residual", calibration.residual, "  (1 if the law is right)")?;
     mean("mean score", calibration.score, "")?;
     if let Some(shares) = calibration.shares() {

@@ -51,6 +51,8 @@ pub struct Identity {
     pub horizons: Vec<String>,
     /// Codes of the reasons that forecasts may name; empty where none are asked for.
     pub reasons: Vec<String>,
+    /// Quantiles of the next event's value, ascending, in (0, 1); `None` where the head has no law of it.
+    pub value_quantiles: Option<Vec<f64>>,
 }
 
 /// A quantile of a key's law has passed without an event.
@@ -98,12 +100,18 @@ pub struct Forecasts {
     pub surprise_time: Vec<f64>,
     /// Surprise of the mark in nats. NaN without marks or before.
     pub surprise_mark: Vec<f64>,
+    /// Surprise of the value in nats: negative log density in the field's unit. NaN without a law of it or before, or where the event has no value.
+    pub surprise_value: Vec<f64>,
     /// Compensator over the gap; Exp(1) distributed if the model is right.
     pub residual: Vec<f64>,
+    /// Share of the law of the value that lay below the one that came, in (0, 1); uniform if the model is right.
+    pub residual_value: Vec<f64>,
     /// Score of the arrived event, a probability, where the model has one.
     pub score: Vec<f64>,
     /// Time of the next event, one column per quantile; `None` where it never comes to that.
     pub next_times: Vec<Vec<Option<EventTime>>>,
+    /// Value of the next event, one column per quantile.
+    pub next_values: Vec<Vec<f64>>,
     /// Probability that no further event comes.
     pub p_never: Vec<f64>,
     /// Probability of an event within each horizon, one column per horizon.
@@ -130,7 +138,8 @@ impl Forecasts {
     pub fn new(identity: Arc<Identity>) -> Self {
         let next_times = identity.quantiles.iter().map(|_| Vec::new()).collect();
         let p_within = identity.horizons.iter().map(|_| Vec::new()).collect();
-        Forecasts { identity, next_times, p_within, ..Forecasts::default() }
+        let next_values = identity.value_quantiles.iter().flatten().map(|_| Vec::new()).collect();
+        Forecasts { identity, next_times, next_values, p_within, ..Forecasts::default() }
     }
 
     /// Number of rows.
@@ -205,9 +214,12 @@ impl Forecasts {
         copy(&mut self.gap_s, &other.gap_s, row);
         copy(&mut self.surprise_time, &other.surprise_time, row);
         copy(&mut self.surprise_mark, &other.surprise_mark, row);
+        copy(&mut self.surprise_value, &other.surprise_value, row);
         copy(&mut self.residual, &other.residual, row);
+        copy(&mut self.residual_value, &other.residual_value, row);
         copy(&mut self.score, &other.score, row);
         self.next_times.iter_mut().zip(&other.next_times).for_each(|(to, from)| copy(to, from, row));
+        self.next_values.iter_mut().zip(&other.next_values).for_each(|(to, from)| copy(to, from, row));
         copy(&mut self.p_never, &other.p_never, row);
         self.p_within.iter_mut().zip(&other.p_within).for_each(|(to, from)| copy(to, from, row));
         let marks = row * other.marks_per_row;
@@ -222,7 +234,8 @@ impl Forecasts {
     /// The columns of numbers that the head fills.
     fn numbers(&mut self) -> impl Iterator<Item = &mut Vec<f64>> {
         let single = [&mut self.surprise_time, &mut self.surprise_mark, &mut self.residual, &mut self.score, &mut self.p_never];
-        single.into_iter().chain([&mut self.intensity_now]).chain(&mut self.p_within)
+        let of_value = [&mut self.surprise_value, &mut self.residual_value].into_iter().chain(&mut self.next_values);
+        single.into_iter().chain(of_value).chain([&mut self.intensity_now]).chain(&mut self.p_within)
     }
 
     /// Keeps the rows for which `keep` says so.
@@ -252,13 +265,9 @@ impl Forecasts {
         only(&mut self.partitions, keep);
         only(&mut self.offsets, keep);
         only(&mut self.n_events, keep);
-        for column in [&mut self.gap_s, &mut self.surprise_time, &mut self.surprise_mark, &mut self.residual, &mut self.score] {
-            only(column, keep);
-        }
+        only(&mut self.gap_s, keep);
+        self.numbers().for_each(|column| only(column, keep));
         self.next_times.iter_mut().for_each(|column| only(column, keep));
-        self.p_within.iter_mut().for_each(|column| only(column, keep));
-        only(&mut self.p_never, keep);
-        only(&mut self.intensity_now, keep);
         only(&mut self.flags, keep);
         only_groups(&mut self.next_marks, self.marks_per_row, keep);
         only_groups(&mut self.reasons, self.reasons_per_row, keep);
@@ -273,15 +282,9 @@ impl Forecasts {
         self.offsets.clear();
         self.n_events.clear();
         self.gap_s.clear();
-        self.surprise_time.clear();
-        self.surprise_mark.clear();
-        self.residual.clear();
-        self.score.clear();
+        self.numbers().for_each(Vec::clear);
         self.next_times.iter_mut().for_each(Vec::clear);
-        self.p_never.clear();
-        self.p_within.iter_mut().for_each(Vec::clear);
         self.next_marks.clear();
-        self.intensity_now.clear();
         self.reasons.clear();
         self.flags.clear();
         self.overdue.clear();

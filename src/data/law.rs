@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::value::ValueSpec;
 use crate::base::time::TimeUnit;
 
 /// What the head parameters are parameters of. The parameter vector of an event is the concatenation, along axis 1, of the
@@ -69,6 +70,9 @@ pub struct LawSpec {
     /// Names of the marks, in the order of their logits; empty without marks.
     #[serde(default)]
     pub marks: Vec<String>,
+    /// The law of the next event's value in one field, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<ValueSpec>,
 }
 
 impl LawSpec {
@@ -86,6 +90,7 @@ impl LawSpec {
             min_gap,
             resolution: None,
             marks: Vec::new(),
+            value: None,
         }
     }
 }
@@ -204,7 +209,8 @@ impl HeadSpec {
             _ => String::new(),
         };
         let resolution = law.resolution.map(|width| format!(", resolution {width}")).unwrap_or_default();
-        format!("{}{size}, time in {}{resolution}", self.kind(), law.time_unit.name())
+        let value = law.value.as_ref().map(|value| format!("; {}", value.describe())).unwrap_or_default();
+        format!("{}{size}, time in {}{resolution}{value}", self.kind(), law.time_unit.name())
     }
 
     /// Graph outputs that make up the parameters.
@@ -216,9 +222,15 @@ impl HeadSpec {
         }
     }
 
-    /// Floats per event.
+    /// Floats per event: parameters of the time, logits of the marks, parameters of the value.
     #[must_use]
     pub fn width(&self) -> usize {
+        self.event_width() + self.value().map_or(0, ValueSpec::width)
+    }
+
+    /// Those of time and marks, or of the score.
+    #[must_use]
+    pub fn event_width(&self) -> usize {
         let Some(law) = self.law() else { return 1 };
         let marks = law.marks.len();
         match self {
@@ -236,6 +248,12 @@ impl HeadSpec {
     #[must_use]
     pub fn marks(&self) -> &[String] {
         self.law().map_or(&[], |law| &law.marks)
+    }
+
+    /// The law of the next event's value, if there is one.
+    #[must_use]
+    pub fn value(&self) -> Option<&ValueSpec> {
+        self.law().and_then(|law| law.value.as_ref())
     }
 
     /// Whether it is a law of the next event's time.

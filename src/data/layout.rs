@@ -27,12 +27,18 @@ pub enum FieldId {
     SurpriseTime,
     /// `surprise_mark`.
     SurpriseMark,
+    /// `surprise_value`.
+    SurpriseValue,
     /// `residual`.
     Residual,
+    /// `residual_value`.
+    ResidualValue,
     /// `score`.
     Score,
     /// `next_time_qNN`: index into the quantiles.
     NextTime(usize),
+    /// `next_value_qNN`: index into the quantiles of the value.
+    NextValue(usize),
     /// `p_never`.
     PNever,
     /// `p_within_H`: index into the horizons.
@@ -63,15 +69,25 @@ pub struct Layout {
 /// Name of the column of a quantile: `next_time_q50` for 0.5, `next_time_q99_9` for 0.999.
 #[must_use]
 pub fn quantile_name(q: f64) -> String {
+    format!("next_time_{}", share_name(q))
+}
+
+/// The same of the next value: `next_value_q50`.
+#[must_use]
+pub fn value_quantile_name(q: f64) -> String {
+    format!("next_value_{}", share_name(q))
+}
+
+fn share_name(q: f64) -> String {
     let percent = format!("{:.6}", q * 100.0);
     let percent = percent.trim_end_matches('0').trim_end_matches('.');
     let padded = if percent.split('.').next().unwrap_or_default().len() < 2 { format!("0{percent}") } else { percent.to_owned() };
-    format!("next_time_q{}", padded.replace('.', "_"))
+    format!("q{}", padded.replace('.', "_"))
 }
 
 impl Layout {
     /// Every field of the contract with its own name. `timed`: the head gives a law of time; `marked`: and of marks;
-    /// `scored`: it gives a score. Fields that the head never fills are left out.
+    /// `scored`: it gives a score. Of a value there is a law where `identity` has its quantiles. Fields that the head never fills are left out.
     #[must_use]
     pub fn full(identity: &Identity, timed: bool, marked: bool, scored: bool) -> Self {
         use FieldId as F;
@@ -98,8 +114,14 @@ impl Layout {
         if marked {
             add("surprise_mark", F::SurpriseMark);
         }
+        if identity.value_quantiles.is_some() {
+            add("surprise_value", F::SurpriseValue);
+        }
         if timed {
             add("residual", F::Residual);
+        }
+        if identity.value_quantiles.is_some() {
+            add("residual_value", F::ResidualValue);
         }
         if scored {
             add("score", F::Score);
@@ -112,6 +134,9 @@ impl Layout {
             for (i, horizon) in identity.horizons.iter().enumerate() {
                 add(&format!("p_within_{horizon}"), F::PWithin(i));
             }
+        }
+        for (i, q) in identity.value_quantiles.iter().flatten().enumerate() {
+            add(&value_quantile_name(*q), F::NextValue(i));
         }
         if marked {
             add("next_marks", F::NextMarks);

@@ -14,3 +14,4 @@ pub mod outputs;
 pub mod rejected;
 pub mod schema;
 pub mod text;
+pub mod value;

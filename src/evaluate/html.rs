@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::history::KeyHistory;
 use super::plot::{Plot, escape};
-use super::report::{Report, TimeLaw};
+use super::report::{Report, TimeLaw, ValueLaw};
 use super::text;
 use crate::base::number::f64_of_count;
 
@@ -59,6 +59,10 @@ pub fn page(report: &Report) -> String {
         html.push_str("<p class=\"note\">The dashed lines are what a true law gives, up to chance.</p>\n");
         html.push_str(&residuals(time));
     }
+    if let Some(value) = &report.value {
+        html.push_str("<h2>Is the law of the value right?</h2>\n");
+        html.push_str(&of_value(value));
+    }
     if let Some(score) = &report.score {
         html.push_str("<h2>Score</h2>\n");
         let [negative, positive] = &score.histogram;
@@ -75,6 +79,26 @@ pub fn page(report: &Report) -> String {
     html
 }
 
+fn of_value(value: &ValueLaw) -> String {
+    let coverage: Vec<(f64, f64)> = value.quantiles.iter().map(|q| (q.quantile, q.coverage)).collect();
+    let calibration = Plot::new("Calibration of the value", ("quantile", (0.0, 1.0)), ("share of values below", (0.0, 1.0)), 1.0)
+        .line("ideal", &[(0.0, 0.0), (1.0, 1.0)])
+        .dots("dot", &coverage)
+        .close();
+    calibration + &pit(&value.pit, "share of the law below the value")
+}
+
+/// A histogram that is even if the law is right.
+fn pit(shares: &[f64], of: &str) -> String {
+    #[allow(clippy::cast_precision_loss)]
+    let even = 1.0 / shares.len().max(1) as f64;
+    let highest = shares.iter().copied().fold(2.0 * even, f64::max);
+    Plot::new("Probability integral transform", (of, (0.0, 1.0)), ("share", (0.0, highest)), 1.0)
+        .bars("bar", shares)
+        .line("ideal", &[(0.0, even), (1.0, even)])
+        .close()
+}
+
 fn residuals(time: &TimeLaw) -> String {
     let ideal = [(0.0, 0.0), (1.0, 1.0)];
     let calibration = Plot::new("Calibration", ("probability that the law gave", (0.0, 1.0)), ("share of gaps below", (0.0, 1.0)), 1.0)
@@ -82,14 +106,7 @@ fn residuals(time: &TimeLaw) -> String {
         .line("one", &time.residuals.calibration)
         .dots("dot", &time.quantiles.iter().map(|q| (q.quantile, q.coverage)).collect::<Vec<_>>())
         .close();
-    let pit = &time.residuals.pit;
-    #[allow(clippy::cast_precision_loss)]
-    let even = 1.0 / pit.len().max(1) as f64;
-    let highest = pit.iter().copied().fold(2.0 * even, f64::max);
-    let histogram = Plot::new("Probability integral transform", ("1 - e^-residual", (0.0, 1.0)), ("share", (0.0, highest)), 1.0)
-        .bars("bar", pit)
-        .line("ideal", &[(0.0, even), (1.0, even)])
-        .close();
+    let histogram = pit(&time.residuals.pit, "1 - e^-residual");
     let end = time.residuals.qq.iter().flat_map(|(a, b)| [*a, *b]).fold(1.0, f64::max);
     let qq = Plot::new("Residuals against Exp(1)", ("quantile of Exp(1)", (0.0, end)), ("quantile of the residuals", (0.0, end)), 1.0)
         .line("ideal", &[(0.0, 0.0), (end, end)])

@@ -1,7 +1,7 @@
 //! Forecasts against what then happened. Takes the lane's own output batch by batch, so that what is measured is what is served.
 //!
 //! An event is scored against the law that was published with its key's previous event (likelihood, residual, mark); a law is scored by what
-//! happened by each of its deadlines (quantiles, horizons). Reading order: this file, `uniform`, `deadline`, `ranking`, `report`, then what shows it:
+//! happened by each of its deadlines (quantiles, horizons). Reading order: this file, `uniform`, `deadline`, `value`, `ranking`, `unusual`, `report`, then what shows it:
 //! `text`, `html`, `plot`.
 
 pub mod deadline;
@@ -13,6 +13,8 @@ pub mod ranking;
 pub mod report;
 pub mod text;
 pub mod uniform;
+pub mod unusual;
+pub mod value;
 
 use std::hash::BuildHasher;
 
@@ -26,6 +28,8 @@ use deadline::Deadlines;
 use ranking::Ranking;
 use report::{Horizon, MarkRow, Marks, NextTime, Open, Quantile, Report, Residuals, TimeLaw};
 use uniform::{Uniform, distance_bound};
+use unusual::Unusual;
+use value::{OfValue, Values};
 
 /// Bins of the residuals: the distance from their law is exact to 1e-5.
 const FINE: usize = 100_000;
@@ -51,6 +55,8 @@ pub struct Settings {
     pub horizons: Vec<(String, Gap)>,
     /// Names of the marks.
     pub marks: Vec<String>,
+    /// The law of the value, if there is one.
+    pub value: Option<Values>,
     /// How many events and keys a day are looked at of a score.
     pub k: usize,
 }
@@ -62,6 +68,8 @@ pub struct Batch<'a> {
     pub forecasts: &'a Forecasts,
     /// Marks of the arrived events.
     pub marks: &'a [Option<u32>],
+    /// Values of the arrived events in the field of the law of the value; NaN where missing. Empty without such a law.
+    pub values: &'a [f64],
     /// Labels of the arrived events; NaN where unknown. Empty without labels.
     pub labels: &'a [f64],
     /// Whether the event counts. What does not still says when the law before it ended.
@@ -131,10 +139,12 @@ pub struct Evaluation {
     square_error: Mean,
     quantiles: Vec<Deadlines>,
     horizons: Vec<Deadlines>,
+    value: Option<OfValue>,
     marks: Vec<OfMark>,
     right: usize,
     guessed: usize,
     ranking: Ranking,
+    unusual: Unusual,
     open: Option<Mean>,
 }
 
@@ -168,10 +178,12 @@ impl Evaluation {
             square_error: Mean::default(),
             quantiles: vec![Deadlines::default(); settings.quantiles.len()],
             horizons: vec![Deadlines::default(); settings.horizons.len()],
+            value: settings.value.clone().map(OfValue::new),
             marks: vec![of_mark; settings.marks.len().min(MARKS)],
             right: 0,
             guessed: 0,
             ranking: Ranking::new(settings.k),
+            unusual: Unusual::default(),
             open: None,
             settings,
         }
@@ -184,17 +196,24 @@ impl Evaluation {
             let counted = batch.counted.get(row).copied().unwrap_or(true);
             self.clock = self.clock.max(time.0);
             let mark = batch.marks.get(row).copied().flatten();
+            let labelled = !batch.labels.is_empty() && self.settings.unit.is_some();
+            let unusual = if labelled { self.unusual.score(forecasts, row) } else { None };
             if counted {
                 self.score(forecasts, row, mark);
                 let label = batch.labels.get(row).copied().unwrap_or(f64::NAN);
-                let score = forecasts.score.get(row).copied().unwrap_or(f64::NAN);
+                // A law scores no label; how unusual the event was is then what is ranked.
+                let score = unusual.or_else(|| forecasts.score.get(row).copied()).unwrap_or(f64::NAN);
                 if !label.is_nan() && !score.is_nan() {
                     let key = self.hasher.hash_one(forecasts.keys.bytes_at(row));
                     self.ranking.add(score, label > 0.5, time.0, key);
                 }
             }
             if self.settings.unit.is_some() {
-                self.settle(forecasts, row, counted, mark);
+                let slot = self.settle(forecasts, row, counted, mark);
+                if let Some((of_value, slot)) = self.value.as_mut().zip(slot) {
+                    let value = batch.values.get(row).copied().unwrap_or(f64::NAN);
+                    of_value.settle(slot, forecasts, row, value, counted);
+                }
             }
         }
     }
@@ -240,9 +259,9 @@ impl Evaluation {
         (u + (draw - 0.5) * (-surprise).exp()).clamp(0.0, 1.0)
     }
 
-    /// Ends the law that the key's previous event published, and takes down the one that this row publishes.
-    fn settle(&mut self, forecasts: &Forecasts, row: usize, counted: bool, mark: Option<u32>) {
-        let Some(time) = forecasts.event_times.get(row).copied() else { return };
+    /// Ends the law that the key's previous event published, and takes down the one that this row publishes. Gives the key's place.
+    fn settle(&mut self, forecasts: &Forecasts, row: usize, counted: bool, mark: Option<u32>) -> Option<usize> {
+        let time = forecasts.event_times.get(row).copied()?;
         let key = forecasts.keys.bytes_at(row);
         let known = self.keys.get(key).copied();
         let (quantiles, horizons) = (self.settings.quantiles.len(), self.settings.horizons.len());
@@ -271,6 +290,7 @@ impl Evaluation {
         for (to, column) in self.within.iter_mut().skip(slot * horizons).zip(&forecasts.p_within) {
             *to = column.get(row).copied().unwrap_or(f64::NAN);
         }
+        Some(slot)
     }
 
     /// A key's law has ended with an event, or with the data. `scored`: the event was scored against it.
@@ -398,6 +418,7 @@ impl Evaluation {
             late: self.late,
             time,
             marks,
+            value: self.value.map(OfValue::close),
             score: self.ranking.close(),
             ..Report::default()
         }

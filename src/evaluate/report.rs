@@ -34,7 +34,9 @@ pub struct Report {
     pub time: Option<TimeLaw>,
     /// The law of the mark, if the model has one.
     pub marks: Option<Marks>,
-    /// The score, if the model has one and events have labels.
+    /// The law of the value, if the model has one.
+    pub value: Option<ValueLaw>,
+    /// The score, if the model has one and events have labels; of a law how unusual each event was (`unusual`), whose log-loss and Brier score mean nothing.
     pub score: Option<Ranked>,
     /// One key's history.
     pub history: Option<KeyHistory>,
@@ -132,6 +134,40 @@ pub struct Horizon {
     pub brier_rate: f64,
     /// (mean probability, share with an event, laws) by twentieths of the probability.
     pub reliability: Vec<(f64, f64, usize)>,
+}
+
+/// How good the law of the next value is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ValueLaw {
+    /// The field.
+    pub field: String,
+    /// Events with a value and a law before them.
+    pub scored: usize,
+    /// Events with a law before them and without a value.
+    pub missing: usize,
+    /// Mean negative log-likelihood of the values, nats; densities in the field's unit.
+    pub nll: f64,
+    /// Mean absolute error of the median, in the field's unit.
+    pub mae: f64,
+    /// Root of its mean square error.
+    pub rmse: f64,
+    /// Largest distance between the shares of the law below the values and the uniform law.
+    pub ks: f64,
+    /// Distance that a true law passes once in twenty times.
+    pub ks_bound: f64,
+    /// Shares of these in twentieths of (0, 1): probability integral transform.
+    pub pit: Vec<f64>,
+    /// Each quantile.
+    pub quantiles: Vec<ValueQuantile>,
+}
+
+/// A quantile of the next value.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ValueQuantile {
+    /// The quantile.
+    pub quantile: f64,
+    /// Share of the values at or below it; the quantile, if the law is right.
+    pub coverage: f64,
 }
 
 /// How good the law of the mark is.

@@ -18,6 +18,7 @@ fn settings(coarse: bool) -> Settings {
         quantiles: vec![0.1, 0.5, 0.9],
         horizons: vec![("1h".to_owned(), Gap(HOUR))],
         marks: vec!["a".to_owned(), "b".to_owned()],
+        value: None,
         k: 2,
     }
 }
@@ -60,7 +61,7 @@ fn poisson(keys: usize, events: usize, rate: f64) -> (Forecasts, Vec<Option<u32>
 
 fn evaluate(f: &Forecasts, marks: &[Option<u32>], coarse: bool) -> Report {
     let mut evaluation = Evaluation::new(settings(coarse));
-    evaluation.add(&Batch { forecasts: f, marks, labels: &[], counted: &vec![true; f.len()] });
+    evaluation.add(&Batch { forecasts: f, marks, values: &[], labels: &[], counted: &vec![true; f.len()] });
     evaluation.close()
 }
 
@@ -114,7 +115,7 @@ fn residuals_of_a_coarse_clock_are_spread_over_their_tick() {
         f.residual.push(-(1.5 * 0.5_f64.powf(tick)).ln());
         f.flags.push(Flags::NONE);
     }
-    evaluation.add(&Batch { forecasts: &f, marks: &[], labels: &[], counted: &vec![true; f.len()] });
+    evaluation.add(&Batch { forecasts: &f, marks: &[], values: &[], labels: &[], counted: &vec![true; f.len()] });
     let time = evaluation.close().time.unwrap();
     assert!(time.residuals.ks < time.residuals.ks_bound, "{:?}", time.residuals);
     assert!(time.constant_rate.is_none());
@@ -126,7 +127,7 @@ fn what_does_not_count_still_ends_the_law_before_it() {
     let half = f.event_times[f.len() / 2];
     let counted: Vec<bool> = f.event_times.iter().map(|time| *time < half).collect();
     let mut evaluation = Evaluation::new(settings(false));
-    evaluation.add(&Batch { forecasts: &f, marks: &marks, labels: &[], counted: &counted });
+    evaluation.add(&Batch { forecasts: &f, marks: &marks, values: &[], labels: &[], counted: &counted });
     let report = evaluation.close();
     let time = report.time.unwrap();
     assert_eq!(report.events, counted.iter().filter(|counted| **counted).count());
@@ -143,10 +144,81 @@ fn batches_change_no_figure_and_the_page_holds_all_plots() {
         let keep: Vec<bool> = (0..f.len()).map(|other| other == row).collect();
         let mut one = f.clone();
         one.retain(&keep);
-        evaluation.add(&Batch { forecasts: &one, marks: &marks[row..=row], labels: &[], counted: &[true] });
+        evaluation.add(&Batch { forecasts: &one, marks: &marks[row..=row], values: &[], labels: &[], counted: &[true] });
     }
     assert_eq!(evaluation.close(), whole);
     let page = html::page(&whole);
     assert_eq!(page.matches("<svg").count(), 4, "calibration, PIT, QQ, one horizon");
     assert!(!page.contains("NaN") && !page.contains("<script") && !page.contains("http"));
+}
+
+#[test]
+fn figures_of_values_are_those_of_their_law() {
+    // Logistic values under the logistic law: F = u, density u (1 - u), quantile ln(q / (1 - q)).
+    let quantiles = [0.1_f64, 0.5, 0.9];
+    let identity = Identity { value_quantiles: Some(quantiles.to_vec()), ..Identity::default() };
+    let mut f = Forecasts::new(Arc::new(identity));
+    let mut random = ChaCha8Rng::seed_from_u64(9);
+    let unit = Draws::new(0.0_f64, 1.0).unwrap();
+    let mut values = Vec::new();
+    for n in 0..20_000 {
+        let (u, first, missing) = (unit.sample(&mut random), n < 2, n % 10 == 9);
+        f.keys.push(if n % 2 == 0 { b"a" } else { b"b" });
+        f.event_times.push(EventTime(n));
+        f.gap_s.push(if first { f64::NAN } else { 1.0 });
+        let residual = if first { f64::NAN } else { -unit.sample(&mut random).ln() };
+        f.residual.push(residual);
+        f.surprise_time.push(residual);
+        let scored = |value: f64| if first || missing { f64::NAN } else { value };
+        f.surprise_value.push(scored(-(u * (1.0 - u)).ln()));
+        f.residual_value.push(scored(u));
+        values.push(if missing { f64::NAN } else { (u / (1.0 - u)).ln() });
+        f.next_values.iter_mut().zip(quantiles).for_each(|(column, q)| column.push((q / (1.0 - q)).ln()));
+        f.flags.push(Flags::NONE);
+    }
+    let of = Values { field: "v".to_owned(), quantiles: quantiles.to_vec() };
+    let settings = Settings { quantiles: Vec::new(), horizons: Vec::new(), marks: Vec::new(), value: Some(of), ..settings(false) };
+    let mut evaluation = Evaluation::new(settings);
+    evaluation.add(&Batch { forecasts: &f, marks: &[], values: &values, labels: &[], counted: &vec![true; f.len()] });
+    let report = evaluation.close();
+    let value = report.value.clone().unwrap();
+    assert_eq!((value.scored, value.missing), (17_998, 2_000));
+    // The entropy of the logistic law is 2, the mean distance from its median 2 ln 2, its deviation pi / sqrt 3.
+    assert!((value.nll - 2.0).abs() < 0.02 && (value.mae - 2.0 * std::f64::consts::LN_2).abs() < 0.03, "{value:?}");
+    assert!((value.rmse - std::f64::consts::PI / 3.0_f64.sqrt()).abs() < 0.04 && value.ks < value.ks_bound, "{value:?}");
+    assert!(value.quantiles.iter().all(|q| (q.quantile - q.coverage).abs() < 0.01), "{value:?}");
+    let page = html::page(&report);
+    assert!(page.contains("Is the law of the value right?") && !page.contains("NaN"));
+    let mut text = Vec::new();
+    text::write(&mut text, &report).unwrap();
+    assert!(String::from_utf8(text).unwrap().contains("value of `v` of the next event (17998 values"));
+}
+
+#[test]
+fn labelled_events_of_a_law_are_ranked_by_how_unusual_they_were() {
+    let mut f = Forecasts::default();
+    let mut random = ChaCha8Rng::seed_from_u64(4);
+    let unit = Draws::new(0.0_f64, 1.0).unwrap();
+    let mut labels = Vec::new();
+    for n in 0..6_000 {
+        // The surprises of key b are ten times those of key a: only within a key they say anything.
+        let (b, odd) = (n % 2 == 1, n > 400 && n % 301 == 0);
+        f.keys.push(if b { b"b" } else { b"a" });
+        f.event_times.push(EventTime(n));
+        f.gap_s.push(1.0);
+        let scale = if b { 10.0 } else { 1.0 };
+        f.surprise_time.push(scale * unit.sample(&mut random));
+        f.surprise_value.push(if odd { 3.0 * scale } else { 0.0 });
+        f.flags.push(Flags::NONE);
+        labels.push(f64::from(u8::from(odd)));
+    }
+    let mut evaluation = Evaluation::new(Settings { quantiles: Vec::new(), horizons: Vec::new(), marks: Vec::new(), ..settings(false) });
+    evaluation.add(&Batch { forecasts: &f, marks: &[], values: &[], labels: &labels, counted: &vec![true; f.len()] });
+    let report = evaluation.close();
+    let ranked = report.score.clone().unwrap();
+    assert!(ranked.positive == 18 && ranked.average_precision > 0.95, "{ranked:?}");
+    let mut text = Vec::new();
+    text::write(&mut text, &report).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("unusual: surprise against the label") && !text.contains("Brier   "), "{text}");
 }

@@ -71,12 +71,36 @@ pub fn write(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         }
         writeln!(out, "  * beyond what a true law has, 19 of 20 times")?;
     }
+    if let Some(value) = &report.value {
+        writeln!(out, "\nvalue of `{}` of the next event ({} values with a law before them)", value.field, value.scored)?;
+        if value.missing > 0 {
+            writeln!(out, "  missing                    {}", value.missing)?;
+        }
+        writeln!(out, "  negative log-likelihood    {:.6} nats per value, densities in the field's unit", value.nll)?;
+        let verdict = if value.ks <= value.ks_bound { "within" } else { "beyond" };
+        writeln!(
+            out,
+            "  share of the law below it  KS {:.4}, {verdict} the {:.4} of a true law (19 of 20 times)",
+            value.ks, value.ks_bound
+        )?;
+        writeln!(out, "  error of the median        mean {:.6}, root mean square {:.6}", value.mae, value.rmse)?;
+        if !value.quantiles.is_empty() {
+            writeln!(out, "\n  {:<12} {:>10}", "quantile", "coverage")?;
+            for q in &value.quantiles {
+                writeln!(out, "  {:<12} {:>10.4}", q.quantile, q.coverage)?;
+            }
+        }
+    }
     match &report.score {
         Some(score) => {
             let share = f64_of_count(score.positive) / f64_of_count(score.events);
-            writeln!(out, "\nscore ({} labelled events, {} positive: {:.4} %)", score.events, score.positive, 100.0 * share)?;
-            writeln!(out, "  log-loss                   {:.6} nats; the share alone {:.6}", score.log_loss, score.log_loss_share)?;
-            writeln!(out, "  Brier                      {:.6}", score.brier)?;
+            let name = if report.time.is_some() { "unusual: surprise against the label" } else { "score" };
+            writeln!(out, "\n{name} ({} labelled events, {} positive: {:.4} %)", score.events, score.positive, 100.0 * share)?;
+            // How unusual an event is is no probability of its label.
+            if report.time.is_none() {
+                writeln!(out, "  log-loss                   {:.6} nats; the share alone {:.6}", score.log_loss, score.log_loss_share)?;
+                writeln!(out, "  Brier                      {:.6}", score.brier)?;
+            }
             writeln!(out, "  average precision          {:.4}", score.average_precision)?;
             writeln!(out, "  area under ROC             {:.4}", score.roc_auc)?;
             let k = score.k;

@@ -74,7 +74,7 @@ impl Prepared {
                     put(cell, 0, f32_of(*value));
                 }
             }
-            Spec::Decay { .. } => {}
+            Spec::Decay { .. } | Spec::Deviation { .. } => {}
         }
     }
 }

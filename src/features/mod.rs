@@ -6,6 +6,7 @@
 mod calendar;
 mod columns;
 mod decay;
+mod deviation;
 pub mod reasons;
 pub mod recipe;
 
@@ -85,6 +86,7 @@ impl Features {
             aggregates += match spec {
                 Spec::Decay { statistic: Statistic::Mean, .. } => 2,
                 Spec::Decay { .. } => 1,
+                Spec::Deviation { .. } => deviation::AGGREGATES,
                 _ => 0,
             };
         }
@@ -103,8 +105,8 @@ impl Features {
         self.aggregates
     }
 
-    /// Writes the rows of all events to `rows` (cleared first): `[n, F]`, row-major, everything but the decaying columns,
-    /// which need the key's aggregates and are added by `decay`.
+    /// Writes the rows of all events to `rows` (cleared first): `[n, F]`, row-major, everything but the columns of
+    /// earlier events, which need the key's aggregates and are added by `decay`.
     pub fn rows(&self, events: &Events, context: Context<'_>, rows: &mut Vec<f32>) {
         rows.clear();
         rows.resize(events.len() * self.width, 0.0);
@@ -113,11 +115,12 @@ impl Features {
         }
     }
 
-    /// Adds the decaying columns of one event to its row and takes the event into the key's aggregates. To be called in
+    /// Adds the columns of earlier events (`decay`, `deviation`) of one event to its row and takes the event into the key's aggregates. To be called in
     /// the order of each key's events. `aggregates` are the key's, all 0 for a first event.
     pub fn decay(&self, events: &Events, row: usize, gap: Option<Gap>, aggregates: &mut [f64], out: &mut [f32]) {
         for column in &self.columns {
             column.decay(events, row, gap, aggregates, out);
+            column.deviation(events, row, gap, aggregates, out);
         }
     }
 }

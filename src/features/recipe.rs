@@ -10,6 +10,7 @@ use crate::base::error::{Error, Result};
 use crate::base::limits::{MAX_FEATURES, MAX_VOCABULARY};
 use crate::base::time::TimeUnit;
 use crate::data::schema::{Field, FieldKind};
+use crate::data::value::Transform;
 
 /// The format number this build writes and the only one it reads.
 pub const FORMAT: u32 = 1;
@@ -105,6 +106,20 @@ pub enum Spec {
         /// How the value is scaled.
         #[serde(default)]
         scale: DecayScale,
+    },
+    /// A reading against the key's own earlier ones: three floats, how many of their standard deviations it lies off their mean (-10 to 10, 0 for a first or
+    /// missing one), then mean and ln of the standard deviation with it among them. The last two are what an anchored law of the value needs.
+    Deviation {
+        /// The field.
+        field: String,
+        /// Taken of the reading first.
+        #[serde(default)]
+        transform: Transform,
+        /// Readings after which one counts half.
+        memory: u32,
+        /// Smallest standard deviation.
+        #[serde(default = "tiny")]
+        floor: f64,
     },
     /// The same number in every row.
     Constant {
@@ -202,6 +217,7 @@ impl Spec {
             Spec::Numeric { missing_flag, .. } => 1 + usize::from(*missing_flag),
             Spec::Category { vocabulary, encoding: Encoding::OneHot, unknown, .. } => vocabulary.len() + usize::from(*unknown),
             Spec::Calendar { .. } => 2,
+            Spec::Deviation { .. } => 3,
             _ => 1,
         }
     }
@@ -252,6 +268,10 @@ impl Spec {
                 let of = field.as_ref().map(|field| format!(" of {field}")).unwrap_or_default();
                 one(format!("{statistic}{of}, half-life {half_life}"))
             }
+            Spec::Deviation { field, memory, .. } => {
+                let of = format!("{field}, memory {memory}");
+                [format!("deviation of {of}"), format!("mean of {of}"), format!("ln deviation of {of}")].to_vec()
+            }
             Spec::Constant { value } => one(format!("constant {value}")),
         }
     }
@@ -261,7 +281,7 @@ impl Spec {
     pub fn subject(&self) -> Option<String> {
         match self {
             Spec::Gap { .. } => Some("gap".to_owned()),
-            Spec::Numeric { field, .. } | Spec::Category { field, .. } => Some(field.clone()),
+            Spec::Numeric { field, .. } | Spec::Category { field, .. } | Spec::Deviation { field, .. } => Some(field.clone()),
             Spec::Calendar { .. } => Some("calendar".to_owned()),
             Spec::Decay { field: Some(field), .. } => Some(format!("earlier {field}")),
             Spec::Decay { field: None, .. } => Some("earlier events".to_owned()),
@@ -274,7 +294,7 @@ impl Spec {
     pub fn field(&self) -> Option<Field> {
         let field = |name: &String, kind| Some(Field { name: name.clone(), kind });
         match self {
-            Spec::Numeric { field: name, .. } => field(name, FieldKind::Number),
+            Spec::Numeric { field: name, .. } | Spec::Deviation { field: name, .. } => field(name, FieldKind::Number),
             Spec::Category { field: name, .. } => field(name, FieldKind::Text),
             Spec::Decay { field: Some(name), .. } => field(name, FieldKind::Number),
             _ => None,
@@ -375,6 +395,11 @@ impl Recipe {
                         _ => return fault(format!("half_life = \"{half_life}\" is not a duration such as \"1d\"")),
                     }
                 }
+                Spec::Deviation { memory, floor, .. } => {
+                    if *memory == 0 || !(*floor > 0.0 && floor.is_finite()) {
+                        return fault("memory must be 1 or more, floor above 0".to_owned());
+                    }
+                }
                 Spec::Constant { value } => {
                     if !value.is_finite() {
                         return fault("value must be finite".to_owned());
@@ -398,6 +423,7 @@ impl Spec {
             Spec::Category { .. } => "category",
             Spec::Calendar { .. } => "calendar",
             Spec::Decay { .. } => "decay",
+            Spec::Deviation { .. } => "deviation",
             Spec::Constant { .. } => "constant",
         }
     }

@@ -100,3 +100,28 @@ fn decaying_columns_agree_with_their_closed_form_and_do_not_see_the_event_itself
         }
     }
 }
+
+#[test]
+fn a_deviation_is_that_from_the_earlier_readings_and_mean_and_spread_are_those_after_it() {
+    let readings = [10.0, 12.0, f64::NAN, 11.0, 14.0];
+    let events = events(&readings.iter().enumerate().map(|(i, v)| (i as i64, *v, None)).collect::<Vec<_>>());
+    let gaps: Vec<_> = (0..5).map(|i| (i > 0).then_some(Gap(1))).collect();
+    let spec = Spec::Deviation { field: "amount".into(), transform: crate::data::value::Transform::Identity, memory: 2, floor: 0.01 };
+    let got = rows(vec![spec, Spec::Constant { value: 7.0 }], &events, &gaps);
+    // The slow way: weights 2^(-age / 2) over all readings so far.
+    let moments = |upto: usize| {
+        let known: Vec<f64> = readings[..upto].iter().copied().filter(|v| !v.is_nan()).collect();
+        let weight = |i: usize| 0.5_f64.powf((known.len() - 1 - i) as f64 / 2.0);
+        let all: f64 = (0..known.len()).map(weight).sum();
+        let mean = known.iter().enumerate().map(|(i, v)| weight(i) * v).sum::<f64>() / all;
+        let variance = known.iter().enumerate().map(|(i, v)| weight(i) * (v - mean) * (v - mean)).sum::<f64>() / all;
+        (mean, (variance + (0.1 * mean / all).powi(2) + 1e-4).sqrt())
+    };
+    for (row, cells) in got.chunks(4).enumerate() {
+        let (mean, spread) = moments(row + 1);
+        let deviation = if row == 0 || readings[row].is_nan() { 0.0 } else { (readings[row] - moments(row).0) / moments(row).1 };
+        for (cell, expected) in cells.iter().zip([deviation, mean, spread.ln(), 7.0]) {
+            assert!((f64::from(*cell) - expected).abs() < 1e-6 * expected.abs().max(1.0), "row {row}: {cells:?} {expected}");
+        }
+    }
+}

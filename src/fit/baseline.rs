@@ -8,6 +8,7 @@ use super::hazard;
 use super::history::{History, Part};
 use super::loss::{LawKind, Objective, Target};
 use super::normal::{HALF_LN_2PI, ln_sum_exp};
+use super::value;
 use crate::base::number::{f32_of, f64_of_count, index};
 
 /// Most gaps the mixture is fitted to; a longer history is thinned evenly.
@@ -29,6 +30,8 @@ pub struct Baseline {
     mixture: Vec<f32>,
     /// Parameters of the law that training starts at.
     start: Vec<f32>,
+    /// Parameters of the law of the value, without its anchor.
+    value: Vec<f32>,
     /// ln of the smoothed frequency of each mark.
     marks: Vec<f64>,
     /// Share of positive labels.
@@ -36,13 +39,21 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// Fits all to the train split.
+    /// Fits all to the train split. `anchors` gives centre and ln of the scale of the value's law that an event publishes.
     #[must_use]
-    pub fn fit(history: &History, objective: &Objective, seed: u64) -> Self {
-        let mut baseline =
-            Baseline { objective: objective.clone(), rate: 1.0, mixture: Vec::new(), start: Vec::new(), marks: Vec::new(), share: 0.5 };
+    pub fn fit(history: &History, objective: &Objective, anchors: &dyn Fn(usize) -> Option<(f64, f64)>, seed: u64) -> Self {
+        let mut baseline = Baseline {
+            objective: objective.clone(),
+            rate: 1.0,
+            mixture: Vec::new(),
+            start: Vec::new(),
+            value: Vec::new(),
+            marks: Vec::new(),
+            share: 0.5,
+        };
         match objective {
-            Objective::Law { law, min_gap, resolution, marks } => {
+            Objective::Law { law, min_gap, resolution, marks, value } => {
+                baseline.value = value.as_ref().map(|value| value::start(value, history, anchors)).unwrap_or_default();
                 let components = if let LawKind::Mixture(components) = law { *components } else { COMPONENTS };
                 let (min_gap, resolution, marks) = (*min_gap, *resolution, *marks);
                 let gaps: Vec<f64> = history.gaps_of(Part::Train).map(|gap| gap.max(min_gap)).collect();
@@ -77,7 +88,10 @@ impl Baseline {
     #[must_use]
     pub fn bias(&self) -> Vec<f32> {
         match self.objective {
-            Objective::Law { .. } => self.start.iter().copied().chain(self.marks.iter().map(|ln| f32_of(*ln))).collect(),
+            Objective::Law { .. } => {
+                let marks = self.marks.iter().map(|ln| f32_of(*ln));
+                self.start.iter().copied().chain(marks).chain(self.value.iter().copied()).collect()
+            }
             Objective::Score => vec![f32_of((self.share / (1.0 - self.share)).ln())],
         }
     }
@@ -100,9 +114,18 @@ impl Baseline {
     #[must_use]
     pub fn history_free(&self, gap: f64) -> f64 {
         let Objective::Law { min_gap, resolution, .. } = self.objective else { return f64::NAN };
-        let law = Objective::Law { law: LawKind::Mixture(self.mixture.len() / 3), min_gap, resolution, marks: 0 };
+        let law = Objective::Law { law: LawKind::Mixture(self.mixture.len() / 3), min_gap, resolution, marks: 0, value: None };
         let mut slope = vec![0f32; law.width()];
         law.row(&self.mixture, &Target { gap, ..Target::NONE }, &mut slope).total()
+    }
+
+    /// -ln of the law of the value without history at a value; `row` are the outputs of the event before it, of which it takes the anchor. NaN without a value.
+    #[must_use]
+    pub fn value(&self, value: f64, row: &[f32]) -> f64 {
+        let Some(spec) = self.objective.value() else { return f64::NAN };
+        let anchor = row.get(row.len().saturating_sub(spec.width() - spec.law_width())..).unwrap_or_default();
+        let parameters = [&self.value, anchor].concat();
+        value::cost(spec, &parameters, value, &mut vec![0.0; spec.width()]).map_or(f64::NAN, |cost| cost.nll)
     }
 
     /// -ln of the frequency of a mark; NaN for one that is not known.
@@ -137,7 +160,7 @@ impl Component {
 fn mixture(gaps: &[f64], components: usize, resolution: Option<f64>, seed: u64) -> Vec<f32> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let every = gaps.len().div_ceil(MOST_GAPS).max(1);
-    let mut logs: Vec<f64> = gaps
+    let logs: Vec<f64> = gaps
         .iter()
         .step_by(every)
         .map(|gap| match resolution {
@@ -148,6 +171,16 @@ fn mixture(gaps: &[f64], components: usize, resolution: Option<f64>, seed: u64) 
             None => gap.ln(),
         })
         .collect();
+    of_all(logs, components)
+}
+
+/// Expectation maximisation for a mixture of normals of these numbers, thinned evenly if there are many.
+pub(super) fn of_normals(numbers: Vec<f64>, components: usize) -> Vec<f32> {
+    let every = numbers.len().div_ceil(MOST_GAPS).max(1);
+    of_all(numbers.into_iter().step_by(every).collect(), components)
+}
+
+fn of_all(mut logs: Vec<f64>, components: usize) -> Vec<f32> {
     logs.sort_by(f64::total_cmp);
     let spread = moments(&logs).1.max(NARROWEST);
     let slice = logs.len().div_ceil(components).max(1);
@@ -213,8 +246,8 @@ mod tests {
     fn exponential_gaps_give_the_entropy_of_the_exponential_law() {
         let mut random = ChaCha8Rng::seed_from_u64(1);
         let gaps: Vec<f64> = (0..20_000).map(|_| -(1.0 - random.random::<f64>()).ln() / 2.0).collect();
-        let objective = Objective::Law { law: LawKind::Mixture(8), min_gap: 1e-9, resolution: None, marks: 0 };
-        let baseline = Baseline::fit(&history(&gaps), &objective, 1);
+        let objective = Objective::Law { law: LawKind::Mixture(8), min_gap: 1e-9, resolution: None, marks: 0, value: None };
+        let baseline = Baseline::fit(&history(&gaps), &objective, &|_| None, 1);
         let entropy = 1.0 - 2f64.ln();
         assert!((mean(gaps.iter().map(|gap| baseline.constant_rate(*gap))) - entropy).abs() < 0.02);
         assert!((mean(gaps.iter().map(|gap| baseline.history_free(*gap))) - entropy).abs() < 0.02);
@@ -224,8 +257,8 @@ mod tests {
     fn coarse_gaps_are_given_probabilities_of_their_ticks() {
         let mut random = ChaCha8Rng::seed_from_u64(2);
         let gaps: Vec<f64> = (0..20_000).map(|_| (-(1.0 - random.random::<f64>()).ln() * 3.0).round()).collect();
-        let objective = Objective::Law { law: LawKind::Mixture(4), min_gap: 1e-9, resolution: Some(1.0), marks: 0 };
-        let baseline = Baseline::fit(&history(&gaps), &objective, 1);
+        let objective = Objective::Law { law: LawKind::Mixture(4), min_gap: 1e-9, resolution: Some(1.0), marks: 0, value: None };
+        let baseline = Baseline::fit(&history(&gaps), &objective, &|_| None, 1);
         let total = |law: &dyn Fn(f64) -> f64| (0..200).map(|day| (-law(f64::from(day))).exp()).sum::<f64>();
         assert!((total(&|gap| baseline.constant_rate(gap)) - 1.0).abs() < 1e-9);
         assert!((total(&|gap| baseline.history_free(gap)) - 1.0).abs() < 1e-3);

@@ -121,7 +121,8 @@ mod tests {
 
     use super::*;
 
-    const LAW: Objective = Objective::Law { law: super::super::loss::LawKind::Mixture(1), min_gap: 1e-6, resolution: None, marks: 0 };
+    const LAW: Objective =
+        Objective::Law { law: super::super::loss::LawKind::Mixture(1), min_gap: 1e-6, resolution: None, marks: 0, value: None };
 
     /// Keys of the given lengths, all in the train split; the row of event i is [i].
     fn history(lengths: &[usize]) -> History {

@@ -56,6 +56,9 @@ pub fn card(facts: &Facts<'_>) -> Result<String, std::fmt::Error> {
             if !law.marks.is_empty() {
                 write!(out, "; and which of {} marks it carries (independent of when)", law.marks.len())?;
             }
+            if let Some(value) = &law.value {
+                write!(out, "; and the {}", value.describe())?;
+            }
             writeln!(out, ".")?;
         }
         None => {
@@ -126,6 +129,11 @@ fn figures(out: &mut String, report: &Report) -> std::fmt::Result {
         "Log-loss of the next mark, nats per event.".to_owned(),
         &["model", "frequencies"],
         each(&|figures| figures.mark.map(|m| [m.log_loss, m.frequencies].map(number).to_vec())),
+    )?;
+    table(
+        "Negative log-likelihood of the next value, nats per event, densities in the unit of the field.".to_owned(),
+        &["model", "without history"],
+        each(&|figures| figures.value.map(|v| [v.nll, v.history_free].map(number).to_vec())),
     )?;
     table(
         "The score. Log-loss in nats per event; a random order has the share of positives as its average precision.".to_owned(),

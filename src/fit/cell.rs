@@ -39,6 +39,9 @@ pub struct Design {
     pub outputs: usize,
     /// One over the mean gap: cells that look at the gap itself count it in mean gaps.
     pub pace: f64,
+    /// First of the two columns of the feature row (centre, ln of the scale) that the cell does not see and that are given on behind the outputs: the
+    /// anchor of a law of the value.
+    pub anchor: Option<usize>,
     /// Columns of the feature row that hold a value and say in another column that it is missing: (value, flag).
     pub missing: Vec<(usize, usize)>,
 }
@@ -152,6 +155,26 @@ macro_rules! of_cell {
 }
 
 impl Design {
+    /// Outputs with the anchor behind them.
+    #[must_use]
+    pub fn published(&self) -> usize {
+        self.outputs + if self.anchor.is_some() { 2 } else { 0 }
+    }
+
+    /// The feature row as the cell sees it, and the anchor. Numbers of an anchor may be of any size, and the network knows of them by the deviation.
+    ///
+    /// # Errors
+    /// The row has no such columns.
+    pub fn seen<O: Ops>(&self, ops: &mut O, x: &O::T) -> Result<(O::T, Option<O::T>)> {
+        let Some(at) = self.anchor else { return Ok((x.clone(), None)) };
+        let after = self.features.checked_sub(at + 2).ok_or_else(|| fault("an anchor beyond the feature row"))?;
+        let mask: Vec<f32> = (0..self.features).map(|i| if (at..at + 2).contains(&i) { 0.0 } else { 1.0 }).collect();
+        let mask = ops.constant(&[self.features], &mask)?;
+        let widths: Vec<usize> = [at, 2, after].into_iter().filter(|width| *width > 0).collect();
+        let anchor = ops.split(x, &widths)?.into_iter().nth(usize::from(at > 0));
+        Ok((ops.mul(x, &mask)?, anchor))
+    }
+
     /// Whether the cell takes the gap itself, beside the features.
     #[must_use]
     pub fn takes_gap(&self) -> bool {

@@ -62,9 +62,11 @@ pub fn step_graph(weights: &Weights, output: &str) -> Result<Vec<u8>> {
     let step = |ops: &mut Nodes| {
         let gap = if design.takes_gap() { Some(ops.scale(&GAP.to_owned(), f32_of(design.pace))?) } else { None };
         let states: Vec<String> = design.states().iter().map(|state| state.name.to_owned()).collect();
-        let (active, after) = design.step(ops, &Inputs { x: &FEATURES.to_owned(), gap: gap.as_ref(), states: &states })?;
+        let (x, anchor) = design.seen(ops, &FEATURES.to_owned())?;
+        let (active, after) = design.step(ops, &Inputs { x: &x, gap: gap.as_ref(), states: &states })?;
         let outputs = ops.linear(&active, HEAD, HEAD_BIAS)?;
-        ops.output(&outputs, output, design.outputs);
+        let outputs = if let Some(anchor) = &anchor { ops.concat(&[&outputs, anchor])? } else { outputs };
+        ops.output(&outputs, output, design.published());
         for (state, after) in design.states().iter().zip(after) {
             ops.output(&after, &next(state.name), state.width);
         }

@@ -46,6 +46,8 @@ pub struct History {
     pub gaps_next: Vec<f64>,
     /// Mark of the key's next event; empty without marks.
     pub marks_next: Vec<Option<u32>>,
+    /// Value of the key's next event, NaN where it is missing; empty without a law of it.
+    pub values_next: Vec<f64>,
     /// Label of the event, NaN where unknown; empty without a label.
     pub labels: Vec<f64>,
     /// Part each event belongs to.
@@ -91,6 +93,7 @@ impl History {
         Target {
             gap: self.gaps_next.get(event).copied().unwrap_or(f64::NAN),
             mark: self.marks_next.get(event).copied().flatten(),
+            value: self.values_next.get(event).copied().unwrap_or(f64::NAN),
             label: self.labels.get(event).copied().unwrap_or(f64::NAN),
         }
     }
@@ -106,6 +109,14 @@ impl History {
         let parts = self.parts.iter().skip(1);
         let next = self.gaps_next.iter().zip(&self.marks_next).zip(parts);
         next.filter(move |((gap, _), next)| !gap.is_nan() && **next == part).filter_map(|((_, mark), _)| *mark)
+    }
+
+    /// Values of the next events that count for `part`, each with the event before it; finite ones only.
+    pub fn values_of(&self, part: Part) -> impl Iterator<Item = (usize, f64)> {
+        let parts = self.parts.iter().skip(1);
+        let next = self.gaps_next.iter().zip(&self.values_next).zip(parts).enumerate();
+        let counts = move |(_, ((gap, value), next)): &(usize, ((&f64, &f64), &Part))| !gap.is_nan() && value.is_finite() && **next == part;
+        next.filter(counts).map(|(event, ((_, value), _))| (event, *value))
     }
 
     /// Known labels that count for `part`.

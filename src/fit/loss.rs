@@ -10,7 +10,9 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use super::hazard;
 use super::normal::{HALF_LN_2PI, ln_between, ln_density, ln_sum_exp};
+use super::value::{Cost, cost};
 use crate::base::number::{f32_of, f64_of_count, index};
+use crate::data::value::ValueSpec;
 
 /// Smallest and largest log scale, as in the served head.
 pub const LOG_SCALE: (f64, f64) = (-7.0, 5.0);
@@ -62,6 +64,8 @@ pub enum Objective {
         resolution: Option<f64>,
         /// Number of marks; 0 without marks.
         marks: usize,
+        /// The law of the value, whose parameters come last.
+        value: Option<ValueSpec>,
     },
     /// One logit: that the arrived event's label is 1.
     Score,
@@ -74,31 +78,35 @@ pub struct Target {
     pub gap: f64,
     /// Mark of the next event.
     pub mark: Option<u32>,
+    /// Value of the next event; NaN where it is missing.
+    pub value: f64,
     /// Label of this event, 0 or 1; NaN where it is unknown or does not count.
     pub label: f64,
 }
 
 impl Target {
     /// Nothing known: a row that does not count.
-    pub const NONE: Target = Target { gap: f64::NAN, mark: None, label: f64::NAN };
+    pub const NONE: Target = Target { gap: f64::NAN, mark: None, value: f64::NAN, label: f64::NAN };
 }
 
-/// Negative log-likelihood of what is known, in nats; `None` where nothing is known.
+/// Negative log-likelihood of what is known, in nats (of the value also what is minimised in its place); `None` where nothing is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Terms {
     /// Of the next gap.
     pub time: Option<f64>,
     /// Of the next mark.
     pub mark: Option<f64>,
+    /// Of the next value.
+    pub value: Option<Cost>,
     /// Of the label.
     pub label: Option<f64>,
 }
 
 impl Terms {
-    /// All together.
+    /// All together, as it is minimised.
     #[must_use]
     pub fn total(&self) -> f64 {
-        self.time.unwrap_or(0.0) + self.mark.unwrap_or(0.0) + self.label.unwrap_or(0.0)
+        self.time.unwrap_or(0.0) + self.mark.unwrap_or(0.0) + self.value.map_or(0.0, |cost| cost.minimised) + self.label.unwrap_or(0.0)
     }
 
     /// Whether the row counts.
@@ -125,6 +133,11 @@ impl Objective {
     /// Outputs per event.
     #[must_use]
     pub fn width(&self) -> usize {
+        self.event_width() + self.value().map_or(0, ValueSpec::width)
+    }
+
+    /// Those of time and marks, or of the score.
+    fn event_width(&self) -> usize {
         match self {
             Objective::Law { law: law @ LawKind::Hawkes(_), .. } => law.width(),
             Objective::Law { law, marks, .. } => law.width() + marks,
@@ -132,17 +145,31 @@ impl Objective {
         }
     }
 
+    /// The law of the value, if there is one.
+    #[must_use]
+    pub fn value(&self) -> Option<&ValueSpec> {
+        if let Objective::Law { value, .. } = self { value.as_ref() } else { None }
+    }
+
+    /// Outputs of the network: all but the anchor of a value, which is taken from the features.
+    #[must_use]
+    pub fn trained_width(&self) -> usize {
+        self.event_width() + self.value().map_or(0, ValueSpec::law_width)
+    }
+
     /// Negative log-likelihood of `target` under the parameters of one event, and its gradient by them, which is added to `gradient`.
     /// Both slices have `width()` elements.
     pub fn row(&self, parameters: &[f32], target: &Target, gradient: &mut [f32]) -> Terms {
         let mut terms = Terms::default();
         match self {
-            Objective::Law { law, min_gap, resolution, .. } => {
+            Objective::Law { law, min_gap, resolution, value, .. } => {
                 if target.gap.is_nan() {
                     return terms;
                 }
-                let (time, marks) = parameters.split_at(law.width());
-                let (by_time, by_marks) = gradient.split_at_mut(law.width());
+                let (events, of_value) = parameters.split_at(self.event_width());
+                let (by_events, by_value) = gradient.split_at_mut(self.event_width());
+                let (time, marks) = events.split_at(law.width());
+                let (by_time, by_marks) = by_events.split_at_mut(law.width());
                 let gap = target.gap.max(*min_gap);
                 terms.time = match law {
                     LawKind::Mixture(components) => Some(mixture(time, *components, gap, *resolution, by_time)),
@@ -156,6 +183,7 @@ impl Objective {
                 if let Some(mark) = target.mark.filter(|_| !marks.is_empty()) {
                     terms.mark = cross_entropy(marks, index(mark), by_marks);
                 }
+                terms.value = value.as_ref().and_then(|value| cost(value, of_value, target.value, by_value));
             }
             Objective::Score => {
                 if let (Some(logit), Some(slope), false) = (parameters.first(), gradient.first_mut(), target.label.is_nan()) {
@@ -173,10 +201,15 @@ impl Objective {
 /// -ln f(gap) of a log-normal mixture (with a resolution: -ln of the tick's probability), and its gradient.
 /// f(t) = sum_k w_k N(ln t; m_k, s_k) / t (Shchur, Bilos, Guennemann, "Intensity-Free Learning of Temporal Point Processes", 2020, eq. 2).
 fn mixture(parameters: &[f32], components: usize, gap: f64, resolution: Option<f64>, gradient: &mut [f32]) -> f64 {
-    let (logits, rest) = parameters.split_at(components);
-    let (means, scales) = rest.split_at(components);
     let ln_gap = gap.ln();
     let ends = resolution.map(|width| ((gap - 0.5 * width).max(0.0).ln(), (gap + 0.5 * width).ln()));
+    normals(parameters, components, ln_gap, ends, gradient) + if resolution.is_none() { ln_gap } else { 0.0 }
+}
+
+/// -ln of the density of a mixture of normals at x, or of its probability between two ends, and its gradient. Weight logits, means, log scales.
+pub(super) fn normals(parameters: &[f32], components: usize, x: f64, ends: Option<(f64, f64)>, gradient: &mut [f32]) -> f64 {
+    let (logits, rest) = parameters.split_at(components);
+    let (means, scales) = rest.split_at(components);
     let parts: Vec<Component> = logits
         .iter()
         .zip(means.iter().zip(scales))
@@ -187,7 +220,7 @@ fn mixture(parameters: &[f32], components: usize, gap: f64, resolution: Option<f
             let free = if scale == raw { 1.0 } else { 0.0 };
             match ends {
                 None => {
-                    let z = (ln_gap - mean) * inverse;
+                    let z = (x - mean) * inverse;
                     Component {
                         joint: logit - scale - 0.5 * z * z - HALF_LN_2PI,
                         logit,
@@ -222,7 +255,7 @@ fn mixture(parameters: &[f32], components: usize, gap: f64, resolution: Option<f
         *by_mean -= f32_of(share * part.by_mean);
         *by_scale -= f32_of(share * part.by_scale);
     }
-    total - joint + if resolution.is_none() { ln_gap } else { 0.0 }
+    total - joint
 }
 
 /// -ln f(gap) of a Hawkes process between two events (with a resolution: -ln of the tick's probability), and -ln of each mark's share of the intensity at
@@ -305,15 +338,27 @@ impl CustomOp1 for MeanLoss {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::value::{Transform, ValueKind};
 
     fn laws() -> Vec<Objective> {
-        let of = |law, min_gap, resolution, marks| Objective::Law { law, min_gap, resolution, marks };
+        let of = |law, min_gap, resolution, marks| Objective::Law { law, min_gap, resolution, marks, value: None };
         let mut all = vec![
             of(LawKind::Mixture(3), 0.01, None, 4),
             of(LawKind::Mixture(3), 0.01, Some(1.0), 0),
             of(LawKind::Mixture(1), 1e-6, Some(1e-3), 2),
             Objective::Score,
         ];
+        let value = ValueSpec {
+            kind: ValueKind::Gaussian,
+            field: "v".into(),
+            transform: Transform::Identity,
+            centre: 1.0,
+            scale: 2.0,
+            anchored: false,
+            components: Some(2),
+            levels: Vec::new(),
+        };
+        all.push(Objective::Law { law: LawKind::Mixture(2), min_gap: 0.01, resolution: None, marks: 3, value: Some(value) });
         let edges = vec![0.03, 0.9, 5.0];
         for law in [
             LawKind::Exponential,
@@ -340,7 +385,7 @@ mod tests {
             let timed = matches!(&objective, Objective::Law { law, .. } if !matches!(law, LawKind::Mixture(_)));
             // Losses of hazards grow with the gap: beyond some gaps single precision cannot tell their slope.
             for gap in [0.0, 0.02, 0.4, 1.0, 7.0, 300.0].into_iter().filter(|gap| !timed || *gap < 10.0) {
-                let target = Target { gap, mark: Some(1), label: 1.0 };
+                let target = Target { gap, mark: Some(1), label: 1.0, value: 0.7 };
                 let mut gradient = vec![0f32; objective.width()];
                 objective.row(&parameters, &target, &mut gradient);
                 let mut unused = vec![0f32; objective.width()];
@@ -364,7 +409,7 @@ mod tests {
 
     #[test]
     fn one_component_is_the_log_normal_law() {
-        let objective = Objective::Law { law: LawKind::Mixture(1), min_gap: 1e-9, resolution: None, marks: 0 };
+        let objective = Objective::Law { law: LawKind::Mixture(1), min_gap: 1e-9, resolution: None, marks: 0, value: None };
         let (gap, mean, scale) = (2.5f64, 0.3f64, 0.7f64);
         let z = (gap.ln() - mean) / scale;
         let density = (-0.5 * z * z).exp() / (gap * scale * (2.0 * std::f64::consts::PI).sqrt());
@@ -375,7 +420,7 @@ mod tests {
 
     #[test]
     fn the_ticks_of_a_coarse_clock_have_probability_one_together() {
-        let objective = Objective::Law { law: LawKind::Mixture(2), min_gap: 0.0, resolution: Some(1.0), marks: 0 };
+        let objective = Objective::Law { law: LawKind::Mixture(2), min_gap: 0.0, resolution: Some(1.0), marks: 0, value: None };
         let parameters = [0.3, -0.2, 1.0, 2.0, -0.5, 0.1];
         let total: f64 = (0..2000)
             .map(|day| (-objective.row(&parameters, &Target { gap: f64::from(day), ..Target::NONE }, &mut [0.0; 6]).total()).exp())
@@ -389,7 +434,11 @@ mod tests {
             for value in [-80.0f32, 0.0, 80.0] {
                 for gap in [0.0, 1e-9, 1e9] {
                     let mut gradient = vec![0f32; objective.width()];
-                    let terms = objective.row(&vec![value; objective.width()], &Target { gap, mark: Some(0), label: 0.0 }, &mut gradient);
+                    let terms = objective.row(
+                        &vec![value; objective.width()],
+                        &Target { gap, mark: Some(0), label: 0.0, ..Target::NONE },
+                        &mut gradient,
+                    );
                     assert!(terms.total().is_finite(), "{objective:?} {value} {gap}");
                     assert!(gradient.iter().all(|slope| !slope.is_nan()), "{objective:?} {value} {gap}");
                 }

@@ -29,6 +29,7 @@ pub mod served;
 pub mod split;
 pub mod step;
 pub mod train;
+pub mod value;
 
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,8 @@ use crate::source::Feed;
 
 /// Fewest gaps (or labelled events) of the train split that are worth a fit.
 const FEWEST: usize = 100;
+/// Width of the tick that a perfectly regular stream is given, as a share of its gap, if its clock is finer than that.
+const WIDTH: f64 = 0.01;
 /// With a resolution, the smallest gap as a share of it: small enough for a gap of zero to be the tick that begins at zero.
 const ZERO_GAP: f64 = 1e-6;
 /// The graph output that holds the parameters of a law.
@@ -97,8 +100,9 @@ pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> 
     let seen = read::read(plan, feed, &mut |records, left| progress(Step::Reading(records, left)))?;
     let unit = plan.fit.time_unit.unwrap_or_else(|| read::unit_of(&mut seen.train_gaps(TimeUnit::Second)));
     let marks = marks(plan, &seen);
-    let clock = Clock::of(&plan.fit, seen.tick(), unit);
     let gaps = seen.train_gaps(unit);
+    let clock = Clock::of(&plan.fit, seen.tick(), unit, &gaps);
+    let value = plan.fit.value.as_ref().map(|value| recipe::value_spec(value, &plan.schema, &seen)).transpose()?;
     let facts = recipe::GapFacts { gaps: &gaps, unit, floor: clock.floor };
     let process = !plan.fit.cell.is_network();
     let recipe = match plan.fit.cell {
@@ -106,7 +110,8 @@ pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> 
         Cell::Hawkes => recipe::of_marks(&plan.schema, &marks),
         _ => recipe::of_first(plan.fit.cell == Cell::Poisson),
     };
-    let prepared = read::prepare(&seen, &plan.schema, &recipe, unit, &marks)?;
+    let column = plan.fit.value.as_ref().and_then(|value| plan.schema.field(&value.field));
+    let prepared = read::prepare(&seen, &plan.schema, &recipe, unit, &marks, column)?;
     if process && plan.schema.label.is_some() {
         return Err(Error::config(
             "fit",
@@ -121,6 +126,7 @@ pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> 
             min_gap: clock.min_gap,
             resolution: clock.resolution,
             marks: marks.len(),
+            value,
         },
     };
     check_history(&prepared.history, &objective, plan, &seen)?;
@@ -138,7 +144,12 @@ fn learn(
     unit: TimeUnit,
     progress: &mut dyn FnMut(Step),
 ) -> Result<(Box<dyn step::Step>, Report)> {
-    let baseline = Baseline::fit(history, objective, plan.fit.seed);
+    let anchor = objective.value().filter(|value| value.anchored).and_then(|_| anchor(recipe));
+    let anchors = |event: usize| match history.row(event).get(anchor?..) {
+        Some([centre, ln_scale, ..]) => Some((f64::from(*centre), f64::from(*ln_scale))),
+        _ => None,
+    };
+    let baseline = Baseline::fit(history, objective, &anchors, plan.fit.seed);
     let (step, trained): (Box<dyn step::Step>, _) = match plan.fit.cell {
         cell if cell.is_network() => {
             let options = train::Options {
@@ -152,8 +163,9 @@ fn learn(
                 cell,
                 features: history.width,
                 hidden: plan.fit.hidden,
-                outputs: scaled.width(),
+                outputs: scaled.trained_width(),
                 pace: pace(history, objective),
+                anchor,
                 missing: missing(recipe),
             };
             let mut trained = train::train(history, &scaled, design, &baseline.bias(), &options, &mut |at| progress(Step::Training(*at)))?;
@@ -185,10 +197,10 @@ fn learn(
 /// The objective to train with, and what its second output is to be multiplied by afterwards: see `LawKind::Gompertz`.
 fn per_mean_gap(objective: &Objective, history: &History) -> (Objective, Option<f64>) {
     match objective {
-        Objective::Law { law: LawKind::Gompertz(_), min_gap, resolution, marks } => {
+        Objective::Law { law: LawKind::Gompertz(_), min_gap, resolution, marks, value } => {
             let scale = pace(history, objective);
             let law = LawKind::Gompertz(scale);
-            (Objective::Law { law, min_gap: *min_gap, resolution: *resolution, marks: *marks }, Some(scale))
+            (Objective::Law { law, min_gap: *min_gap, resolution: *resolution, marks: *marks, value: value.clone() }, Some(scale))
         }
         other => (other.clone(), None),
     }
@@ -212,6 +224,18 @@ fn missing(recipe: &Recipe) -> Vec<(usize, usize)> {
         start += spec.width();
     }
     found
+}
+
+/// The first of the columns of the feature row that are the anchor of a law of the value: mean and ln of the deviation, behind the deviation.
+fn anchor(recipe: &Recipe) -> Option<usize> {
+    let mut start = 0;
+    for spec in &recipe.columns {
+        if let Spec::Deviation { .. } = spec {
+            return Some(start + 1);
+        }
+        start += spec.width();
+    }
+    None
 }
 
 /// The process that the train split is likeliest under.
@@ -277,6 +301,17 @@ fn assemble(
     Ok(Package { manifest, recipe, graph: step.graph(&output)?, golden, card })
 }
 
+/// The gap that more than half of all gaps are, exactly, if there is one. The density of such a law would have no bound: it would grow with every step of
+/// training and drown what else is fitted. So it is then a law of a coarse clock.
+fn regular(gaps: &[f64]) -> Option<f64> {
+    let mut sorted: Vec<f64> = gaps.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.get(sorted.len() / 2).copied().filter(|gap| *gap > 0.0)?;
+    // What more than half of the numbers are, their median is; sums of seconds in days differ in the last bits.
+    let same = |gap: &&f64| (**gap - middle).abs() <= 1e-9 * middle;
+    (2 * sorted.iter().filter(same).count() > sorted.len()).then_some(middle)
+}
+
 /// How gaps are floored and, for a coarse clock, how wide its tick is; all in the law's unit.
 struct Clock {
     min_gap: f64,
@@ -286,8 +321,8 @@ struct Clock {
 }
 
 impl Clock {
-    fn of(fit: &FitPlan, tick: Gap, unit: TimeUnit) -> Self {
-        match fit.resolution.map(|width| width.in_unit(unit)) {
+    fn of(fit: &FitPlan, tick: Gap, unit: TimeUnit, gaps: &[f64]) -> Self {
+        match fit.resolution.map(|width| width.in_unit(unit)).or_else(|| regular(gaps).map(|gap| tick.in_unit(unit).max(gap * WIDTH))) {
             Some(width) => Clock { min_gap: width * ZERO_GAP, resolution: Some(width), floor: width * 0.5 },
             None => Clock { min_gap: tick.in_unit(unit), resolution: None, floor: tick.in_unit(unit) },
         }
@@ -296,8 +331,8 @@ impl Clock {
 
 fn head(objective: &Objective, unit: TimeUnit, marks: Vec<String>) -> HeadSpec {
     match objective {
-        Objective::Law { law, min_gap, resolution, .. } => {
-            let spec = LawSpec { resolution: *resolution, marks, ..LawSpec::new(&[LAW], unit, *min_gap) };
+        Objective::Law { law, min_gap, resolution, value, .. } => {
+            let spec = LawSpec { resolution: *resolution, marks, value: value.clone(), ..LawSpec::new(&[LAW], unit, *min_gap) };
             match law {
                 LawKind::Mixture(components) => HeadSpec::LognormalMixture(LawSpec { components: Some(*components), ..spec }),
                 LawKind::Exponential => HeadSpec::Exponential(spec),
@@ -328,10 +363,15 @@ fn check_plan(plan: &Plan) -> Result<()> {
         return Err(Error::config("fit", format!("the label `{label}` is also named as a feature: the score would only repeat it"))
             .help("take it out of [fit] numeric and category"));
     }
+    if let Some(value) = plan.fit.value.as_ref().filter(|value| plan.fit.category.contains(&value.field)) {
+        return Err(Error::config("fit", format!("field `{}` is named both as the value and in category", value.field))
+            .help("a law of a value is one of numbers: take it out of category"));
+    }
     if let Some(field) = plan.fit.numeric.iter().find(|field| plan.fit.category.contains(field)) {
         return Err(Error::config("fit", format!("field `{field}` is named both in [fit] numeric and in category")).help("choose one"));
     }
-    let unread = plan.fit.numeric.iter().chain(&plan.fit.category).find(|field| plan.schema.field(field).is_none());
+    let value = plan.fit.value.as_ref().map(|value| &value.field);
+    let unread = plan.fit.numeric.iter().chain(&plan.fit.category).chain(value).find(|field| plan.schema.field(field).is_none());
     if let Some(field) = unread {
         let known = plan.schema.fields.iter().map(|known| known.name.as_str());
         let nearest = known.max_by(|a, b| strsim::jaro_winkler(a, field).total_cmp(&strsim::jaro_winkler(b, field)));
@@ -360,6 +400,14 @@ fn check_history(history: &History, objective: &Objective, plan: &Plan, seen: &S
                     text,
                     "give more history with --from, or check [event] key: if nearly every event has its own key there are no gaps",
                 );
+            }
+            let values = history.values_of(Part::Train).count();
+            if let Some(value) = objective.value().filter(|_| values < FEWEST) {
+                let text = format!(
+                    "{values} events of the train split follow another of their key and have a number in `{}`; at least {FEWEST} are needed",
+                    value.field
+                );
+                return fault(text, "give more history with --from, or check the field's name");
             }
         }
         Objective::Score => {

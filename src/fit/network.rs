@@ -107,11 +107,16 @@ impl Network {
     pub fn window(&self, x: &Tensor, gaps: &Tensor, before: &Tensor) -> Result<Ran> {
         let weights: HashMap<&'static str, Tensor> = self.variables.iter().map(|(name, var)| (*name, var.as_tensor().clone())).collect();
         let mut ops = Tensors { weights: &weights };
+        let (steps, rows, features) = x.dims3()?;
+        let (seen, anchor) = self.design.seen(&mut ops, &x.reshape((steps * rows, features))?)?;
+        let x = &seen.reshape((steps, rows, features))?;
         let (activations, states) =
             if self.design.cell == Cell::Gru { self.gru(&mut ops, x, before)? } else { self.steps(&mut ops, x, gaps, before)? };
         let head = ops.weight(HEAD)?;
         let bias = ops.weight(HEAD_BIAS)?;
-        Ok(Ran { states, outputs: activations.matmul(&head)?.broadcast_add(&bias)? })
+        let outputs = activations.matmul(&head)?.broadcast_add(&bias)?;
+        let outputs = if let Some(anchor) = &anchor { ops.concat(&[&outputs, anchor])? } else { outputs };
+        Ok(Ran { states, outputs })
     }
 
     /// The window step by step.
@@ -151,10 +156,10 @@ mod tests {
     use super::*;
     use crate::fit::loss::{LawKind, MeanLoss, Objective, Target};
 
-    const OBJECTIVE: Objective = Objective::Law { law: LawKind::Mixture(2), min_gap: 1e-6, resolution: None, marks: 0 };
+    const OBJECTIVE: Objective = Objective::Law { law: LawKind::Mixture(2), min_gap: 1e-6, resolution: None, marks: 0, value: None };
 
     fn network(cell: Cell, seed: u64) -> Network {
-        let design = Design { cell, features: 3, hidden: 4, outputs: 6, pace: 1.0, missing: vec![(0, 2)] };
+        let design = Design { cell, features: 3, hidden: 4, outputs: 6, pace: 1.0, anchor: None, missing: vec![(0, 2)] };
         let mut weights = Weights::random(design, &[0.0, 0.2, -0.5, 0.4, 0.1, -0.1], &mut ChaCha8Rng::seed_from_u64(seed));
         let head = weights.values.len() - 2;
         weights.values[head].iter_mut().for_each(|w| *w *= 10.0);

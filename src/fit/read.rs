@@ -187,11 +187,18 @@ pub struct Prepared {
     pub rows: Vec<u32>,
 }
 
-/// Makes feature rows and lays the events out by key.
+/// Makes feature rows and lays the events out by key. `value` is the column whose next value is forecast.
 ///
 /// # Errors
 /// The recipe asks for a field that the schema does not have.
-pub fn prepare(seen: &Seen, schema: &EventSchema, recipe: &Recipe, unit: TimeUnit, marks: &[String]) -> Result<Prepared> {
+pub fn prepare(
+    seen: &Seen,
+    schema: &EventSchema,
+    recipe: &Recipe,
+    unit: TimeUnit,
+    marks: &[String],
+    value: Option<usize>,
+) -> Result<Prepared> {
     let features = Features::new(recipe, schema)?;
     let width = features.width();
     let mut made = Vec::new();
@@ -202,6 +209,7 @@ pub fn prepare(seen: &Seen, schema: &EventSchema, recipe: &Recipe, unit: TimeUni
     let mut history = History { width, rows: Vec::with_capacity(made.len()), ..History::default() };
     let label = schema.label.and_then(|i| seen.events.columns.get(i)).and_then(|column| column.numbers());
     let mark = schema.mark.and_then(|i| seen.events.columns.get(i)).and_then(|column| column.texts());
+    let values = value.and_then(|i| seen.events.columns.get(i)).and_then(|column| column.numbers());
     let mark_of =
         |row: usize| mark.and_then(|column| column.get(row)).and_then(|name| marks.iter().position(|mark| mark.as_bytes() == name));
     let mut start = 0;
@@ -212,6 +220,9 @@ pub fn prepare(seen: &Seen, schema: &EventSchema, recipe: &Recipe, unit: TimeUni
             Some(gap) => {
                 if let Some(before) = history.gaps_next.last_mut() {
                     *before = gap.in_unit(unit);
+                }
+                if let (Some(before), Some(values)) = (history.values_next.last_mut(), values) {
+                    *before = values.get(row).copied().unwrap_or(f64::NAN);
                 }
                 if let Some(before) = history.marks_next.last_mut() {
                     *before = mark_of(row).map(u32_of);
@@ -227,6 +238,9 @@ pub fn prepare(seen: &Seen, schema: &EventSchema, recipe: &Recipe, unit: TimeUni
         history.gaps_next.push(f64::NAN);
         if mark.is_some() && !marks.is_empty() {
             history.marks_next.push(None);
+        }
+        if values.is_some() {
+            history.values_next.push(f64::NAN);
         }
         if let Some(label) = label {
             history.labels.push(label.get(row).copied().unwrap_or(f64::NAN));

@@ -8,8 +8,9 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::number::{count_of, f64_of_count};
 use crate::base::time::TimeUnit;
 use crate::data::schema::EventSchema;
+use crate::data::value::{ValueKind, ValueSpec};
 use crate::features::recipe::{DecayScale, Encoding, FORMAT, GapScale, NumericScale, Recipe, Spec, Statistic};
-use crate::pipeline::plan::FitPlan;
+use crate::pipeline::plan::{FitPlan, ValuePlan};
 
 /// Most values of a category that get a column of their own; rarer ones share `unknown`.
 const MOST_CATEGORIES: usize = 32;
@@ -40,6 +41,14 @@ pub fn derive(fit: &FitPlan, schema: &EventSchema, seen: &Seen, facts: &GapFacts
     for field in &fit.numeric {
         numeric_columns(field, seen, schema, &mut columns)?;
     }
+    if let Some(value) = &fit.value {
+        match value.memory {
+            Some(memory) => columns.push(deviation(value, memory, seen, schema)),
+            // What the value was says the most of what it will be.
+            None if !fit.numeric.contains(&value.field) => numeric_columns(&value.field, seen, schema, &mut columns)?,
+            None => {}
+        }
+    }
     let mark = schema.mark.and_then(|mark| schema.fields.get(mark)).map(|field| &field.name);
     for field in fit.category.iter().chain(mark.filter(|mark| !fit.category.contains(mark))) {
         let most = if Some(field) == mark { MOST_MARKS } else { MOST_CATEGORIES };
@@ -64,6 +73,46 @@ pub fn derive(fit: &FitPlan, schema: &EventSchema, seen: &Seen, facts: &GapFacts
     let recipe = Recipe { format: FORMAT, columns };
     recipe.check()?;
     Ok(recipe)
+}
+
+/// What the package will say of the law of the value; centre and scale from the train split, extremes clipped.
+///
+/// # Errors
+/// The field has no number in the train split.
+pub fn value_spec(value: &ValuePlan, schema: &EventSchema, seen: &Seen) -> Result<ValueSpec> {
+    let mut all: Vec<f64> = seen.train_numbers(&value.field, schema).filter(|v| v.is_finite()).map(|v| value.transform.apply(v)).collect();
+    if all.is_empty() {
+        return Err(Error::new(Kind::Data, "fit", format!("value `{}` has no number in the train split", value.field))
+            .help("check the field's name; a law of the value needs a field of numbers"));
+    }
+    all.sort_by(f64::total_cmp);
+    let quantile = |q: f64| all.get(count_of(q * f64_of_count(all.len() - 1))).copied().unwrap_or(0.0);
+    let (low, high) = (quantile(0.001), quantile(0.999));
+    let (mean, std) = moments(&all.iter().map(|v| v.clamp(low, high)).collect::<Vec<_>>());
+    let (centre, scale) = match value.memory {
+        Some(_) => (0.0, 1.0),
+        None => (mean, if std > 1e-9 * mean.abs().max(1e-300) { std } else { 1.0 }),
+    };
+    let gaussian = value.kind == ValueKind::Gaussian;
+    Ok(ValueSpec {
+        kind: value.kind,
+        field: value.field.clone(),
+        transform: value.transform,
+        centre,
+        scale,
+        anchored: value.memory.is_some(),
+        components: gaussian.then_some(value.components),
+        levels: if gaussian { Vec::new() } else { value.levels.clone() },
+    })
+}
+
+/// The column of the value that an anchored law needs. A key whose readings never change has a deviation of a millionth of what readings are like.
+fn deviation(value: &ValuePlan, memory: u32, seen: &Seen, schema: &EventSchema) -> Spec {
+    let known = seen.train_numbers(&value.field, schema).filter(|v| v.is_finite());
+    let mut sizes: Vec<f64> = known.map(|v| value.transform.apply(v).abs()).collect();
+    sizes.sort_by(f64::total_cmp);
+    let floor = (sizes.get(sizes.len() / 2).copied().unwrap_or(0.0) * 1e-6).max(1e-12);
+    Spec::Deviation { field: value.field.clone(), transform: value.transform, memory, floor }
 }
 
 /// The recipe of a process of marks: which one arrived, or a constant without marks.

@@ -20,6 +20,8 @@ pub struct Figures {
     pub time: Option<TimeFigures>,
     /// Of the law of marks.
     pub mark: Option<MarkFigures>,
+    /// Of the law of the value.
+    pub value: Option<ValueFigures>,
     /// Of the score.
     pub score: Option<ScoreFigures>,
 }
@@ -44,6 +46,17 @@ pub struct MarkFigures {
     pub log_loss: f64,
     /// The train split's frequencies.
     pub frequencies: f64,
+}
+
+/// Negative log-likelihood of the values, in nats, densities in the field's unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ValueFigures {
+    /// Events with a value.
+    pub events: usize,
+    /// The model.
+    pub nll: f64,
+    /// The law that knows no history but, where the law is anchored, the key's mean and deviation.
+    pub history_free: f64,
 }
 
 /// Quality of a score.
@@ -100,6 +113,7 @@ pub fn figures(model: &dyn Forward, history: &History, objective: &Objective, ba
     let mut events = 0;
     let (mut nll, mut constant_rate, mut history_free) = (0.0, 0.0, 0.0);
     let (mut marks, mut mark_loss, mut frequencies) = (0, 0.0, 0.0);
+    let (mut values, mut value_nll, mut value_free) = (0, 0.0, 0.0);
     let (mut label_loss, mut share, mut scored) = (0.0, 0.0, Vec::new());
     evaluate(model, history, objective, part, &mut |event, outputs, terms| {
         events += 1;
@@ -113,6 +127,11 @@ pub fn figures(model: &dyn Forward, history: &History, objective: &Objective, ba
             marks += 1;
             mark_loss += loss;
             frequencies += baseline.mark(mark);
+        }
+        if let Some(cost) = terms.value {
+            values += 1;
+            value_nll += cost.nll;
+            value_free += baseline.value(target.value, outputs);
         }
         if let (Some(loss), Some(logit)) = (terms.label, outputs.first()) {
             label_loss += loss;
@@ -131,6 +150,11 @@ pub fn figures(model: &dyn Forward, history: &History, objective: &Objective, ba
             events: marks,
             log_loss: mark_loss / f64_of_count(marks),
             frequencies: frequencies / f64_of_count(marks),
+        }),
+        value: (values > 0).then(|| ValueFigures {
+            events: values,
+            nll: value_nll / f64_of_count(values),
+            history_free: value_free / f64_of_count(values),
         }),
         score: (!timed).then(|| ScoreFigures {
             positive: f64_of_count(scored.iter().filter(|(_, positive)| *positive).count()) / n,

@@ -36,6 +36,8 @@ pub struct Served {
     pub time: f64,
     /// Log-loss of the marks.
     pub mark: f64,
+    /// Negative log-likelihood of the values.
+    pub value: f64,
     /// Log-loss of the labels.
     pub label: f64,
     /// Largest distance between the residuals' law and Exp(1); NaN for a score, and for a coarse clock, whose residuals have steps.
@@ -83,6 +85,7 @@ fn compare(served: &Served, trained: &Figures) -> Result<()> {
     let pairs = [
         ("gaps", served.time, trained.time.map(|time| time.nll)),
         ("marks", served.mark, trained.mark.map(|mark| mark.log_loss).filter(|loss| !loss.is_nan())),
+        ("values", served.value, trained.value.map(|value| value.nll)),
         ("labels", served.label, trained.score.map(|score| score.log_loss)),
     ];
     for (what, served, trained) in pairs.into_iter().filter_map(|(what, served, trained)| Some((what, served, trained?))) {
@@ -99,20 +102,23 @@ fn figures(folder: &Path, seen: &Seen, prepared: &Prepared, schema: &EventSchema
     let package = Package::load(folder)?;
     let mut model = package.model()?;
     let timed = package.manifest.head.is_timed();
+    let value = package.manifest.head.value().and_then(|value| schema.field(&value.field));
     let asks = Asks { quantiles: if timed { vec![0.5] } else { Vec::new() }, ..Asks::default() };
     let mut head = Head::new(&package.manifest.head, asks)?;
-    let (mut time, mut mark, mut label, mut events) = (Mean::default(), Mean::default(), Mean::default(), 0);
+    let (mut time, mut mark, mut value_nll, mut label, mut events) =
+        (Mean::default(), Mean::default(), Mean::default(), Mean::default(), 0);
     let (mut error, mut residuals, mut spent, mut stepped) = (Mean::default(), Vec::new(), std::time::Duration::ZERO, 0_usize);
     let mut medians: HashMap<Slot, EventTime> = HashMap::new();
     let (mut outputs, mut forecasts) = (Outputs::default(), Forecasts::default());
     let mut states = States { init: model.initial_hidden().to_vec(), ..States::default() };
     for batch in wanted(seen, part).chunks(BATCH) {
-        let columns = Columns::of(batch, seen, prepared, schema, &head);
+        let columns = Columns::of(batch, seen, prepared, schema, &head, value);
         states.enter(&columns);
         clear(&mut forecasts, batch.len(), timed);
+        let arrivals = Arrivals { times: &columns.times, gaps: &columns.gaps, marks: &columns.marks, values: &columns.values };
         let began = clock::tick();
         model.steps(&columns.rows, &columns.gaps, &columns.occurrences, &mut states, &mut outputs)?;
-        head.forecasts(&Arrivals { times: &columns.times, gaps: &columns.gaps, marks: &columns.marks }, &outputs, &mut forecasts);
+        head.forecasts(&arrivals, &outputs, &mut forecasts);
         spent += began.elapsed();
         stepped += batch.len();
         for (i, event) in batch.iter().enumerate() {
@@ -132,6 +138,7 @@ fn figures(folder: &Path, seen: &Seen, prepared: &Prepared, schema: &EventSchema
             time.add(value(&forecasts.surprise_time));
             residuals.push(1.0 - (-value(&forecasts.residual)).exp());
             mark.add(value(&forecasts.surprise_mark));
+            value_nll.add(value(&forecasts.surprise_value));
             let truth = prepared.history.labels.get(event.history).copied().unwrap_or(f64::NAN);
             let p = value(&forecasts.score);
             label.add(-(truth * p.ln() + (1.0 - truth) * (-p).ln_1p()));
@@ -144,6 +151,7 @@ fn figures(folder: &Path, seen: &Seen, prepared: &Prepared, schema: &EventSchema
         events: time.1.max(label.1).min(events),
         time: time.get(),
         mark: mark.get(),
+        value: value_nll.get(),
         label: label.get(),
         ks: if coarse { f64::NAN } else { distance(residuals) },
         error_s: error.get(),
@@ -212,20 +220,23 @@ struct Columns {
     times: Vec<EventTime>,
     gaps: Vec<Option<Gap>>,
     marks: Vec<Option<u32>>,
+    values: Vec<f64>,
     occurrences: Vec<u32>,
     slots: Vec<Slot>,
 }
 
 impl Columns {
-    fn of(batch: &[Event], seen: &Seen, prepared: &Prepared, schema: &EventSchema, head: &Head) -> Self {
+    fn of(batch: &[Event], seen: &Seen, prepared: &Prepared, schema: &EventSchema, head: &Head, value: Option<usize>) -> Self {
         let mut columns = Columns::default();
         let mark = schema.mark.and_then(|i| seen.events.columns.get(i)).and_then(|column| column.texts());
+        let values = value.and_then(|i| seen.events.columns.get(i)).and_then(|column| column.numbers());
         let mut met: HashMap<Slot, u32> = HashMap::new();
         for event in batch {
             columns.rows.extend_from_slice(prepared.history.row(event.history));
             columns.times.push(seen.events.times.get(event.row).copied().unwrap_or_default());
             columns.gaps.push(seen.gaps.get(event.row).copied().flatten());
             columns.marks.push(mark.and_then(|column| column.get(event.row)).and_then(|mark| head.mark_index(mark)));
+            columns.values.push(values.and_then(|column| column.get(event.row)).copied().unwrap_or(f64::NAN));
             let count = met.entry(event.slot).or_insert(0);
             columns.occurrences.push(*count);
             *count += 1;

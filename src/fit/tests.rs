@@ -125,6 +125,7 @@ fn plan(fields: &[(&str, FieldKind)], mark: Option<usize>, label: Option<usize>)
             decay: Vec::new(),
             time_unit: None,
             resolution: None,
+            value: None,
             hidden: 8,
             components: 4,
             epochs: 25,
@@ -311,5 +312,99 @@ fn every_cell_and_law_gives_a_package_that_serves_what_was_fitted() {
                 _ => {}
             }
         }
+    }
+}
+
+/// Events of 30 keys, each with its own level, whose reading is an autoregression: 0.9 of what it was off the level, and a normal step of deviation 1. One in
+/// twenty has no reading. Gaps are a minute or, not regular, exponential with that mean.
+fn readings(events: usize, regular: bool, spread: f64, seed: u64) -> RecordBatch {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut rows: Vec<(i64, String, Option<f64>)> = Vec::new();
+    for key in 0..30 {
+        let (mut time, mut off) = (1_700_000_000_000.0 + f64::from(key) * 60_000.0, 0.0);
+        let level = 20.0 + spread * f64::from(key % 7);
+        for _ in 0..events {
+            let normal = (-2.0 * random.random::<f64>().max(1e-300).ln()).sqrt() * (std::f64::consts::TAU * random.random::<f64>()).cos();
+            off = 0.9 * off + normal;
+            rows.push((time as i64, format!("k{key}"), (random.random::<f64>() > 0.05).then_some(level + off)));
+            time += if regular { 60_000.0 } else { -60_000.0 * random.random::<f64>().max(1e-9).ln() };
+        }
+    }
+    rows.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    let columns: [(&str, ArrayRef); 3] = [
+        ("ts", Arc::new(rows.iter().map(|r| Some(r.0)).collect::<Int64Array>())),
+        ("key", Arc::new(rows.iter().map(|r| Some(r.1.clone())).collect::<StringArray>())),
+        ("reading", Arc::new(rows.iter().map(|r| r.2).collect::<Float64Array>())),
+    ];
+    RecordBatch::try_from_iter(columns).unwrap()
+}
+
+fn value_plan(kind: crate::data::value::ValueKind, memory: Option<u32>) -> Plan {
+    let mut plan = plan(&[("reading", FieldKind::Number)], None, None);
+    plan.fit.value = Some(crate::pipeline::plan::ValuePlan {
+        field: "reading".into(),
+        kind,
+        components: 2,
+        levels: vec![0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98],
+        transform: Default::default(),
+        memory,
+    });
+    plan
+}
+
+/// Of a normal law of deviation 1: ln(2 pi e) / 2.
+const ENTROPY: f64 = 1.418_938_5;
+
+#[test]
+fn a_law_of_the_value_comes_near_the_true_one_and_is_served_as_it_was_trained() {
+    use crate::data::value::ValueKind;
+    for (kind, memory, spread) in
+        [(ValueKind::Gaussian, None, 0.0), (ValueKind::Quantile, None, 0.0), (ValueKind::Gaussian, Some(200), 5.0)]
+    {
+        let plan = value_plan(kind, memory);
+        let whole = fitted(&plan, readings(120, false, spread, 11)).unwrap();
+        let test = whole.report.part(Part::Test).unwrap();
+        let (time, value) = (test.time.unwrap(), test.value.unwrap());
+        assert!(value.nll < ENTROPY + 0.25 && value.nll > ENTROPY - 0.1, "{kind:?} {memory:?} {value:?}");
+        assert!(value.history_free > value.nll + 0.3, "{kind:?} {value:?}");
+        assert!(time.nll < time.constant_rate + 0.1, "{time:?}");
+        let folder = tempfile::tempdir().unwrap();
+        let served = write(&whole, &folder.path().join("model")).unwrap().served.unwrap();
+        assert!((served.value - value.nll).abs() < 1e-4 && (served.time - time.nll).abs() < 1e-4, "{served:?}");
+        assert_eq!(whole.package.manifest.head.value().unwrap().anchored, memory.is_some());
+        assert!(
+            whole.package.card.contains("value of `reading`") && whole.package.card.contains("Negative log-likelihood of the next value")
+        );
+    }
+}
+
+#[test]
+fn a_perfectly_regular_stream_has_a_law_of_ticks_that_does_not_drown_that_of_the_value() {
+    let plan = value_plan(crate::data::value::ValueKind::Gaussian, None);
+    let whole = fitted(&plan, readings(120, true, 0.0, 12)).unwrap();
+    let test = whole.report.part(Part::Test).unwrap();
+    let (time, value) = (test.time.unwrap(), test.value.unwrap());
+    assert!(time.nll >= 0.0 && time.nll < 0.05, "{time:?}");
+    assert!(value.nll < ENTROPY + 0.25, "{value:?}");
+    // All times are whole seconds, and whole minutes apart.
+    assert_eq!(whole.package.manifest.head.law().unwrap().resolution, Some(1.0 / 60.0));
+    let folder = tempfile::tempdir().unwrap();
+    let served = write(&whole, &folder.path().join("model")).unwrap().served.unwrap();
+    assert!((served.value - value.nll).abs() < 1e-4 && (served.time - time.nll).abs() < 1e-4, "{served:?}");
+}
+
+#[test]
+fn every_network_gives_a_law_of_the_value_about_the_keys_own_mean() {
+    for (cell, kind) in Cell::NETWORKS
+        .into_iter()
+        .zip([crate::data::value::ValueKind::Gaussian, crate::data::value::ValueKind::Quantile].into_iter().cycle())
+    {
+        let mut plan = value_plan(kind, Some(50));
+        (plan.fit.cell, plan.fit.epochs) = (cell, 2);
+        let whole = fitted(&plan, readings(40, false, 3.0, 13)).unwrap_or_else(|e| panic!("{cell:?}: {e}"));
+        let folder = tempfile::tempdir().unwrap();
+        let served = write(&whole, &folder.path().join("model")).unwrap_or_else(|e| panic!("{cell:?}: {e}")).served.unwrap();
+        let value = whole.report.part(Part::Test).unwrap().value.unwrap();
+        assert!((served.value - value.nll).abs() < 1e-4 * value.nll.abs().max(1.0), "{cell:?}: {served:?} {value:?}");
     }
 }

@@ -3,7 +3,8 @@
 use super::elementary::{ln, ln_1p};
 use super::law::{Law, Time};
 use super::marks::Marks;
-use super::{Arrivals, add_flags};
+use super::value::{self, NO_VALUE, ValueLaw};
+use super::{Arrivals, Asks, add_flags};
 use crate::base::number::{f32_of, i64_of, index};
 use crate::base::time::{EventTime, Gap, TimeUnit};
 use crate::data::flags::Flags;
@@ -28,12 +29,16 @@ pub(super) trait Timed: std::fmt::Debug + Send {
 
     /// Hazard (per unit) and compensator of a row's law at each gap; empty if the row is not that of a law.
     fn curve(&mut self, row: &[f32], gaps: &[Gap]) -> Vec<(f64, f64)>;
+
+    /// Whether it also gives a law of the value.
+    fn has_value(&self) -> bool;
 }
 
 /// The columns of one law.
 #[derive(Debug)]
 pub(super) struct Columns<L> {
     law: L,
+    value: Option<ValueLaw>,
     clock: Clock,
     marks: Marks,
     horizons: Vec<Time>,
@@ -54,10 +59,11 @@ struct Surprise {
     time: f64,
     mark: f64,
     residual: f64,
+    value: value::Arrived,
     flags: Flags,
 }
 
-const NO_SURPRISE: Surprise = Surprise { time: f64::NAN, mark: f64::NAN, residual: f64::NAN, flags: Flags::NONE };
+const NO_SURPRISE: Surprise = Surprise { time: f64::NAN, mark: f64::NAN, residual: f64::NAN, value: NO_VALUE, flags: Flags::NONE };
 
 /// Nodes and weights of Gauss and Legendre's rule on (0, 1), for the mean of what is smooth in the probability: exact for polynomials to
 /// degree 15.
@@ -74,14 +80,15 @@ const NODES: [(f64, f64); 8] = [
 
 impl<L: Law> Columns<L> {
     /// For checked settings and asks.
-    pub(super) fn new(law: L, clock: Clock, quantiles: &[f64], horizons: &[Gap], top_marks: usize) -> Self {
+    pub(super) fn new(law: L, clock: Clock, asks: &Asks, value: Option<ValueLaw>) -> Self {
         let now = clock.resolution.map_or(clock.min_gap, |width| 0.5 * width);
         Columns {
             law,
+            value,
             clock,
-            marks: Marks::new(top_marks),
-            horizons: horizons.iter().map(|horizon| Time::of(horizon.in_unit(clock.unit))).collect(),
-            targets: quantiles.iter().map(|q| 0.0 - ln_1p(-q)).collect(),
+            marks: Marks::new(asks.marks),
+            horizons: asks.horizons.iter().map(|horizon| Time::of(horizon.in_unit(clock.unit))).collect(),
+            targets: asks.quantiles.iter().map(|q| 0.0 - ln_1p(-q)).collect(),
             micros_per_unit: clock.unit.seconds() * 1e6,
             now: Time::of(now),
             quantiles: Vec::new(),
@@ -91,18 +98,22 @@ impl<L: Law> Columns<L> {
         }
     }
 
-    fn split<'a>(&self, row: &'a [f32]) -> (&'a [f32], &'a [f32]) {
-        row.split_at_checked(self.law.width()).unwrap_or((row, &[]))
+    /// Parameters of the time, logits of the marks, parameters of the value.
+    fn split<'a>(&self, row: &'a [f32]) -> (&'a [f32], &'a [f32], &'a [f32]) {
+        let (time, rest) = row.split_at_checked(self.law.width()).unwrap_or((row, &[]));
+        let of_value = self.value.as_ref().map_or(0, ValueLaw::width);
+        let (logits, value) = rest.split_at_checked(rest.len().saturating_sub(of_value)).unwrap_or((rest, &[]));
+        (time, logits, value)
     }
 
     /// Scores an arrival against the law published before it. No gap, or a row of NaN throughout, means there was none.
-    fn surprise(&mut self, gap: Option<Gap>, mark: Option<u32>, before: &[f32]) -> Surprise {
+    fn surprise(&mut self, gap: Option<Gap>, mark: Option<u32>, value: f64, before: &[f32]) -> Surprise {
         let Some(gap) = gap else { return NO_SURPRISE };
         if before.iter().all(|value| value.is_nan()) {
             return NO_SURPRISE;
         }
         let mut surprise = NO_SURPRISE;
-        let (time, logits) = self.split(before);
+        let (time, logits, of_value) = self.split(before);
         let lawful = self.law.read(time);
         let tau = gap.in_unit(self.clock.unit).max(self.clock.min_gap);
         let at = Time::of(tau);
@@ -123,13 +134,20 @@ impl<L: Law> Columns<L> {
         } else {
             surprise.flags = Flags::NOT_FINITE;
         }
+        if let Some(law) = &mut self.value {
+            if law.read(of_value) {
+                surprise.value = law.arrived(value);
+            } else {
+                surprise.flags = Flags::NOT_FINITE;
+            }
+        }
         surprise
     }
 
-    /// Appends the columns of the next event to one row: times, `p_never`, `p_within`, marks and `intensity_now`.
+    /// Appends the columns of the next event to one row: times, values, `p_never`, `p_within`, marks and `intensity_now`.
     fn next(&mut self, now: EventTime, after: &[f32], into: &mut Forecasts) -> Flags {
         let mut flags = Flags::NONE;
-        let (time, logits) = self.split(after);
+        let (time, logits, of_value) = self.split(after);
         let lawful = self.law.read(time);
         if lawful {
             self.quantiles.clear();
@@ -158,6 +176,17 @@ impl<L: Law> Columns<L> {
         }
         if !logits.iter().all(|logit| logit.is_finite()) {
             flags = Flags::NOT_FINITE;
+        }
+        match &mut self.value {
+            None => super::push_no_value(into),
+            Some(law) => {
+                if law.read(of_value) {
+                    law.quantiles(&mut into.next_values);
+                } else {
+                    super::push_no_value(into);
+                    flags = Flags::NOT_FINITE;
+                }
+            }
         }
         flags
     }
@@ -193,12 +222,16 @@ fn surprise_of(intensities: &[f64], mark: usize) -> Option<f64> {
 
 impl<L: Law> Timed for Columns<L> {
     fn curve(&mut self, row: &[f32], gaps: &[Gap]) -> Vec<(f64, f64)> {
-        let (time, _) = self.split(row);
+        let (time, ..) = self.split(row);
         if !self.law.read(time) {
             return Vec::new();
         }
         let times = gaps.iter().map(|gap| Time::of(gap.in_unit(self.clock.unit).max(self.clock.min_gap)));
         times.map(|time| (self.law.hazard(time), self.law.compensator(time))).collect()
+    }
+
+    fn has_value(&self) -> bool {
+        self.value.is_some()
     }
 
     fn forecasts(&mut self, arrivals: &Arrivals<'_>, outputs: &Outputs, into: &mut Forecasts) {
@@ -208,10 +241,13 @@ impl<L: Law> Timed for Columns<L> {
         let arrived = arrivals.times.iter().zip(arrivals.gaps.iter().zip(arrivals.marks));
         let laws = outputs.before.chunks_exact(outputs.width).zip(outputs.after.chunks_exact(outputs.width));
         for (row, ((time, (gap, mark)), (before, after))) in arrived.zip(laws).enumerate() {
-            let surprise = self.surprise(*gap, *mark, before);
+            let value = arrivals.values.get(row).copied().unwrap_or(f64::NAN);
+            let surprise = self.surprise(*gap, *mark, value, before);
             into.surprise_time.push(surprise.time);
             into.surprise_mark.push(surprise.mark);
+            into.surprise_value.push(surprise.value.surprise);
             into.residual.push(surprise.residual);
+            into.residual_value.push(surprise.value.below);
             into.score.push(f64::NAN);
             let next = self.next(*time, after, into);
             add_flags(into, flags + row, surprise.flags.with(next));

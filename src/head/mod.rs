@@ -22,6 +22,7 @@ mod reference;
 mod score;
 mod solve;
 mod tabulated;
+mod value;
 mod weibull;
 
 use std::collections::BTreeSet;
@@ -47,6 +48,7 @@ use law::Law;
 use lognormal::LogNormals;
 use piecewise::Piecewise;
 use tabulated::Tabulated;
+use value::ValueLaw;
 use weibull::Weibull;
 
 /// Most components of a mixture, bins of a hazard, or decays of a mark.
@@ -65,6 +67,8 @@ pub struct Asks {
     pub horizons: Vec<Gap>,
     /// How many of the likeliest next marks.
     pub marks: usize,
+    /// Quantiles of the next event's value, ascending, each in (0, 1); none where the head has no law of it.
+    pub value_quantiles: Vec<f64>,
 }
 
 impl Asks {
@@ -89,6 +93,8 @@ pub struct Arrivals<'a> {
     pub gaps: &'a [Option<Gap>],
     /// Its mark as an index into the head's marks; `None` without marks, or where it is missing or unknown.
     pub marks: &'a [Option<u32>],
+    /// What it carries in the field whose value the head has a law of, NaN where that is missing; empty without such a law.
+    pub values: &'a [f64],
 }
 
 /// Turns outputs into forecasts. One per lane: it holds buffers that are used again.
@@ -151,6 +157,12 @@ impl Head {
         matches!(self.kind, Kind::Law(_))
     }
 
+    /// Whether it gives a law of the next value.
+    #[must_use]
+    pub fn has_value(&self) -> bool {
+        matches!(&self.kind, Kind::Law(law) if law.has_value())
+    }
+
     /// Whether it gives a law of the next mark.
     #[must_use]
     pub fn has_marks(&self) -> bool {
@@ -182,8 +194,8 @@ impl Head {
         }
     }
 
-    /// Appends the head's columns for every arrival to `into`: `surprise_time`, `surprise_mark`, `residual`, `score`, `next_times`, `p_never`,
-    /// `p_within`, `next_marks` and `intensity_now`, NaN (or `None`) where it has none, so that all columns have the same length.
+    /// Appends the head's columns for every arrival to `into`: `surprise_time`, `surprise_mark`, `surprise_value`, `residual`, `residual_value`, `score`,
+    /// `next_times`, `next_values`, `p_never`, `p_within`, `next_marks` and `intensity_now`, NaN (or `None`) where it has none, so that all columns have the same length.
     /// Sets `marks_per_row`, and the flag `not_finite` among the last rows of `into.flags`, which the caller has pushed already; all other
     /// columns are the caller's. Next marks of a row that is not finite have `p` NaN.
     ///
@@ -201,6 +213,7 @@ impl Head {
             Kind::Law(law) => {
                 assert!(outputs.before.len() == outputs.after.len(), "a law scores arrivals, so it is given the rows before them");
                 assert!(arrivals.gaps.len() == rows && arrivals.marks.len() == rows, "arrivals are columns of equal length");
+                assert!(!law.has_value() || arrivals.values.len() == rows, "a law of the value is given the values");
                 law.forecasts(arrivals, outputs, into);
             }
             Kind::Score(link, calibration) => {
@@ -210,9 +223,12 @@ impl Head {
                     let score = score.map(|p| calibration.as_ref().map_or(p, |calibration| calibration.apply(p)));
                     into.surprise_time.push(f64::NAN);
                     into.surprise_mark.push(f64::NAN);
+                    into.surprise_value.push(f64::NAN);
                     into.residual.push(f64::NAN);
+                    into.residual_value.push(f64::NAN);
                     into.score.push(score.unwrap_or(f64::NAN));
                     push_no_time(into);
+                    push_no_value(into);
                     add_flags(into, flags + row, if score.is_some() { Flags::NONE } else { Flags::NOT_FINITE });
                 }
             }
@@ -234,15 +250,25 @@ fn push_no_time(into: &mut Forecasts) {
     into.intensity_now.push(f64::NAN);
 }
 
+/// Appends a row without a law of the value.
+fn push_no_value(into: &mut Forecasts) {
+    into.next_values.iter_mut().for_each(|column| column.push(f64::NAN));
+}
+
 fn check_asks(spec: &HeadSpec, asks: &Asks) -> Result<()> {
-    if let Some(q) = asks.quantiles.iter().find(|q| !(**q > 0.0 && **q < 1.0)) {
-        return Err(
-            Error::config("head", format!("quantile {q} is not between 0 and 1")).help("write forecast.quantiles such as [0.1, 0.5, 0.9]")
-        );
+    for (key, quantiles) in [("quantiles", &asks.quantiles), ("value_quantiles", &asks.value_quantiles)] {
+        if let Some(q) = quantiles.iter().find(|q| !(**q > 0.0 && **q < 1.0)) {
+            return Err(Error::config("head", format!("quantile {q} is not between 0 and 1"))
+                .help(format!("write forecast.{key} such as [0.1, 0.5, 0.9]")));
+        }
+        if let Some((a, b)) = quantiles.iter().zip(quantiles.iter().skip(1)).find(|(a, b)| a >= b) {
+            return Err(Error::config("head", format!("quantile {b} does not lie above the one before it, {a}"))
+                .help(format!("write forecast.{key} in ascending order, each once")));
+        }
     }
-    if let Some((a, b)) = asks.quantiles.iter().zip(asks.quantiles.iter().skip(1)).find(|(a, b)| a >= b) {
-        return Err(Error::config("head", format!("quantile {b} does not lie above the one before it, {a}"))
-            .help("write forecast.quantiles in ascending order, each once"));
+    if !asks.value_quantiles.is_empty() && spec.value().is_none() {
+        return Err(Error::config("head", "quantiles of the next value are asked for, the model has no law of it")
+            .help("take forecast.value_quantiles out, or fit a model with `value` in [fit]"));
     }
     if let Some(horizon) = asks.horizons.iter().find(|horizon| **horizon <= Gap::ZERO) {
         return Err(Error::config("head", format!("horizon of {} s is not above 0", horizon.seconds()))
@@ -260,12 +286,13 @@ fn check_asks(spec: &HeadSpec, asks: &Asks) -> Result<()> {
 fn timed(spec: &HeadSpec, law: &LawSpec, asks: &Asks, intensities: Option<Box<dyn Intensities>>) -> Result<Box<dyn Timed>> {
     fn of<L: Law + 'static>(own: L, law: &LawSpec, asks: &Asks) -> Box<dyn Timed> {
         let clock = Clock { unit: law.time_unit, min_gap: law.min_gap, resolution: law.resolution };
-        Box::new(Columns::new(own, clock, &asks.quantiles, &asks.horizons, asks.marks))
+        let value = law.value.as_ref().map(|value| ValueLaw::new(value, &asks.value_quantiles));
+        Box::new(Columns::new(own, clock, asks, value))
     }
     Ok(match spec {
         HeadSpec::Intensity(_) => {
             let source = intensities.ok_or_else(|| Error::internal("head", "a head of the kind intensity without its graph"))?;
-            of(Tabulated::new(source, spec.width()), law, asks)
+            of(Tabulated::new(source, spec.event_width()), law, asks)
         }
         HeadSpec::LognormalMixture(_) => of(LogNormals::new(law.components.unwrap_or(1), &asks.quantiles), law, asks),
         HeadSpec::Weibull(_) => of(Weibull::default(), law, asks),
@@ -315,6 +342,9 @@ fn check_law(spec: &HeadSpec, law: &LawSpec) -> Result<()> {
             format!("resolution = {width} is not above 0 and finite"),
             "set resolution to the width of a clock tick, in time_unit, or leave it out",
         );
+    }
+    if let Some(text) = law.value.as_ref().and_then(|value| value.fault(MAX_COMPONENTS)) {
+        return fault(text, "mend [head.value]");
     }
     if marks.len() > MAX_MARKS {
         return fault(format!("{} marks; at most {MAX_MARKS} are allowed", marks.len()), "join rare marks into one");

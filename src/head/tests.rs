@@ -45,7 +45,7 @@ fn forecasts(head: &mut Head, asks: &Asks, rows: &[Row], batch: usize) -> Foreca
             after: rows.iter().flat_map(|r| r.4.clone()).collect(),
         };
         into.flags.resize(into.flags.len() + rows.len(), Flags::NONE);
-        head.forecasts(&Arrivals { times: &times, gaps: &gaps, marks: &marks }, &outputs, &mut into);
+        head.forecasts(&Arrivals { times: &times, gaps: &gaps, marks: &marks, values: &[] }, &outputs, &mut into);
     }
     into
 }

@@ -1,6 +1,5 @@
 //! From the file as written to the plan: defaults, paths, and the checks that need more than one key. Faults are noted, never returned.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use super::Purpose;
 use super::document::{Document, Node, Value};
 use super::fault::{Faults, Place};
 use super::nearest::nearest;
-use super::plan::{FitPlan, Plan, Split};
+use super::plan::Plan;
 use super::schema;
 use super::snapshots;
 use super::written::{self, Written};
@@ -56,7 +55,7 @@ impl Build<'_> {
             if matches!(self.purpose, Purpose::Run | Purpose::Evaluate | Purpose::Backfill) { self.package(&package) } else { None };
         let fit = self.fit(written.fit.as_ref());
         let event = written.event.as_ref();
-        let schema = event.and_then(|event| schema::event_schema(self, event, model.as_ref().map(|(_, recipe)| recipe), &fit));
+        let schema = event.and_then(|event| schema::event_schema(self, event, model.as_ref(), &fit));
         let format = match event.map(|event| event.format).unwrap_or_default() {
             written::Format::Json => decode::Format::Json,
             written::Format::Parquet => decode::Format::Parquet,
@@ -360,7 +359,8 @@ impl Build<'_> {
             None => Vec::new(),
         };
         let watched: Vec<f64> = forecast.map(|forecast| forecast.overdue.iter().map(|share| share.0).collect()).unwrap_or_default();
-        for (key, values) in [("quantiles", &quantiles), ("overdue", &watched)] {
+        let of_values = self.value_quantiles(forecast, manifest, &quantiles);
+        for (key, values) in [("quantiles", &quantiles), ("value_quantiles", &of_values), ("overdue", &watched)] {
             if !values.is_sorted_by(|a, b| a < b) {
                 let mut sorted = values.clone();
                 sorted.sort_by(f64::total_cmp);
@@ -432,7 +432,23 @@ impl Build<'_> {
             );
         }
         let marks = asked.unwrap_or(if mark_named { 3 } else { 0 }).min(known);
-        (head::Asks { horizons, marks, ..head::Asks::of_times(quantiles, &watched) }, names)
+        (head::Asks { horizons, marks, value_quantiles: of_values, ..head::Asks::of_times(quantiles, &watched) }, names)
+    }
+
+    /// Quantiles of the value: as asked, or those of the time, where the model has a law of it.
+    fn value_quantiles(&mut self, forecast: Option<&written::Forecast>, manifest: Option<&Manifest>, of_times: &[f64]) -> Vec<f64> {
+        let asked = forecast.and_then(|forecast| forecast.value_quantiles.as_ref());
+        let valued = manifest.is_some_and(|manifest| manifest.head.value().is_some());
+        if asked.is_some_and(|asked| !asked.is_empty()) && manifest.is_some() && !valued {
+            let message = "`value_quantiles` needs a law of the next event's value; the model has none";
+            let help = "remove value_quantiles, or fit a model with `value` in [fit]";
+            self.note("pipeline::no_law_of_value", &["forecast", "value_quantiles"], message, "asked for here", help);
+        }
+        match asked {
+            Some(shares) => shares.iter().map(|share| share.0).collect(),
+            None if valued => of_times.to_vec(),
+            None => Vec::new(),
+        }
     }
 
     fn sink_fields(
@@ -449,11 +465,19 @@ impl Build<'_> {
             overdue: asks.overdue.clone(),
             horizons: horizons.to_vec(),
             reasons: reasons.iter().flat_map(|asked| &asked.reasons).map(|reason| reason.code.clone()).collect(),
+            value_quantiles: Some(asks.value_quantiles.clone()),
             ..Identity::default()
         };
         let any = Layout::full(&identity, true, true, true);
         // A package that cannot be read says nothing about which fields there are.
-        let given = model.map_or_else(|| any.clone(), |(manifest, _)| super::identity::full_layout(&identity, &manifest.head, asks.marks));
+        let given = model.map_or_else(
+            || any.clone(),
+            |(manifest, _)| {
+                let valued = manifest.head.value().is_some();
+                let identity = Identity { value_quantiles: identity.value_quantiles.clone().filter(|_| valued), ..identity.clone() };
+                super::identity::full_layout(&identity, &manifest.head, asks.marks)
+            },
+        );
         let mut fields: Vec<(Place, String, String)> = Vec::new();
         for (out, field) in sink.fields() {
             let path = ["sink", "fields", out.as_str()];
@@ -473,70 +497,6 @@ impl Build<'_> {
         }
         fields.sort();
         fields.into_iter().map(|(_, out, field)| (out, field)).collect()
-    }
-
-    fn fit(&mut self, fit: Option<&written::Fit>) -> FitPlan {
-        let default: written::Fit = serde_json::from_str("{}").expect("every key of [fit] has a default");
-        let fit = fit.unwrap_or(&default);
-        let zone_path = ["fit", "zone"];
-        if fit.zone.parse::<chrono_tz::Tz>().is_err() {
-            let loose = self.find(&zone_path).is_some_and(|node| node.loose.is_some());
-            let guess = if loose { None } else { nearest(&fit.zone, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name())) };
-            let help =
-                guess.map_or_else(|| "write zone = \"Europe/Paris\", for example".to_owned(), |guess| format!("did you mean \"{guess}\"?"));
-            let label = format!("got {}", self.shown(&zone_path));
-            self.note("pipeline::bad_value", &zone_path, "this is not an IANA time zone", label, help);
-        }
-        for (key, names) in [("numeric", &fit.numeric), ("category", &fit.category)] {
-            let mut seen = BTreeSet::new();
-            for (i, name) in names.iter().enumerate() {
-                if !seen.insert(name) {
-                    let position = i.to_string();
-                    let path = ["fit", key, position.as_str()];
-                    let label = format!("got {} again", self.shown(&path));
-                    self.note("pipeline::duplicate", &path, "a field stands twice", label, "remove one of the two");
-                }
-            }
-        }
-        let split = match &fit.split {
-            written::Split::Named(written::SplitName::Key) => Split::Key,
-            written::Split::Named(written::SplitName::Time) => Split::Time { valid: None, test: None },
-            written::Split::Field { field } => Split::Field(field.clone()),
-            written::Split::Time { time } => {
-                if let (Some(valid), Some(test)) = (&time.valid, &time.test)
-                    && valid.value >= test.value
-                {
-                    let path = ["fit", "split", "time", "test"];
-                    let label = format!("got {}, expected a time after `valid`", self.shown(&path));
-                    self.note(
-                        "pipeline::unsorted",
-                        &path,
-                        "the test events do not begin after the valid ones",
-                        label,
-                        "write a later time",
-                    );
-                }
-                Split::Time { valid: time.valid.as_ref().map(|time| time.value), test: time.test.as_ref().map(|time| time.value) }
-            }
-        };
-        FitPlan {
-            numeric: fit.numeric.clone(),
-            category: fit.category.clone(),
-            calendar: fit.calendar.clone(),
-            zone: fit.zone.clone(),
-            decay: fit.decay.iter().map(|length| length.text.clone()).collect(),
-            time_unit: fit.time_unit,
-            resolution: fit.resolution.as_ref().map(|length| Gap::from(length.value)),
-            cell: fit.cell,
-            law: fit.law,
-            hidden: index(fit.hidden),
-            components: index(fit.components),
-            epochs: index(fit.epochs),
-            patience: index(fit.patience),
-            learning_rate: fit.learning_rate,
-            seed: fit.seed,
-            split,
-        }
     }
 
     /// The command that makes a model package.

@@ -52,6 +52,7 @@ impl Plan {
             overdue: self.asks.overdue.clone(),
             horizons: self.horizon_names.clone(),
             reasons: self.reasons.iter().flat_map(|asked| &asked.reasons).map(|reason| reason.code.clone()).collect(),
+            value_quantiles: manifest.and_then(|manifest| manifest.head.value()).map(|_| self.asks.value_quantiles.clone()),
         }
     }
 

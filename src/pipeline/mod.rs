@@ -19,13 +19,14 @@
 //! | `pipeline::reserved_setting` | a client setting that meantime sets |
 //! | `pipeline::field_conflict`, `label_leak` | a field with two types, or a label among the features |
 //! | `pipeline::unknown_field` | a field of `[sink] fields` that forecasts do not have |
-//! | `pipeline::no_marks`, `no_law_of_time` | the model cannot give what is asked |
+//! | `pipeline::no_marks`, `no_law_of_time`, `no_law_of_value` | the model cannot give what is asked |
 //! | `pipeline::no_package`, `package` | the model package |
 
 mod build;
 mod delivery;
 mod document;
 pub mod fault;
+mod fit;
 mod identity;
 mod nearest;
 mod package;

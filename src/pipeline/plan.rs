@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::time::{EventTime, Gap, TimeUnit};
 use crate::data::schema::EventSchema;
+use crate::data::value::{Transform, ValueKind};
 use crate::features::reasons::Asked;
 use crate::features::recipe::{Cycle, Recipe};
 use crate::model::manifest::Manifest;
@@ -104,6 +105,8 @@ pub struct FitPlan {
     pub cell: Cell,
     /// Law that a network gives.
     pub law: Law,
+    /// The law of the next value, if one is fitted.
+    pub value: Option<ValuePlan>,
     /// Size of the recurrent state.
     pub hidden: usize,
     /// Mixture components.
@@ -118,6 +121,23 @@ pub struct FitPlan {
     pub seed: u64,
     /// How events are split.
     pub split: Split,
+}
+
+/// A law of the next value that is to be fitted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValuePlan {
+    /// The field.
+    pub field: String,
+    /// Kind of law.
+    pub kind: ValueKind,
+    /// Normals of a `gaussian` one.
+    pub components: usize,
+    /// Levels of a `quantile` one.
+    pub levels: Vec<f64>,
+    /// Taken of the value first.
+    pub transform: Transform,
+    /// Readings after which one counts half in the key's own mean and deviation, about which the law is; `None`: about those of all keys.
+    pub memory: Option<u32>,
 }
 
 /// What is fitted.

@@ -7,12 +7,13 @@ use super::written::{Clock, Event};
 use crate::base::time::TimeUnit;
 use crate::data::schema::{EventSchema, Field, FieldKind, TimeFormat};
 use crate::features::recipe::Recipe;
+use crate::model::manifest::Manifest;
 
 /// The schema, if `[event]` is complete.
-pub(super) fn event_schema(build: &mut Build<'_>, event: &Event, recipe: Option<&Recipe>, fit: &FitPlan) -> Option<EventSchema> {
+pub(super) fn event_schema(build: &mut Build<'_>, event: &Event, model: Option<&(Manifest, Recipe)>, fit: &FitPlan) -> Option<EventSchema> {
     roles(build, event);
     let mut fields: Vec<Field> = Vec::new();
-    if let Some(recipe) = recipe {
+    if let Some((_, recipe)) = model {
         for field in recipe.fields() {
             if event.label.as_ref() == Some(&field.name) {
                 let label = format!("the recipe of the package reads {} as a feature", build.shown(&["event", "label"]));
@@ -20,6 +21,13 @@ pub(super) fn event_schema(build: &mut Build<'_>, event: &Event, recipe: Option<
             }
             fields.push(field);
         }
+    }
+    if let Some(value) = model.and_then(|(manifest, _)| manifest.head.value()) {
+        if event.label.as_ref() == Some(&value.field) {
+            let label = format!("the package has a law of the value of {}", build.shown(&["event", "label"]));
+            leak(build, &["event", "label"], label, "name the field that says how the event turned out");
+        }
+        value_field(build, &mut fields, &value.field);
     }
     if build.purpose == Purpose::Fit {
         fit_fields(build, event, fit, &mut fields);
@@ -71,6 +79,27 @@ fn fit_fields(build: &mut Build<'_>, event: &Event, fit: &FitPlan, fields: &mut 
             add(build, fields, name, kind, &path);
         }
     }
+    if let Some(value) = &fit.value {
+        if event.label.is_some() {
+            let text = format!("got {}, and [event] names a label", build.shown(&["fit", "value"]));
+            let help = "take `label` out of [event], or `value` out of [fit]";
+            build.note("pipeline::no_law_of_value", &["fit", "value"], "a score is fitted, not a law", text, help);
+        }
+        add(build, fields, &value.field, FieldKind::Number, &["fit", "value"]);
+    }
+}
+
+/// The field whose value the package forecasts: a number, whatever else reads it.
+fn value_field(build: &mut Build<'_>, fields: &mut Vec<Field>, name: &str) {
+    match fields.iter().find(|field| field.name == name) {
+        Some(field) if field.kind == FieldKind::Number => {}
+        Some(_) => {
+            let message = format!("the model package has a law of the value of `{name}`, and its recipe reads `{name}` as text");
+            let help = format!("write the package anew: {}", build.fit_command());
+            build.note("pipeline::field_conflict", &["model", "package"], message, "a field has one type", help);
+        }
+        None => fields.push(Field { name: name.to_owned(), kind: FieldKind::Number }),
+    }
 }
 
 /// Position of a field that is read as `kind`; it is added if it is not yet there.
@@ -81,7 +110,7 @@ fn add(build: &mut Build<'_>, fields: &mut Vec<Field>, name: &str, kind: FieldKi
                 FieldKind::Text => ("text", "a number"),
                 FieldKind::Number => ("a number", "text"),
             };
-            let by = if build.purpose == Purpose::Fit { "[fit]" } else { "the recipe of the model package" };
+            let by = if build.purpose == Purpose::Fit { "[fit]" } else { "the model package" };
             let message = format!("the field is read as {this} here and as {other} by {by}");
             conflict(build, path, &message, "a field has one type");
         }

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::{Cell, Law};
 use super::unit::{Length, Moment};
 use crate::base::time::TimeUnit;
+use crate::data::value::{Transform, ValueKind};
 use crate::features::recipe::Cycle;
 pub use contract::schema;
 use defaults::*;
@@ -280,6 +281,9 @@ pub struct Forecast {
     /// Quantiles of the time of the next event, ascending, each between 0 and 1.
     #[schemars(extend("default" = [0.1, 0.5, 0.9]), length(max = 32))]
     pub quantiles: Option<Vec<Share>>,
+    /// Quantiles of the value of the next event, where the model has a law of it, ascending. By default those of the time.
+    #[schemars(length(max = 32))]
+    pub value_quantiles: Option<Vec<Share>>,
     /// The forecast says how likely an event is within each of these.
     #[serde(default)]
     #[schemars(length(max = 32), extend("x-least" = "1us"))]
@@ -391,6 +395,27 @@ pub struct Fit {
     /// The law of time that a network gives; processes have their own.
     #[serde(default)]
     pub law: Law,
+    /// Field whose next value is forecast too: the network then also gives a law of it.
+    #[schemars(length(min = 1))]
+    pub value: Option<String>,
+    /// The law of the value: `gaussian` (a mixture of normals) or `quantile` (quantiles with straight lines between them).
+    #[serde(default)]
+    pub value_law: ValueKind,
+    /// Normals of a `gaussian` law of the value.
+    #[serde(default = "default_value_components")]
+    #[schemars(range(min = 1, max = 256))]
+    pub value_components: u32,
+    /// Levels of a `quantile` law of the value, ascending.
+    #[serde(default = "default_value_levels")]
+    #[schemars(length(min = 2, max = 256))]
+    pub value_levels: Vec<Share>,
+    /// Taken of the value first: `log1p`, sign(v) ln(1 + |v|), for values over several orders of magnitude.
+    #[serde(default)]
+    pub value_transform: Transform,
+    /// The law is one about the key's own mean, in its own standard deviations, both of which forget: after so many readings one counts half. For keys that
+    /// have different levels or units. Left out, mean and deviation are those of all keys.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub value_memory: Option<u32>,
     /// Size of the recurrent state.
     #[serde(default = "default_hidden")]
     #[schemars(range(min = 1, max = 1024))]

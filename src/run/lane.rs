@@ -23,6 +23,7 @@ use crate::data::input::{Input, Table};
 use crate::data::intensity::Intensities;
 use crate::data::outputs::Outputs;
 use crate::data::rejected::Rejected;
+use crate::data::schema::FieldKind;
 use crate::decode::Decoder;
 use crate::features::{Context, Features};
 use crate::head::{Arrivals, Head};
@@ -41,6 +42,8 @@ pub struct Lane {
     features: Features,
     model: Model,
     head: Head,
+    /// Column of the field whose value the head has a law of.
+    value: Option<usize>,
     partitions: Vec<PartitionState>,
     /// Batches so far; marks which keys were seen in the current one.
     batch: u32,
@@ -81,12 +84,14 @@ impl Lane {
             let text = format!("the recipe makes {} floats, the graph takes {}", features.width(), model.signature().features);
             return Err(Error::config("model", text).at(plan.package.display().to_string()));
         }
+        let value = manifest.head.value().map(|value| value_column(&plan, &value.field)).transpose()?;
         let mut model = model;
         let intensity = model.intensity.take().map(|graph| Box::new(graph) as Box<dyn Intensities>);
         Ok(Lane {
             decoder: Decoder::new(&plan.schema),
             head: Head::with(&manifest.head, plan.asks.clone(), intensity)?,
             features,
+            value,
             model,
             partitions: Vec::new(),
             batch: 0,
@@ -479,7 +484,8 @@ impl Lane {
     fn publish(&mut self) -> Result<()> {
         let forecasts = &mut self.forecasts;
         std::mem::swap(&mut forecasts.flags, &mut self.ready.flags);
-        let arrivals = Arrivals { times: &self.ready.times, gaps: &self.seen.gaps, marks: &self.seen.marks };
+        let values = self.value.and_then(|at| self.ready.columns.get(at)).and_then(|column| column.numbers()).unwrap_or_default();
+        let arrivals = Arrivals { times: &self.ready.times, gaps: &self.seen.gaps, marks: &self.seen.marks, values };
         self.head.forecasts(&arrivals, &self.outputs, forecasts);
         std::mem::swap(&mut forecasts.keys, &mut self.ready.keys);
         std::mem::swap(&mut forecasts.event_ids, &mut self.ready.ids);
@@ -519,6 +525,15 @@ impl Lane {
         }
         !overdue.is_empty()
     }
+}
+
+/// Column of the field whose value the package forecasts.
+fn value_column(plan: &Plan, field: &str) -> Result<usize> {
+    let at = plan.schema.field(field).filter(|at| plan.schema.fields.get(*at).is_some_and(|field| field.kind == FieldKind::Number));
+    at.ok_or_else(|| {
+        Error::config("model", format!("the package has a law of the value of `{field}`, which the pipeline does not read as a number"))
+            .at(plan.package.display().to_string())
+    })
 }
 
 fn unassigned(partition: Partition) -> Error {

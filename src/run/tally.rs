@@ -32,6 +32,8 @@ pub struct Calibration {
     pub surprise_time: (f64, usize),
     /// Sum and number of `surprise_mark`.
     pub surprise_mark: (f64, usize),
+    /// Sum and number of `surprise_value`.
+    pub surprise_value: (f64, usize),
     /// Sum and number of `residual`; the mean is 1 if the law is right.
     pub residual: (f64, usize),
     /// Sum and number of `score`.
@@ -54,6 +56,7 @@ impl Calibration {
         }
         add(&mut self.surprise_time, &forecasts.surprise_time);
         add(&mut self.surprise_mark, &forecasts.surprise_mark);
+        add(&mut self.surprise_value, &forecasts.surprise_value);
         add(&mut self.residual, &forecasts.residual);
         add(&mut self.score, &forecasts.score);
         // That no event has come is said of the forecast before, not of an event.
@@ -94,6 +97,7 @@ impl Calibration {
         let pairs = [
             (&mut self.surprise_time, other.surprise_time),
             (&mut self.surprise_mark, other.surprise_mark),
+            (&mut self.surprise_value, other.surprise_value),
             (&mut self.residual, other.residual),
             (&mut self.score, other.score),
         ];

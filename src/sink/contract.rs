@@ -31,6 +31,7 @@ pub fn identity() -> Identity {
         quantiles: vec![0.1, 0.5, 0.999],
         horizons: ["1h", "24h"].map(str::to_owned).to_vec(),
         reasons: ["gap", "R\"7"].map(str::to_owned).to_vec(),
+        value_quantiles: Some(vec![0.05, 0.5]),
         ..Identity::default()
     }
 }
@@ -51,12 +52,16 @@ pub fn sample(n: usize, partitions: usize) -> Forecasts {
         forecasts.gap_s.push(number(1.5 * i as f64));
         forecasts.surprise_time.push(number(0.25));
         forecasts.surprise_mark.push(number(0.5));
+        forecasts.surprise_value.push(number(-1.25));
         forecasts.residual.push(number(3600.0));
+        forecasts.residual_value.push(number(0.625));
         forecasts.score.push(0.125);
         forecasts.next_times[0].push(later(60));
         forecasts.next_times[1].push(later(3600));
         // Beyond the year 9999: written as if it never came to that.
         forecasts.next_times[2].push(Some(EventTime(i64::MAX)));
+        forecasts.next_values[0].push(number(-2.5));
+        forecasts.next_values[1].push(number(20.0));
         forecasts.p_never.push(1e-300);
         forecasts.p_within[0].push(0.75);
         forecasts.p_within[1].push(1.0);

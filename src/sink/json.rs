@@ -25,6 +25,7 @@ enum Value {
     NEvents,
     Number(Number),
     NextTime(usize),
+    NextReading(usize),
     PWithin(usize),
     NextMarks,
     Reasons,
@@ -37,7 +38,9 @@ enum Number {
     Gap,
     SurpriseTime,
     SurpriseMark,
+    SurpriseValue,
     Residual,
+    ResidualValue,
     Score,
     PNever,
     Intensity,
@@ -49,7 +52,9 @@ impl Number {
             Number::Gap => &forecasts.gap_s,
             Number::SurpriseTime => &forecasts.surprise_time,
             Number::SurpriseMark => &forecasts.surprise_mark,
+            Number::SurpriseValue => &forecasts.surprise_value,
             Number::Residual => &forecasts.residual,
+            Number::ResidualValue => &forecasts.residual_value,
             Number::Score => &forecasts.score,
             Number::PNever => &forecasts.p_never,
             Number::Intensity => &forecasts.intensity_now,
@@ -96,11 +101,14 @@ impl RowEncoder {
                 FieldId::GapS => Ok(Value::Number(Number::Gap)),
                 FieldId::SurpriseTime => Ok(Value::Number(Number::SurpriseTime)),
                 FieldId::SurpriseMark => Ok(Value::Number(Number::SurpriseMark)),
+                FieldId::SurpriseValue => Ok(Value::Number(Number::SurpriseValue)),
                 FieldId::Residual => Ok(Value::Number(Number::Residual)),
+                FieldId::ResidualValue => Ok(Value::Number(Number::ResidualValue)),
                 FieldId::Score => Ok(Value::Number(Number::Score)),
                 FieldId::PNever => Ok(Value::Number(Number::PNever)),
                 FieldId::IntensityNow => Ok(Value::Number(Number::Intensity)),
                 FieldId::NextTime(quantile) => Ok(Value::NextTime(*quantile)),
+                FieldId::NextValue(quantile) => Ok(Value::NextReading(*quantile)),
                 FieldId::PWithin(horizon) => Ok(Value::PWithin(*horizon)),
                 FieldId::NextMarks => Ok(Value::NextMarks),
                 FieldId::Reasons => Ok(Value::Reasons),
@@ -141,6 +149,7 @@ impl RowEncoder {
                 Value::NextTime(quantile) => {
                     time_or_null(out, forecasts.next_times.get(quantile).and_then(|times| times.get(row).copied().flatten()));
                 }
+                Value::NextReading(quantile) => number(out, forecasts.next_values.get(quantile).and_then(|column| column.get(row))),
                 Value::PWithin(horizon) => number(out, forecasts.p_within.get(horizon).and_then(|column| column.get(row))),
                 Value::NextMarks => {
                     list(next_marks(forecasts, row).filter_map(|chance| Some((self.marks.get(index(chance.mark))?, chance.p))), out);

@@ -11,9 +11,13 @@ mod commands;
 #[cfg(unix)]
 mod kills;
 mod layers;
+#[cfg(feature = "fit")]
+mod nab;
 #[cfg(unix)]
 mod operations;
 mod pytorch;
 mod real_data;
 mod reasons;
 mod schemas;
+#[cfg(feature = "fit")]
+mod value;

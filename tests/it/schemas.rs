@@ -51,17 +51,18 @@ fn the_schema_of_forecasts_names_the_fields_of_the_full_layout_and_no_others() {
         horizons: vec!["1h".to_owned()],
         overdue: vec![1],
         reasons: vec!["gap".to_owned()],
+        value_quantiles: Some(vec![0.5]),
         ..Identity::default()
     };
     let layout = Layout::full(&identity, true, true, true);
     let schema = read("forecast.v1.json");
     let mut named: Vec<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
     let mut written: Vec<&str> = layout.fields.iter().map(|(name, _)| name.as_str()).collect();
-    written.retain(|name| !name.starts_with("next_time_q") && !name.starts_with("p_within_"));
+    written.retain(|name| !["next_time_q", "next_value_q", "p_within_"].iter().any(|prefix| name.starts_with(prefix)));
     named.sort_unstable();
     written.sort_unstable();
     assert_eq!(named, written);
-    assert_eq!(schema["patternProperties"].as_object().unwrap().len(), 2);
+    assert_eq!(schema["patternProperties"].as_object().unwrap().len(), 3);
 }
 
 #[test]

@@ -23,7 +23,8 @@ fn all(plan: &Plan) -> Vec<(Cell, Law, String)> {
     if plan.schema.label.is_some() {
         return networks.map(|cell| (cell, plan.fit.law, cell.name().to_owned())).collect();
     }
-    let processes = PROCESSES.into_iter().map(|cell| (cell, Law::default(), cell.name().to_owned()));
+    // A process has no law of the value.
+    let processes = PROCESSES.into_iter().filter(|_| plan.fit.value.is_none()).map(|cell| (cell, Law::default(), cell.name().to_owned()));
     let named = |cell: Cell, law: Law| (cell, law, format!("{}, {}", cell.name(), law.name()));
     let laws = LAWS.into_iter().filter(|law| *law != plan.fit.law).map(|law| named(Cell::Gru, law));
     processes.chain(laws).chain(networks.map(|cell| named(cell, plan.fit.law))).collect()

@@ -57,6 +57,7 @@ fn plan(name: &str, source: source::Settings) -> Plan {
             decay: vec![],
             time_unit: None,
             resolution: None,
+            value: None,
             hidden: 1,
             components: 1,
             epochs: 1,

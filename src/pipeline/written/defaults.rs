@@ -91,6 +91,14 @@ pub(super) fn default_epochs() -> u32 {
     50
 }
 
+pub(super) fn default_value_components() -> u32 {
+    3
+}
+
+pub(super) fn default_value_levels() -> Vec<super::Share> {
+    [0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99].map(super::Share).to_vec()
+}
+
 pub(super) fn default_patience() -> u32 {
     5
 }

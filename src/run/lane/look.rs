@@ -21,6 +21,8 @@ pub struct Arrived<'a> {
     pub marks: &'a [Option<u32>],
     /// Their gaps.
     pub gaps: &'a [Option<Gap>],
+    /// Their values in the field of which the head has a law; empty without such a law.
+    pub values: &'a [f64],
     /// Their fields, in the order of the plan's schema.
     pub columns: &'a [Column],
     /// Their feature rows, one after the other.
@@ -52,7 +54,20 @@ impl Lane {
     /// What the last `advance` knew of the events of its forecasts, one of each a row, where no key was overdue and nothing was replayed.
     #[must_use]
     pub fn arrived(&self) -> Arrived<'_> {
-        Arrived { marks: &self.seen.marks, gaps: &self.seen.gaps, columns: &self.ready.columns, rows: &self.rows, laws: &self.outputs }
+        let values = self.values();
+        Arrived {
+            marks: &self.seen.marks,
+            gaps: &self.seen.gaps,
+            values,
+            columns: &self.ready.columns,
+            rows: &self.rows,
+            laws: &self.outputs,
+        }
+    }
+
+    /// Values of the ready events in the field of which the head has a law.
+    pub(super) fn values(&self) -> &[f64] {
+        self.value.and_then(|at| self.ready.columns.get(at)).and_then(Column::numbers).unwrap_or_default()
     }
 
     /// Hazard and compensator of a row of parameters at each gap after its event.
@@ -95,7 +110,12 @@ impl Lane {
         let mut outputs = Outputs::default();
         self.model.steps(rows, &vec![gap; count], &vec![0; count], &mut tried, &mut outputs)?;
         let mut forecasts = Forecasts { flags: vec![Flags::NONE; count], ..Forecasts::new(Arc::clone(&self.forecasts.identity)) };
-        let arrivals = Arrivals { times: &vec![EventTime(0); count], gaps: &vec![None; count], marks: &vec![None; count] };
+        let arrivals = Arrivals {
+            times: &vec![EventTime(0); count],
+            gaps: &vec![None; count],
+            marks: &vec![None; count],
+            values: &vec![f64::NAN; count],
+        };
         self.head.forecasts(&arrivals, &outputs, &mut forecasts);
         let median = forecasts.identity.quantiles.iter().position(|q| *q == 0.5);
         let effect = |row: usize| {

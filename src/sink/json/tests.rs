@@ -24,7 +24,8 @@ fn a_full_row_has_every_field_of_the_contract_with_its_type() {
     let (text, row) = encode(&layout, &forecasts, 1);
     let expected = json!({
         "kind": "forecast", "key": "k1", "event_id": "id-1", "event_time": "2025-01-06T00:00:01.000001Z", "partition": 1, "offset": 1,
-        "n_events": 2, "gap_s": 1.5, "surprise_time": 0.25, "surprise_mark": 0.5, "residual": 3600.0, "score": 0.125,
+        "n_events": 2, "gap_s": 1.5, "surprise_time": 0.25, "surprise_mark": 0.5, "surprise_value": -1.25, "residual": 3600.0, "residual_value": 0.625,
+        "score": 0.125, "next_value_q05": -2.5, "next_value_q50": 20.0,
         "next_time_q10": "2025-01-06T00:01:01.000001Z", "next_time_q50": "2025-01-06T01:00:01.000001Z", "next_time_q99_9": null,
         "p_never": 1e-300, "p_within_1h": 0.75, "p_within_24h": 1.0,
         "next_marks": [{"mark": "a\"b", "p": 0.5}, {"mark": "ü", "p": 0.25}], "intensity_now": 1e16,
@@ -40,7 +41,19 @@ fn a_full_row_has_every_field_of_the_contract_with_its_type() {
 fn what_a_row_does_not_have_is_null_or_empty() {
     let forecasts = sample(3, 2);
     let (_, row) = encode(&Layout::full(&forecasts.identity, true, true, true), &forecasts, 0);
-    for name in ["event_id", "gap_s", "surprise_time", "surprise_mark", "residual", "next_time_q10", "next_time_q50", "intensity_now"] {
+    for name in [
+        "event_id",
+        "gap_s",
+        "surprise_time",
+        "surprise_mark",
+        "surprise_value",
+        "residual",
+        "residual_value",
+        "next_time_q10",
+        "next_time_q50",
+        "next_value_q05",
+        "intensity_now",
+    ] {
         assert_eq!(row[name], Json::Null, "{name}");
     }
     assert_eq!((&row["flags"], &row["next_marks"], &row["reasons"]), (&json!([]), &json!([]), &json!([])));

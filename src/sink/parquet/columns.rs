@@ -56,7 +56,10 @@ fn column_type(field: FieldId) -> (DataType, bool) {
         | FieldId::Overdue
         | FieldId::SurpriseTime
         | FieldId::SurpriseMark
+        | FieldId::SurpriseValue
         | FieldId::Residual
+        | FieldId::ResidualValue
+        | FieldId::NextValue(_)
         | FieldId::Score
         | FieldId::PNever
         | FieldId::PWithin(_)
@@ -136,7 +139,10 @@ impl Columns {
             FieldId::GapS => numbers(&forecasts.gap_s, rows),
             FieldId::SurpriseTime => numbers(&forecasts.surprise_time, rows),
             FieldId::SurpriseMark => numbers(&forecasts.surprise_mark, rows),
+            FieldId::SurpriseValue => numbers(&forecasts.surprise_value, rows),
             FieldId::Residual => numbers(&forecasts.residual, rows),
+            FieldId::ResidualValue => numbers(&forecasts.residual_value, rows),
+            FieldId::NextValue(quantile) => numbers(forecasts.next_values.get(quantile).map_or(&[][..], Vec::as_slice), rows),
             FieldId::Score => numbers(&forecasts.score, rows),
             FieldId::PNever => numbers(&forecasts.p_never, rows),
             FieldId::PWithin(horizon) => numbers(forecasts.p_within.get(horizon).map_or(&[][..], Vec::as_slice), rows),
