@@ -41,8 +41,15 @@ pub fn write(folder: &Path, head: Head) -> PathBuf {
     let head_spec = spec(head);
     let package = folder.join(if head == Head::Score { "score" } else { "mixture" });
     fs::create_dir_all(&package).unwrap();
-    let design =
-        Design { cell: Cell::Gru, features: FEATURE_FLOATS, hidden: HIDDEN, outputs: head_spec.width(), pace: 1.0, missing: Vec::new() };
+    let design = Design {
+        cell: Cell::Gru,
+        features: FEATURE_FLOATS,
+        hidden: HIDDEN,
+        outputs: head_spec.width(),
+        pace: 1.0,
+        anchor: None,
+        missing: Vec::new(),
+    };
     let bias: Vec<f32> = (0..head_spec.width()).map(|i| (i as f32 * 0.37).sin()).collect();
     let weights = Weights::random(design, &bias, &mut rand_chacha::ChaCha8Rng::seed_from_u64(1));
     let manifest = Manifest {

@@ -97,9 +97,9 @@ fn load(data: &Path) -> (RecordBatch, BTreeMap<String, Series>) {
     let (keys, times) = (texts(&table, "key"), micros(&table, "event_time"));
     let probation = table.column_by_name("probation").unwrap().as_boolean().clone();
     let mut all: BTreeMap<String, Series> = BTreeMap::new();
-    for at in 0..table.num_rows() {
+    for (at, time) in times.into_iter().enumerate() {
         let own = all.entry(keys.value(at).to_owned()).or_default();
-        own.times.push(times[at]);
+        own.times.push(time);
         own.probation.push(probation.value(at));
     }
     let windows = read(&data.join("windows.parquet"));
