@@ -222,3 +222,53 @@ fn graphs_of_both_pytorch_exporters_can_be_quantised_and_stay_bit_identical_for_
     // Some are too small to have a matrix that is worth it.
     assert!(done >= 8, "{done}");
 }
+
+#[test]
+fn an_event_without_a_gap_starts_from_its_cohort_and_one_with_a_gap_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut graph = onnx::Graph::new("sum");
+    graph.input("x", &[1]);
+    graph.input("h", &[2]);
+    graph.constant("w", &[1, 2], &[1.0, 0.0]);
+    graph.constant("o", &[2, 1], &[1.0, 1.0]);
+    graph.node("MatMul", &["x", "w"], &["xw"], &[]);
+    graph.node("Add", &["xw", "h"], &["h_next"], &[]);
+    graph.node("MatMul", &["h_next", "o"], &["law"], &[]);
+    graph.output("law", &[1]);
+    graph.output("h_next", &[2]);
+    let state = StateSpec { input: "h".into(), output: "h_next".into(), shape: vec![2], init: 0.0 };
+    let manifest = Manifest {
+        format: 1,
+        name: "sum".into(),
+        version: "1".into(),
+        input: InputSpec { features: "x".into(), gap: None, gap_unit: TimeUnit::Second },
+        states: vec![state],
+        head: HeadSpec::Exponential(LawSpec::new(&["law"], TimeUnit::Hour, 1e-6)),
+        attention: None,
+    };
+    std::fs::write(folder.path().join("model.onnx"), graph.to_bytes()).unwrap();
+    std::fs::write(folder.path().join("model.toml"), manifest.to_toml().unwrap()).unwrap();
+    std::fs::write(folder.path().join("features.toml"), "format = 1\n[[column]]\nkind = \"constant\"\nvalue = 1.0\n").unwrap();
+    let plain = Package::load(folder.path()).unwrap();
+    let cohort = |x: f32| cohorts::Cohort { centre: vec![x], state: vec![x * 10.0, 0.5] };
+    let cohorts = cohorts::Cohorts::new(vec![1.0], vec![cohort(1.0), cohort(2.0)]);
+    std::fs::write(folder.path().join(cohorts::FILE), cohorts.to_toml().unwrap()).unwrap();
+    let package = Package::load(folder.path()).unwrap();
+    assert_ne!(plain.digest, package.digest);
+    assert_eq!(package.cohorts(), Some(&cohorts));
+
+    let mut model = package.model().unwrap();
+    let width = model.initial_hidden().len();
+    let mut memory = Rows { width, hidden: model.initial_hidden().repeat(3) };
+    let mut outputs = crate::data::outputs::Outputs::default();
+    let gap = Some(crate::base::time::Gap(1));
+    model.steps(&[1.2, 1.9, 7.0], &[None, None, gap], &[0; 3], &mut memory, &mut outputs).unwrap();
+    let states: Vec<_> = (0..3).map(|row| memory.hidden(row)[..2].to_vec()).collect();
+    assert_eq!(states, [vec![11.2, 0.5], vec![21.9, 0.5], vec![7.0, 0.0]]);
+    // No law was there to score a first event by, whatever state it starts from.
+    assert!(outputs.before.iter().all(|value| value.is_nan()));
+    // A key that has expired begins again.
+    model.steps(&[2.0, 1.0, 1.0], &[None, gap, gap], &[0; 3], &mut memory, &mut outputs).unwrap();
+    let states: Vec<_> = (0..3).map(|row| memory.hidden(row)[0]).collect();
+    assert_eq!(states, [22.0, 22.9, 8.0]);
+}
