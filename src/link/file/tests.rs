@@ -41,12 +41,6 @@ fn only(store: Arc<dyn Objects>) -> Location {
     Location::Object(store, entry)
 }
 
-fn text(location: &Location) -> String {
-    let mut text = String::new();
-    location.read().unwrap().read_to_string(&mut text).unwrap();
-    text
-}
-
 #[test]
 fn a_file_is_read_the_same_wherever_it_is() {
     let folder = tempfile::tempdir().unwrap();
@@ -85,6 +79,12 @@ mod bucket {
 
     fn location(s3: &S3) -> Location {
         only(Arc::new(of_double(s3, "bucket", "", KEY)))
+    }
+
+    fn text(location: &Location) -> String {
+        let mut text = String::new();
+        location.read().unwrap().read_to_string(&mut text).unwrap();
+        text
     }
 
     #[test]
