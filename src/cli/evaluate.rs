@@ -373,6 +373,9 @@ struct Law {
     parameters: Vec<f32>,
 }
 
+/// What an event was stepped with: its feature row and gap.
+type Stepped = (Vec<f32>, Option<Gap>);
+
 struct Watcher<'a> {
     stage: &'a Stage,
     filter: &'a Filter,
@@ -382,7 +385,7 @@ struct Watcher<'a> {
     key: Option<Vec<u8>>,
     histories: HashMap<Vec<u8>, Vec<Law>>,
     /// Feature rows and gaps of the watched keys, of a model with attention.
-    steps: Option<HashMap<Vec<u8>, Vec<(Vec<f32>, Option<Gap>)>>>,
+    steps: Option<HashMap<Vec<u8>, Vec<Stepped>>>,
     rejected: usize,
     rows: usize,
     end: EventTime,
