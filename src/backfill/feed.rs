@@ -8,13 +8,14 @@ use arrow::record_batch::RecordBatch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::Settings;
-use super::chunk::{Turn, input_of};
+use super::chunk::{Chunk, Turn, input_of};
 use super::merge::{BLOCK, Merge, Place, Run};
 use super::sort::sort;
 use super::survey::Survey;
 use crate::base::error::{Error, Result};
 use crate::base::number::{i64_of_count, index, u32_of};
 use crate::base::offset::{Offset, Partition};
+use crate::base::time::EventTime;
 use crate::data::commit::Commits;
 use crate::data::input::Input;
 use crate::source::{Assignment, Feed, Handed, Polled};
@@ -83,6 +84,7 @@ fn read(settings: &Settings, survey: &Survey, lane_of: &BTreeMap<u32, usize>, se
     let mut next: BTreeMap<u32, i64> = BTreeMap::new();
     let (mut rows, mut end) = (0_u64, settings.epoch_rows);
     while let Some(block) = merge.block()? {
+        let Some(block) = before(block, settings.until) else { break };
         rows += u64::try_from(block.len()).unwrap_or(0);
         let ends = rows >= end;
         while rows >= end {
@@ -110,6 +112,16 @@ fn read(settings: &Settings, survey: &Survey, lane_of: &BTreeMap<u32, usize>, se
         }
     }
     Ok(())
+}
+
+/// The rows that come before an end; `None` where there are none any more. A row whose time cannot be read goes with the one before it.
+fn before(block: Chunk, until: Option<EventTime>) -> Option<Chunk> {
+    let Some(until) = until else { return Some(block) };
+    match block.turns.partition_point(|turn| turn.at < until.0) {
+        0 => None,
+        all if all == block.len() => Some(block),
+        some => Some(block.slice(0, some)),
+    }
 }
 
 /// Rows whose offsets follow each other without a hole: (first offset, first row, rows). Offsets below `next` were there before: files may overlap.

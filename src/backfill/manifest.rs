@@ -106,18 +106,24 @@ impl Manifest {
         })
     }
 
+    /// What the backfill in a folder or bucket was begun with; `None` if there is none.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(from: &dyn Objects) -> Result<Option<Manifest>> {
+        let Some(bytes) = from.get(NAME)? else { return Ok(None) };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| Error::config("backfill", format!("{NAME} cannot be read: {e}")).at(from.to_string()).help("name another place"))
+    }
+
     /// Begins a backfill in a folder or bucket, or goes on with the one that is there.
     ///
     /// # Errors
     /// There is one, and `resume` was not asked for, or it was begun with something else; the place holds what is none; it cannot be written.
     pub fn agree(&self, to: &dyn Objects, resume: bool) -> Result<()> {
         let place = to.to_string();
-        let read = || -> Result<Option<Manifest>> {
-            let Some(bytes) = to.get(NAME)? else { return Ok(None) };
-            serde_json::from_slice(&bytes).map(Some).map_err(|e| {
-                Error::config("backfill", format!("{NAME} cannot be read: {e}")).at(place.clone()).help("name another place with --to")
-            })
-        };
+        let read = || Manifest::read(to);
         let begun = match read()? {
             Some(begun) => begun,
             None => {

@@ -24,6 +24,7 @@ pub mod survey;
 
 use std::path::PathBuf;
 
+use crate::base::time::EventTime;
 use crate::data::schema::EventSchema;
 use crate::link::file::Location;
 
@@ -40,6 +41,8 @@ pub struct Settings {
     pub positions: Option<Positions>,
     /// Column of numbers that orders rows of the same time, before their files and places do.
     pub ties: Option<String>,
+    /// Only rows before this time are taken, where they are not taken by their positions: the others are a topic's.
+    pub until: Option<EventTime>,
     /// Shards, of all machines together.
     pub shards: u32,
     /// This machine does the shards whose number leaves `mine.0` when divided by `mine.1`.

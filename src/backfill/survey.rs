@@ -8,6 +8,7 @@ use super::Settings;
 use super::chunk::{Turn, line_schema};
 use super::reader::{Reader, Reading};
 use crate::base::error::{Error, Kind as ErrorKind, Result};
+use crate::base::time::EventTime;
 use crate::data::schema::EventSchema;
 use crate::link::file::Location;
 use crate::source::file::{Kind, Rows};
@@ -21,6 +22,8 @@ pub struct FileFacts {
     pub rows: u64,
     /// Bytes.
     pub bytes: u64,
+    /// Rows that are not taken because their turn comes at or after the end that is set.
+    pub later: u64,
     /// First and last turn, if it has any rows.
     pub span: Option<(Turn, Turn)>,
     /// Whether no row's turn is before that of the one above it.
@@ -41,6 +44,12 @@ impl Survey {
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.files.iter().map(|file| file.rows).sum()
+    }
+
+    /// Rows of all files that are not taken because they come at or after the end that is set.
+    #[must_use]
+    pub fn later(&self) -> u64 {
+        self.files.iter().map(|file| file.later).sum()
     }
 
     /// Bytes of all files.
@@ -111,16 +120,16 @@ pub fn survey(settings: &Settings, progress: &mut dyn FnMut(&FileFacts)) -> Resu
         Reading { schema: narrow, fields: needed, columns: if lines { columns } else { Arc::new(Schema::new(fields)) }, ..reading.clone() };
     let mut files = Vec::new();
     for path in &settings.paths {
-        let facts = look(path, &looking)?;
+        let facts = look(path, &looking, settings.until)?;
         progress(&facts);
         files.push(facts);
     }
     Ok(Survey { files, reading })
 }
 
-fn look(path: &Location, reading: &Reading) -> Result<FileFacts> {
+fn look(path: &Location, reading: &Reading, until: Option<EventTime>) -> Result<FileFacts> {
     let bytes = path.bytes()?;
-    let mut facts = FileFacts { path: path.clone(), rows: 0, bytes, span: None, sorted: true };
+    let mut facts = FileFacts { path: path.clone(), rows: 0, bytes, later: 0, span: None, sorted: true };
     let mut reader = Reader::open(path, reading)?;
     let mut last = Turn::FIRST;
     while let Some(chunk) = reader.chunk()? {
@@ -128,6 +137,7 @@ fn look(path: &Location, reading: &Reading) -> Result<FileFacts> {
         for turn in &chunk.turns {
             facts.sorted &= *turn >= last;
             last = *turn;
+            facts.later += u64::from(until.is_some_and(|until| turn.at >= until.0));
             let (first, end) = facts.span.unwrap_or((*turn, *turn));
             facts.span = Some((first.min(*turn), end.max(*turn)));
         }

@@ -30,6 +30,7 @@ fn settings(paths: Vec<PathBuf>, shards: u32, memory: u64, scratch: &std::path::
         fields: vec!["k".into(), "t".into(), "n".into()],
         positions: None,
         ties: None,
+        until: None,
         shards,
         mine: (0, 1),
         epoch_rows: 1000,
@@ -232,5 +233,45 @@ fn a_column_for_ties_that_is_not_there_or_holds_texts_is_refused() {
         let settings = Settings { ties: Some(name.into()), ..settings(vec![path.clone()], 1, 1 << 20, folder.path()) };
         let error = survey(&settings, &mut |_| {}).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn only_rows_before_an_end_are_handed_out_and_the_others_are_counted() {
+    use std::time::Duration;
+
+    use crate::base::time::EventTime;
+    use crate::data::input::Input;
+    use crate::source::Polled;
+
+    let folder = tempfile::tempdir().unwrap();
+    let paths = vec![folder.path().join("a.parquet"), folder.path().join("b.parquet")];
+    // A row without a time goes with the one before it.
+    let rows = |rows: &[(Option<i64>, i64)]| -> Vec<(String, Option<i64>, i64)> {
+        rows.iter().map(|(time, number)| (format!("k{number}"), *time, *number)).collect()
+    };
+    write(&paths[0], &rows(&[(Some(1), 0), (None, 1), (Some(9), 2), (Some(10), 3), (None, 4), (Some(30), 5)]));
+    write(&paths[1], &rows(&[(Some(20), 6), (Some(2), 7), (Some(9), 8), (Some(11), 9)]));
+    for (until, expected, later) in [(Some(10), vec![0, 1, 2, 7, 8], 5), (Some(0), vec![], 10), (None, (0..10).collect(), 0)] {
+        let until = until.map(|seconds| EventTime(seconds * 1_000_000));
+        let settings = Settings { until, ..settings(paths.clone(), 1, 1 << 20, folder.path()) };
+        let survey = survey(&settings, &mut |_| {}).unwrap();
+        assert_eq!((survey.rows(), survey.later()), (10, later));
+        let mut feed = feed::open(&settings, &survey, 1).unwrap().remove(0);
+        let mut numbers = Vec::new();
+        loop {
+            let mut input = Input::default();
+            match feed.poll(1000, Duration::from_secs(60), &mut input).unwrap() {
+                Polled::Ended => break,
+                _ => numbers.extend(
+                    input
+                        .tables
+                        .iter()
+                        .flat_map(|table| table.rows.column_by_name("n").unwrap().as_primitive::<Int64Type>().values().to_vec()),
+                ),
+            }
+        }
+        numbers.sort_unstable();
+        assert_eq!(numbers, expected);
     }
 }

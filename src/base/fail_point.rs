@@ -1,7 +1,7 @@
 //! Named places between the steps of commit, snapshot, recovery and release at which a test lets the program die, as a power cut would.
 //! Only builds with debug assertions have them.
 
-/// All names, in the order of the protocols.
+/// All names of a run, in the order of the protocols.
 pub const ALL: [&str; 14] = [
     "commit.begun",
     "commit.rows_sent",
@@ -19,10 +19,13 @@ pub const ALL: [&str; 14] = [
     "release.forgotten",
 ];
 
+/// Between the steps of a hand-over from a backfill.
+pub const HAND_OVER: [&str; 1] = ["hand_over.snapshots_stored"];
+
 /// Dies here if `MEANTIME_FAIL_POINT` is this name.
 pub fn fail_point(name: &str) {
     if cfg!(debug_assertions) {
-        debug_assert!(ALL.contains(&name), "{name} is no fail point");
+        debug_assert!(ALL.contains(&name) || HAND_OVER.contains(&name), "{name} is no fail point");
         if std::env::var_os("MEANTIME_FAIL_POINT").is_some_and(|asked| asked == name) {
             std::process::abort();
         }

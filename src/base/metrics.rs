@@ -72,6 +72,14 @@ pub const REPLAYED: Metric = metric(
     &[],
     "Events replayed silently to rebuild states: nothing was emitted for them",
 );
+/// Events left out.
+pub const BEFORE_SINCE: Metric = metric(
+    "meantime_before_since_total",
+    Type::Counter,
+    "events",
+    &[],
+    "Events left out because they were before since of [source]: a backfill is stated to have taken them",
+);
 /// Records waiting.
 pub const LAG_RECORDS: Metric = metric(
     "meantime_lag_records",
@@ -184,12 +192,13 @@ pub const BUILD_INFO: Metric =
     metric("meantime_build_info", Type::Gauge, "1", &["version", "features"], "Always 1; version and Cargo features of this build");
 
 /// All metrics, in the order in which they are written.
-pub const ALL: [Metric; 23] = [
+pub const ALL: [Metric; 24] = [
     BUILD_INFO,
     EVENTS,
     FORECASTS,
     DEAD_LETTERS,
     REPLAYED,
+    BEFORE_SINCE,
     LAG_RECORDS,
     LAG_SECONDS,
     PARTITION_STATE,

@@ -24,6 +24,7 @@ use crate::pipeline::{self, Purpose};
 use crate::run::Stage;
 use crate::sink::parquet::audit::audit;
 use crate::sink::{self, Delivery};
+use hand_over::HandOver;
 
 /// Arguments of `backfill`.
 #[derive(Debug, clap::Args)]
@@ -53,8 +54,9 @@ pub struct Args {
     #[arg(long, value_name = "COLUMN", conflicts_with = "positions")]
     ties: Option<String>,
     /// At the end commit, for the pipeline's consumer group, the offsets up to which the files go, so that `meantime run` goes on there with the states that
-    /// the backfill has left in [state] snapshots. The group must not have committed anything yet.
-    #[arg(long, requires = "positions")]
+    /// the backfill has left in [state] snapshots. The group must not have committed anything yet. Without --positions the files go up to `since` of
+    /// [source], and keys must be spread over the topic's partitions by Kafka's default partitioner.
+    #[arg(long)]
     hand_over: bool,
     /// Note the files of forecasts also in a log of Delta Lake, so that forecasts/ is a table for engines that read those.
     #[arg(long)]
@@ -99,23 +101,20 @@ pub fn run(args: &Args) -> Result<()> {
     if args.dry_run {
         return Ok(());
     }
-    let topic = plan.source.clone();
-    if args.hand_over {
-        hand_over::check(&plan, &settings)?;
-    }
+    let target = args.hand_over.then(|| HandOver::new(&plan, &settings)).transpose()?;
     aim(&mut plan, &to, &settings, args.delta);
-    let stage = Arc::new(Stage::load(plan)?);
+    let stage = Arc::new(Stage { hands_over: target.is_some(), ..Stage::load(plan)? });
     Manifest::of(&settings, &survey, &stage.identity.fingerprint).agree(&*to.open()?, args.resume || settings.mine.1 > 1)?;
     scratch.make()?;
     let feeds = feed::open(&settings, &survey, stage.plan.lanes)?;
     let lanes = feeds.into_iter().enumerate().map(|(lane, feed)| Ok((feed, stage.sinks(lane)?))).collect::<Result<Vec<_>>>()?;
-    let outcome = execute(&stage, lanes, Arc::default(), &Signals::listen()?, Some(survey.rows()));
+    let outcome = execute(&stage, lanes, Arc::default(), &Signals::listen()?, Some(survey.rows() - survey.later()));
     drop(scratch);
     let outcome = outcome?;
     outcome.ended?;
     let done = audit(&to.join("forecasts"))?;
-    if args.hand_over {
-        hand_over::commit(&stage, &topic, &done)?;
+    if let Some(target) = target {
+        target.carry_out(&stage, &done)?;
     }
     let rows: u64 = done.partitions.values().map(|tiles| tiles.rows).sum();
     let files: u64 = done.partitions.values().map(|tiles| tiles.files).sum();
@@ -176,6 +175,10 @@ fn settings(args: &Args, plan: &Plan, scratch: PathBuf) -> Result<Settings> {
         })
     });
     let positions = positions.transpose()?;
+    if let (Some(_), Some(since)) = (&positions, plan.since) {
+        let text = format!("the topic's part begins at a time ({since}, `since` of [source]), and --positions hands over by offsets");
+        return Err(Error::config("backfill", text).help("leave one of the two out"));
+    }
     let mut fields = plan.field_names();
     fields.extend(positions.iter().flat_map(|positions| [positions.partition.clone(), positions.offset.clone()]));
     if let Some(ties) = args.ties.as_ref().filter(|ties| !fields.contains(ties)) {
@@ -193,6 +196,7 @@ fn settings(args: &Args, plan: &Plan, scratch: PathBuf) -> Result<Settings> {
         fields,
         positions,
         ties: args.ties.clone(),
+        until: plan.since,
         shards,
         mine,
         epoch_rows: args.rows_per_file.saturating_mul(u64::from(shards)),
@@ -241,6 +245,9 @@ fn show(settings: &Settings, survey: &Survey, plan: &Plan, args: &Args, to: &Pla
     eprintln!("  files    {}, {} rows, {} MB", survey.files.len(), grouped(survey.rows()), grouped(survey.bytes() / 1_000_000));
     if let Some((first, last)) = span {
         eprintln!("  time     {} to {}", EventTime(first), EventTime(last));
+    }
+    if let Some(until) = settings.until {
+        eprintln!("  until    {until}: {} rows from then on are left to the topic", grouped(survey.later()));
     }
     let order = match unsorted {
         0 => "all files are in order: they are merged as they are".to_owned(),

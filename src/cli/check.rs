@@ -81,7 +81,10 @@ fn summary(plan: &Plan) -> String {
 
 fn source_line(plan: &Plan) -> String {
     match &plan.source {
-        source::Settings::Kafka(kafka) => format!("kafka topic `{}` at {}, group `{}`", kafka.topic, kafka.client.brokers, kafka.group),
+        source::Settings::Kafka(kafka) => {
+            let since = kafka.since.map(|since| format!(", events since {since}")).unwrap_or_default();
+            format!("kafka topic `{}` at {}, group `{}`{since}", kafka.topic, kafka.client.brokers, kafka.group)
+        }
         source::Settings::File(files) => count(files.paths.len(), "file"),
         source::Settings::Generate(generate) => {
             let stream = match generate.stream {

@@ -1,6 +1,8 @@
 //! One file per command; here only what they share: the arguments, logging and the way out.
 
 pub mod backfill;
+#[cfg(feature = "kafka")]
+mod before;
 #[cfg(feature = "fit")]
 pub mod calibrate;
 mod check;

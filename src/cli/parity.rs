@@ -20,11 +20,13 @@ use crate::backfill::survey::survey;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::i64_of_count;
 use crate::base::offset::{Offset, Partition};
+use crate::base::time::EventTime;
 use crate::evaluate::parity::{Findings, Names, Parity, Row, Side, of_json, of_table};
 use crate::link::objects::Place;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::{self, Purpose};
 use crate::run::Stage;
+use crate::sink;
 use crate::sink::json::RowEncoder;
 #[cfg(feature = "kafka")]
 use crate::source;
@@ -57,7 +59,8 @@ pub struct Args {
 /// # Errors
 /// Something differs or is missing (exit code 1); something cannot be read.
 pub fn run(args: &Args) -> Result<()> {
-    let plan = pipeline::load(&args.pipeline.pipeline, &args.pipeline.sets, Purpose::Backfill)?;
+    let mut plan = pipeline::load(&args.pipeline.pipeline, &args.pipeline.sets, Purpose::Backfill)?;
+    plan.take_all();
     let scratch = tempfile::tempdir().map_err(|e| Error::io("parity", &std::env::temp_dir(), e))?;
     let mut fields = plan.field_names();
     if let Some(ties) = args.ties.as_ref().filter(|ties| !fields.contains(ties)) {
@@ -69,6 +72,7 @@ pub fn run(args: &Args) -> Result<()> {
         fields,
         positions: None,
         ties: args.ties.clone(),
+        until: None,
         shards: 1,
         mine: (0, 1),
         epoch_rows: u64::MAX,
@@ -83,7 +87,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut parity = Parity::new(names);
     loop {
         live(&stage.plan, &args.live, &mut |row| parity.take(Side::Live, &row))?;
-        recomputed(&stage, &settings, &mut parity)?;
+        recomputed(&stage, &args.live, &settings, &mut parity)?;
         if !parity.end() {
             break;
         }
@@ -217,8 +221,14 @@ fn parquet_files(folder: &Path, into: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// Takes the files through a lane, and every row that comes out.
-fn recomputed(stage: &Stage, settings: &Settings, parity: &mut Parity) -> Result<()> {
+/// Whether a recomputed row is one that `live` is to have: where `since` parts a backfill from a topic, each has its own.
+fn is_wanted(plan: &Plan, live: &str, time: EventTime) -> bool {
+    let backfilled = Path::new(live).is_dir() && !matches!(plan.sink, sink::Settings::Parquet { .. });
+    plan.since.is_none_or(|since| (time < since) == backfilled)
+}
+
+/// Takes the files through a lane, and every row that comes out and that `live` is to have.
+fn recomputed(stage: &Stage, live: &str, settings: &Settings, parity: &mut Parity) -> Result<()> {
     let survey = survey(settings, &mut |_| {})?;
     let mut progress = Progress::start("rows", Some(survey.rows()));
     let mut merge = Merge::new(survey.reading.clone(), runs(settings, &survey)?);
@@ -235,7 +245,10 @@ fn recomputed(stage: &Stage, settings: &Settings, parity: &mut Parity) -> Result
             }
             None => lane.finish()?,
         }
-        for row in 0..lane.forecasts.len() {
+        for (row, time) in lane.forecasts.event_times.iter().enumerate() {
+            if !is_wanted(&stage.plan, live, *time) {
+                continue;
+            }
             bytes.clear();
             encoder.row(&lane.forecasts, row, &mut bytes);
             let object: serde_json::Map<String, Value> =

@@ -180,7 +180,7 @@ impl Replay {
             None => from.pipeline.clone(),
         };
         let mut plan = pipeline::load(&arguments.pipeline, &arguments.sets, Purpose::Backfill)?;
-        aim(&mut plan);
+        aim(&mut plan, !from.from.is_empty());
         let past = Past::new(&plan, plan.field_names(), &from.from)?;
         let Some((_, recipe)) = plan.model.clone() else { return Err(Error::internal("replay", "the plan was made without a model")) };
         let wording = Wording::load(&plan.package, &recipe)?;
@@ -232,8 +232,11 @@ impl Replay {
     }
 }
 
-/// Takes out what only a live run needs.
-fn aim(plan: &mut Plan) {
+/// Takes out what only a live run needs. `files`: these are read in place of the source.
+fn aim(plan: &mut Plan, files: bool) {
+    if files {
+        plan.take_all();
+    }
     plan.asks.overdue.clear();
     plan.order.timed = false;
     // One event after the other: nothing is held back, for the key's own are taken in the order in which they are read.

@@ -25,6 +25,9 @@ pub fn write(out: &mut dyn Write, counts: &Counts, calibration: Option<&Calibrat
     if counts.replayed.load(Relaxed) > 0 {
         row("replayed silently", grouped(counts.replayed.load(Relaxed)))?;
     }
+    if counts.before_since.load(Relaxed) > 0 {
+        row("left out: before `since`", grouped(counts.before_since.load(Relaxed)))?;
+    }
     let reasons: Vec<String> = counts.dead_by_reason().map(|(reason, n)| format!("{reason} {}", grouped(n))).collect();
     let reasons = if reasons.is_empty() { String::new() } else { format!("  ({})", reasons.join(", ")) };
     row("dead letters", format!("{}{reasons}", grouped(counts.dead_letters())))?;

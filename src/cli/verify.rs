@@ -6,8 +6,10 @@ mod kafka;
 mod ledger;
 mod parquet;
 
+use std::path::PathBuf;
+
 use super::PipelineArgs;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Kind, Result};
 use crate::pipeline::{self, Purpose};
 use crate::sink;
 
@@ -16,6 +18,9 @@ use crate::sink;
 pub struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
+    /// Folder of a backfill by --positions that handed over to this pipeline: its forecasts and dead letters count beside those of the topics.
+    #[arg(long, value_name = "DIR")]
+    files: Option<PathBuf>,
     /// Print the findings to stdout as one JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -30,6 +35,10 @@ pub fn run(args: &Args) -> Result<()> {
     // To look at files neither the model nor the source's files are needed.
     let plan = pipeline::load(path, sets, Purpose::Generate)?;
     match &plan.sink {
+        sink::Settings::Parquet { .. } if args.files.is_some() => {
+            Err(Error::new(Kind::Usage, "verify", "--files is for outputs that go on in a topic")
+                .help("the sink's own folder is verified without it"))
+        }
         sink::Settings::Parquet { place, .. } => {
             let dead_letters = match &plan.dead_letter {
                 sink::Settings::Parquet { place, .. } => Some(place),
@@ -38,7 +47,9 @@ pub fn run(args: &Args) -> Result<()> {
             parquet::verify(place, dead_letters, args.json)
         }
         #[cfg(feature = "kafka")]
-        sink::Settings::Kafka { client, topic } => kafka::verify(&pipeline::load(path, sets, Purpose::Run)?, client, topic, args.json),
+        sink::Settings::Kafka { client, topic } => {
+            kafka::verify(&pipeline::load(path, sets, Purpose::Run)?, client, topic, args.files.as_deref(), args.json)
+        }
         other => Err(Error::config("verify", format!("a sink of kind {} cannot be verified", kind(other)))
             .help("verify needs outputs in a Kafka topic that were made of a Kafka topic, or a folder of Parquet files")),
     }

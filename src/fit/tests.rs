@@ -93,6 +93,7 @@ fn plan(fields: &[(&str, FieldKind)], mark: Option<usize>, label: Option<usize>)
         label,
     };
     Plan {
+        since: None,
         name: "test".into(),
         folder: PathBuf::new(),
         source: source::Settings::File(source::FileSettings { paths: Vec::new() }),

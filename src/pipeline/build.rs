@@ -88,10 +88,15 @@ impl Build<'_> {
             .map(|sink| self.sink_fields(sink, &asks, &horizon_names, reasons.as_ref(), model.as_ref()))
             .unwrap_or_default();
         let run = written.run.as_ref();
+        let since = match &source {
+            Some(source::Settings::Kafka(kafka)) => kafka.since,
+            _ => None,
+        };
         Some(Plan {
             name: name?,
             folder: self.folder.to_path_buf(),
             source: source?,
+            since,
             format,
             schema: schema?,
             order: settings::order(written.order.as_ref(), !asks.overdue.is_empty()),
@@ -152,7 +157,7 @@ impl Build<'_> {
 
     fn source(&mut self, source: &written::Source, written: &Written) -> Option<source::Settings> {
         match source {
-            written::Source::Kafka { brokers, topic, group, instance, client } => {
+            written::Source::Kafka { brokers, topic, group, instance, since, client } => {
                 self.own_settings("source", client);
                 let client = client_of(brokers.as_ref(), client);
                 let on_missing = match written.state.as_ref().map(|state| state.on_missing).unwrap_or_default() {
@@ -173,6 +178,7 @@ impl Build<'_> {
                     on_missing,
                     idle_after: written.order.as_ref().and_then(|order| order.idle_after.as_ref()).map(|length| length.value),
                     instance,
+                    since: since.as_ref().map(|since| since.value),
                 }))
             }
             written::Source::File { paths } => {

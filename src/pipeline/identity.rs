@@ -71,7 +71,8 @@ impl Plan {
     }
 
     /// Hash of everything that key states depend on: the fields read and how, the order, the recipe, the package (by the digest
-    /// of its files), the expiry, where keys are evicted how many are kept, and when they are overdue. Not the sink, the lanes, the batch size or what else is asked of the law: they never
+    /// of its files), the expiry, where keys are evicted how many are kept, when they are overdue, and which
+    /// events are left out as too early. Not the sink, the lanes, the batch size or what else is asked of the law: they never
     /// change a state.
     /// 16 hexadecimal digits of a SHA-256.
     ///
@@ -100,6 +101,9 @@ impl Plan {
         if !self.asks.overdue.is_empty() {
             let quantiles: Vec<_> = self.asks.overdue.iter().filter_map(|i| self.asks.quantiles.get(*i)).collect();
             whole.push(json!(["overdue", quantiles]));
+        }
+        if let Some(since) = self.since {
+            whole.push(json!(["since", since.0]));
         }
         let digest = Sha256::digest(Value::from(whole).to_string().as_bytes());
         Ok(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())

@@ -21,6 +21,9 @@ pub struct Plan {
     pub folder: PathBuf,
     /// Where records come from.
     pub source: source::Settings,
+    /// Events before this time are a backfill's: what is read from the topic leaves them out. The states of both depend on it, so it stays what the
+    /// pipeline says where a command reads something else than its source.
+    pub since: Option<EventTime>,
     /// How they are written.
     pub format: decode::Format,
     /// What is read from them: `[event]` plus every field the recipe needs (plus label and `[fit]` fields when planned for `fit`).
@@ -67,6 +70,15 @@ pub struct Plan {
     pub stop_timeout: Duration,
     /// What `fit` trains.
     pub fit: FitPlan,
+}
+
+impl Plan {
+    /// For a command that reads files in place of the topic: they hold events before `since` as well, and none are left out.
+    pub fn take_all(&mut self) {
+        if let source::Settings::Kafka(kafka) = &mut self.source {
+            kafka.since = None;
+        }
+    }
 }
 
 impl fmt::Debug for Plan {

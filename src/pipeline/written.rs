@@ -92,6 +92,9 @@ pub enum Source {
         /// within the session time-out moves no partition (static membership). By default the machine's name and a number, without that.
         #[schemars(length(min = 1))]
         instance: Option<String>,
+        /// Events before this time are another run's, a backfill's: they are left out, without a forecast and without a dead letter. By default none are.
+        #[schemars(example = &"2026-01-01T00:00:00Z")]
+        since: Option<Moment>,
         /// Any librdkafka setting, such as `"security.protocol" = "SASL_SSL"`. Values are never printed.
         #[serde(default)]
         client: Client,

@@ -27,6 +27,8 @@ pub struct Counts {
     pub keys: AtomicU64,
     /// Keys forgotten to make room for others, in silent replay too.
     pub evicted: AtomicU64,
+    /// Events left out because they were before `since`.
+    pub before_since: AtomicU64,
     /// Bytes of their states.
     pub bytes: AtomicU64,
     /// Records known to be waiting.
@@ -63,6 +65,7 @@ impl Default for Counts {
             dead: Default::default(),
             keys: AtomicU64::default(),
             evicted: AtomicU64::default(),
+            before_since: AtomicU64::default(),
             bytes: AtomicU64::default(),
             backlog: AtomicU64::default(),
             steps: Histogram::new(&SHORT_TIMES),

@@ -61,6 +61,7 @@ impl Collector for Scrape {
         let reasons = Reason::ALL.iter().zip(&counts.dead);
         counters(out, &metrics::DEAD_LETTERS, reasons.map(|(reason, count)| ([("reason", reason.code().to_owned())], load(count))))?;
         counters(out, &metrics::REPLAYED, [([], load(&counts.replayed))])?;
+        counters(out, &metrics::BEFORE_SINCE, [([], load(&counts.before_since))])?;
         self.partitions(out)?;
         histogram(out, &metrics::STEP_SECONDS, &counts.steps)?;
         counters(out, &metrics::ROUNDS, [([], counts.rounds.read().count)])?;

@@ -32,6 +32,7 @@ use crate::head::{Arrivals, Head};
 use crate::model::Model;
 use crate::order::{Late, Order};
 use crate::pipeline::plan::Plan;
+use crate::source;
 use crate::state::{KeyStates, WhenFull};
 use reasons::Remembering;
 use rejects::original;
@@ -40,6 +41,8 @@ use seen::{Kept, LaneMemory, Seen};
 /// A lane: several partitions whose events are stepped together. All buffers are reused from batch to batch.
 pub struct Lane {
     plan: Arc<Plan>,
+    /// Events before it are left out, where the source is a topic.
+    since: Option<EventTime>,
     decoder: Decoder,
     features: Features,
     model: Model,
@@ -73,6 +76,8 @@ pub struct Lane {
     pub replayed: usize,
     /// Keys that the last `advance` has forgotten to make room for others.
     pub evicted: usize,
+    /// Events of the last `advance` that were left out because they were before `since`; those that are replayed silently do not count.
+    pub left_out: usize,
 }
 
 impl Lane {
@@ -93,6 +98,10 @@ impl Lane {
         let mut model = model;
         let intensity = model.intensity.take().map(|graph| Box::new(graph) as Box<dyn Intensities>);
         Ok(Lane {
+            since: match &plan.source {
+                source::Settings::Kafka(kafka) => kafka.since,
+                _ => None,
+            },
             decoder: Decoder::new(&plan.schema),
             head: Head::with(&manifest.head, plan.asks.clone(), intensity)?,
             features,
@@ -118,6 +127,7 @@ impl Lane {
             rejected: Rejected::default(),
             replayed: 0,
             evicted: 0,
+            left_out: 0,
             plan,
         })
     }
@@ -243,6 +253,7 @@ impl Lane {
         self.points.clear();
         self.replayed = 0;
         self.evicted = 0;
+        self.left_out = 0;
     }
 
     /// Leaves out records that the states hold already, and recognises the last one that was committed. `None`: all are to be taken in.
@@ -305,6 +316,7 @@ impl Lane {
         let believed = self.decoded.times.iter().zip(&self.decoded.recorded).zip(&self.decoded.partitions);
         let direct = self.plan.order.lateness == Gap::ZERO
             && !self.plan.order.timed
+            && self.since.is_none_or(|since| self.decoded.times.iter().all(|time| *time >= since))
             && self
                 .partitions
                 .first()
@@ -322,6 +334,10 @@ impl Lane {
             let (offset, time) = (*offset, *time);
             self.pass_ticks(home, offset);
             let Some(state) = self.partitions.get_mut(home) else { continue };
+            if self.since.is_some_and(|since| time < since) {
+                self.left_out += usize::from(state.is_live(offset));
+                continue;
+            }
             let recorded = self.decoded.recorded.get(row).copied().flatten();
             match state.order.check_clock(time, recorded) {
                 Ok(()) => state.order.take(&self.decoded, row, &mut self.ready)?,

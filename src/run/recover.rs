@@ -38,6 +38,9 @@ pub fn recover(
     let mut recovered =
         Recovered { partition, from: start.read_from, live_from: start.live_from, note, included: Note::default(), states: None };
     let Some(found) = found.filter(|_| start.snapshot) else {
+        if assignment.prior && committed.is_some() {
+            tracing::warn!(%partition, "no snapshot can be used: the states of events before `source.since`, which the topic does not give, are gone");
+        }
         if let Some(dropped) = recovered.note.dropped.filter(|_| start.read_from < start.live_from) {
             tracing::warn!(%partition, %dropped, "no snapshot can be used, and moments at which the partition was idle are not known any more below this \
                 offset: what was held back then may be rebuilt in another order");
@@ -69,7 +72,7 @@ impl<'a> Change<'a> {
     /// Says in the log where the model changes and what becomes of the states; refuses to begin with less than was there if nobody has asked for that.
     fn judge(&self, assignment: &Assignment, start: Result<Start>, found: Option<&Found>) -> Result<Start> {
         let (partition, low) = (assignment.partition, assignment.low);
-        let gone = low > Offset(0) && self.committed > Offset(0);
+        let gone = assignment.prior || low > Offset(0) && self.committed > Offset(0);
         let start = match start {
             // The other error of a start says that the log is another one.
             Err(_) if gone && assignment.on_missing == OnMissing::Fail && assignment.high.is_none_or(|high| self.committed <= high) => {
@@ -103,8 +106,13 @@ impl<'a> Change<'a> {
     fn refused(&self, assignment: &Assignment) -> Error {
         let text = format!(
             "the model or the pipeline has changed (fingerprint {} is committed, {} runs now), no snapshot that the log still reaches has states of the new \
-             one, and the records below offset {}, from which they could be rebuilt, are gone",
-            self.before, self.now, assignment.low
+             one, and {}",
+            self.before,
+            self.now,
+            match assignment.prior {
+                true => "the topic does not give events before `source.since`, without which they cannot be rebuilt".to_owned(),
+                false => format!("the records below offset {}, from which they could be rebuilt, are gone", assignment.low),
+            }
         );
         Error::config("run", text).at(format!("{}, partition {}", assignment.place, assignment.partition)).help(
             "make states of the new model from those of the old one: with the old package in [model] run `meantime state migrate PIPELINE --to NEW` (--dry-run \

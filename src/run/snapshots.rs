@@ -22,6 +22,8 @@ pub struct Shelf {
     every: Duration,
     /// How long the last snapshots may take, where they are what a run is made for; it begins without any then.
     making: Option<Duration>,
+    /// How long the last snapshots may take, even if a stop may not: a live run is to go on from them.
+    patience: Duration,
 }
 
 impl Shelf {
@@ -32,7 +34,7 @@ impl Shelf {
     pub fn new(snapshots: Snapshots, every: Duration) -> Result<Self> {
         let snapshots = Arc::new(snapshots);
         let writer = Writer::start(Arc::clone(&snapshots))?;
-        Ok(Shelf { snapshots, writer, every, making: None })
+        Ok(Shelf { snapshots, writer, every, making: None, patience: Duration::ZERO })
     }
 
     /// For a run that is made for its snapshots: it begins without any, and the last ones may take as long as this, even if a stop may not.
@@ -41,13 +43,19 @@ impl Shelf {
         Shelf { making: Some(patience), ..self }
     }
 
+    /// For a run whose last snapshots may take as long as this, even if a stop may not.
+    #[must_use]
+    pub fn patient(self, patience: Duration) -> Self {
+        Shelf { patience, ..self }
+    }
+
     /// A shelf whose snapshots are written by the lane itself: for simulations, where nothing may depend on threads.
     #[cfg(test)]
     #[must_use]
     #[allow(dead_code)]
     pub fn inline(snapshots: Arc<Snapshots>, every: Duration) -> Self {
         let writer = Writer::inline(Arc::clone(&snapshots));
-        Shelf { snapshots, writer, every, making: None }
+        Shelf { snapshots, writer, every, making: None, patience: Duration::ZERO }
     }
 }
 
@@ -143,7 +151,7 @@ impl<'a> Cutters<'a> {
     /// Takes a last snapshot of a partition that is let go, or of all, so that whoever takes it over has little to replay. Blocks up to `within`.
     pub fn settle(&mut self, lane: &mut Lane, committed: &Commits, only: Option<Partition>, within: Duration) {
         let Some(shelf) = self.shelf else { return };
-        let deadline = clock::tick() + within.max(shelf.making.unwrap_or_default());
+        let deadline = clock::tick() + within.max(shelf.making.unwrap_or_default()).max(shelf.patience);
         let fingerprint = lane.forecasts.identity.fingerprint.clone();
         for state in lane.partitions_mut() {
             if only.is_some_and(|only| only != state.partition) {

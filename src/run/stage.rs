@@ -40,6 +40,8 @@ pub struct Stage {
     pub layout: Layout,
     /// Where a run that only makes states says they come from; its last snapshots may take as long as they need.
     pub migrated: Option<Migrated>,
+    /// Another run is to go on from the last snapshots: they may take as long as they need.
+    pub hands_over: bool,
 }
 
 /// Set once to make all lanes drain, commit and return.
@@ -80,7 +82,7 @@ impl Stage {
         let fingerprint = plan.fingerprint(&package.digest)?;
         let identity = plan.identity(&fingerprint);
         let layout = plan.layout(&identity);
-        Ok(Stage { plan: Arc::new(plan), package, identity: Arc::new(identity), layout, migrated: None })
+        Ok(Stage { plan: Arc::new(plan), package, identity: Arc::new(identity), layout, migrated: None, hands_over: false })
     }
 
     /// A lane without partitions.
@@ -177,6 +179,7 @@ impl Stage {
     fn shelf(&self) -> Result<Option<Shelf>> {
         let (Some(settings), Some(snapshots)) = (&self.plan.snapshots, self.snapshots()?) else { return Ok(None) };
         let shelf = Shelf::new(snapshots, settings.every)?;
+        let shelf = if self.hands_over { shelf.patient(PATIENCE) } else { shelf };
         Ok(Some(if self.migrated.is_some() { shelf.making(PATIENCE) } else { shelf }))
     }
 

@@ -392,6 +392,44 @@ fn a_restart_from_a_snapshot_goes_on_with_the_same_bytes() {
 }
 
 #[test]
+fn events_before_since_are_left_out_without_a_word_in_any_order_of_offsets() {
+    const SINCE: i64 = 1_735_000_000_000;
+    let times = [-7_200_000, 0, -1, 60_000, 30_000, -60_000, 90_000];
+    let mut all: Vec<Record> = (0_i64..).zip(times).map(|(i, time)| card(i, &format!("c{}", i % 2), SINCE + time, "pos")).collect();
+    all.push(record(0, 7, b"c0", b"not JSON"));
+    let later: Vec<Record> = all.iter().filter(|record| ![0, 2, 5].contains(&record.offset.0)).cloned().collect();
+    for lateness in ["0s", "1h"] {
+        let order = format!("order.lateness={lateness}");
+        let sets = [&order, "dead_letter.max_bad_ratio=0.5"];
+        let stage_since = stage(&[&sets[..], &["source.since=2024-12-24T00:26:40Z"]].concat());
+        assert_ne!(stage_since.identity.fingerprint, stage(&sets).identity.fingerprint);
+        let bare = |rows: Vec<(i32, i64, String)>| -> Vec<(i64, serde_json::Value)> {
+            let value = |row: &str| {
+                let mut value: serde_json::Value = serde_json::from_str(row).unwrap();
+                value.as_object_mut().unwrap().remove("fingerprint");
+                value
+            };
+            rows.iter().map(|(_, offset, row)| (*offset, value(row))).collect()
+        };
+        let expected = bare(run(&stage(&sets), &[&later], 0));
+        assert_eq!(expected.len(), 4);
+        assert_eq!(bare(run(&stage_since, &[&all], 0)), expected, "{lateness}");
+        assert_eq!(bare(run(&stage_since, &all.chunks(1).collect::<Vec<_>>(), 0)), expected, "one by one, {lateness}");
+        let steps = vec![Step::Assign(Partition(0), Offset(0)), Step::Records(all.clone()), Step::End];
+        let (ended, store, handle, counts) = drive(&stage_since, steps);
+        ended.unwrap();
+        let load = |count: &std::sync::atomic::AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!((load(&counts.before_since), load(&counts.forecasts), counts.dead_letters()), (3, 4, 1));
+        assert_eq!(store.collected().dead_letters.written.len(), 1);
+        assert_eq!(handle.committed(Partition(0)), Some(Offset(8)), "they are done as well");
+        let steps = vec![Step::Assign(Partition(0), Offset(4)), Step::Records(all.clone()), Step::End];
+        let (ended, _, _, counts) = drive(&stage_since, steps);
+        ended.unwrap();
+        assert_eq!(load(&counts.before_since), 1, "what is replayed silently was counted before");
+    }
+}
+
+#[test]
 fn a_log_that_was_made_anew_is_an_error_and_not_other_forecasts() {
     let stage = stage(&[]);
     let all = records(300, 20, 1);

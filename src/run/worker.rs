@@ -150,6 +150,7 @@ impl Worker<'_> {
         self.counts.forecasts.fetch_add(u64_of(forecasts.len() - overdue), Ordering::Relaxed);
         self.counts.overdue.fetch_add(u64_of(overdue), Ordering::Relaxed);
         self.counts.evicted.fetch_add(u64_of(self.lane.evicted), Ordering::Relaxed);
+        self.counts.before_since.fetch_add(u64_of(self.lane.left_out), Ordering::Relaxed);
         self.counts.replayed.fetch_add(u64_of(self.lane.replayed), Ordering::Relaxed);
         self.bad.add(u64_of(records), u64_of(rejected.len()), || example(&self.lane));
         self.counts.rounds.absorb(self.lane.round_sizes());

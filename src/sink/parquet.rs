@@ -32,6 +32,7 @@ mod footer;
 mod local;
 mod name;
 mod rolling;
+pub mod rows;
 mod store;
 mod target;
 

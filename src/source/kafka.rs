@@ -63,7 +63,8 @@ pub fn open(settings: &KafkaSettings, opening: &Opening) -> Result<Vec<Box<dyn F
         ends_of_lanes.push(control::LaneEnd { orders, bell: Arc::clone(&bell) });
         feeds.push(Box::new(Lane::new(Arc::clone(&consumer), Arc::clone(&shared), Arc::clone(&runner), received, notes.clone(), bell)));
     }
-    let control = Control::new(consumer, Arc::clone(&shared), settings.on_missing, partitions, ends_of_lanes, heard);
+    let control =
+        Control::new(consumer, Arc::clone(&shared), (settings.on_missing, settings.since.is_some()), partitions, ends_of_lanes, heard);
     let thread = std::thread::Builder::new().name("kafka-source".to_owned()).spawn(move || control.run());
     match thread {
         Ok(handle) => *runner.control.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle),

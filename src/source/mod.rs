@@ -51,6 +51,8 @@ pub struct KafkaSettings {
     pub idle_after: Option<Duration>,
     /// Stable name of this process among those of the group: static membership, and the root of its transactional ids.
     pub instance: Option<String>,
+    /// Events before this time are left out: a backfill has taken them, and its states stand in a snapshot only.
+    pub since: Option<EventTime>,
 }
 
 /// What to do about key states at start where no snapshot, or none that the log still reaches, is there to start from.

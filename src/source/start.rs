@@ -18,6 +18,8 @@ pub struct Assignment {
     pub low: Offset,
     /// Offset that the next record (of a committed transaction) will get, where that is known.
     pub high: Option<Offset>,
+    /// The states rest on events that were never in the log: a backfill's, before `since`.
+    pub prior: bool,
     /// What to do where states cannot be rebuilt from what is there.
     pub on_missing: OnMissing,
     /// Where this is, for errors: the topic, or the files.
@@ -48,6 +50,7 @@ impl Assignment {
             committed: None,
             low: Offset(0),
             high: None,
+            prior: false,
             on_missing: OnMissing::Rebuild,
             place: place.to_owned(),
             group: None,
@@ -58,7 +61,8 @@ impl Assignment {
     /// changelog of the key states.
     ///
     /// # Errors
-    /// Configuration, if the log ends before the committed offset, or `on_missing = "fail"` and records that the states rest on are gone.
+    /// Configuration, if the log ends before the committed offset, or `on_missing = "fail"` and records that the states rest on are gone or were never
+    /// there.
     pub fn start(&self, committed: Option<Offset>, snapshot: Option<Offset>) -> Result<Start> {
         let low = self.low;
         let place = format!("{}, partition {}", self.place, self.partition);
@@ -80,6 +84,13 @@ impl Assignment {
         // A snapshot that the log does not reach any more is no better than none, but for the partition that has committed exactly there.
         if let Some(snapshot) = snapshot.filter(|snapshot| *snapshot >= low || *snapshot == committed) {
             return Ok(Start { read_from: snapshot.max(low), live_from, snapshot: true, unread });
+        }
+        if self.on_missing == OnMissing::Fail && self.prior {
+            let text = "no snapshot can be used, and the states of events before `source.since` stand in snapshots only";
+            return Err(Error::config(STAGE, text).at(place).help(
+                "bring the snapshots back; or backfill again and hand over to another group; or go on without what was before: state.on_missing = \
+                 \"rebuild\" (states from what the topic has) or \"start_empty\"",
+            ));
         }
         if self.on_missing == OnMissing::Fail && low > Offset(0) && committed > Offset(0) {
             let text = format!(
@@ -179,6 +190,19 @@ mod tests {
         assert_eq!(error.exit_code(), 78);
         assert!(error.to_string().contains("state.on_missing"), "{error}");
         assert_eq!(start(Some(50), 0, 90, OnMissing::Fail, None).unwrap(), from(0, 50, 0));
+    }
+
+    #[test]
+    fn states_of_a_backfill_are_in_snapshots_only() {
+        let start = |on_missing, committed: Option<i64>, snapshot: Option<i64>| {
+            let assignment = Assignment { prior: true, on_missing, high: Some(Offset(90)), ..Assignment::whole(Partition(3), "topic t") };
+            assignment.start(committed.map(Offset), snapshot.map(Offset))
+        };
+        let error = start(OnMissing::Fail, Some(0), None).unwrap_err();
+        assert!(error.exit_code() == 78 && error.to_string().contains("source.since"), "{error}");
+        assert_eq!(start(OnMissing::Fail, Some(0), Some(0)).unwrap(), Start { snapshot: true, ..from(0, 0, 0) });
+        assert_eq!(start(OnMissing::Fail, None, None).unwrap(), from(0, 0, 0), "nothing was handed over");
+        assert_eq!(start(OnMissing::Unsaid, Some(50), None).unwrap(), from(0, 50, 0));
     }
 
     #[test]

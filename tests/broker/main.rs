@@ -11,6 +11,7 @@
 )]
 
 mod fail_points;
+mod hand_over;
 mod harness;
 mod kills;
 mod model_change;
@@ -34,5 +35,6 @@ fn broker() -> Option<&'static harness::Broker> {
         include_str!("fail_points.rs"),
         include_str!("overdue.rs"),
         include_str!("model_change.rs"),
+        include_str!("hand_over.rs"),
     ])
 }

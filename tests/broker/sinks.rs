@@ -189,6 +189,7 @@ fn copy(broker: &Broker, from: &str, to: &str, mut midway: impl FnMut(u64)) {
         on_missing: OnMissing::StartEmpty,
         idle_after: None,
         instance: None,
+        since: None,
     };
     let opening = Opening { lanes: 1, until_caught_up: true, ..Opening::default() };
     let mut feed = open(&settings, &opening).unwrap().pop().unwrap();

@@ -27,6 +27,7 @@ fn settings(broker: &Broker, topic: &str, group: &str, on_missing: OnMissing) ->
         on_missing,
         idle_after: None,
         instance: None,
+        since: None,
     }
 }
 
@@ -453,6 +454,7 @@ fn a_broker_that_does_not_answer_is_unavailable_within_ten_seconds() {
         on_missing: OnMissing::Rebuild,
         idle_after: None,
         instance: None,
+        since: None,
     };
     let started = Instant::now();
     let error = open(&settings, &opening(1, false)).err().unwrap();

@@ -15,6 +15,7 @@ use crate::{decode, head, order, sink, state};
 fn plan(name: &str, source: source::Settings) -> Plan {
     let ndjson = sink::Settings::Ndjson { path: PathBuf::from("-") };
     Plan {
+        since: None,
         name: name.to_owned(),
         folder: PathBuf::new(),
         source,
@@ -170,6 +171,7 @@ fn what_cannot_be_done_is_said_before_anything_is_written() {
         on_missing: source::OnMissing::Rebuild,
         idle_after: None,
         instance: None,
+        since: None,
     });
     let both = run(&plan("cards", kafka), &Args { to: Target::Kafka, ..args(Some(folder.path().join("a.ndjson"))) }).unwrap_err();
     assert_eq!(both.exit_code(), 2);

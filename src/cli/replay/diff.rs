@@ -46,15 +46,15 @@ pub struct Args {
 /// # Errors
 /// A package is refused, the events or what was sent cannot be read, or no event is on both sides.
 pub fn run(args: &ReplayArgs, span: Span) -> Result<()> {
-    let own = &args.source.pipeline;
+    let (own, files) = (&args.source.pipeline, !args.source.from.is_empty());
     let other = args.model.as_deref().map(|model| own.with_package(model)).transpose()?;
     let (before, after) = match (&args.diffs.live, other) {
         (None, None) => {
             return Err(Error::new(Kind::Usage, "replay", "--diff compares two models, or one with what was sent")
                 .help("add --model MODEL, or --live TOPIC"));
         }
-        (Some(_), other) => (None, Model::load(&other.unwrap_or_else(|| own.clone()))?),
-        (None, Some(other)) => (Some(Model::load(own)?), Model::load(&other)?),
+        (Some(_), other) => (None, Model::load(&other.unwrap_or_else(|| own.clone()), files)?),
+        (None, Some(other)) => (Some(Model::load(own, files)?), Model::load(&other, files)?),
     };
     let report = match (before, &args.diffs.live) {
         (Some(before), _) => of_two(args, span, before, after)?,
@@ -90,11 +90,11 @@ struct Model {
 }
 
 impl Model {
-    fn load(arguments: &PipelineArgs) -> Result<Self> {
+    fn load(arguments: &PipelineArgs, files: bool) -> Result<Self> {
         let mut plan = pipeline::load(&arguments.pipeline, &arguments.sets, Purpose::Compare)?;
         // As it would be written into forecasts: what is asked here for the comparison does not change it.
         let own = plan.clone();
-        super::aim(&mut plan);
+        super::aim(&mut plan, files);
         plan.reasons = None;
         let timed = plan.model.as_ref().is_some_and(|(manifest, _)| manifest.head.is_timed());
         if timed && let Err(at) = plan.asks.quantiles.binary_search_by(|q| q.total_cmp(&0.5)) {

@@ -47,6 +47,7 @@ impl Past {
                 fields: fields.clone(),
                 positions: None,
                 ties: None,
+                until: None,
                 shards: 1,
                 mine: (0, 1),
                 epoch_rows: u64::MAX,

@@ -150,6 +150,11 @@ fn rebuild(args: &Args, new: &PipelineArgs, from: &Stage, committed: Option<Comm
         )
         .help("point [model] package at the new model and start it"));
     };
+    if let Some(since) = from.plan.since {
+        let text = format!("the states rest on events before {since} (`since` of [source]), which the topic does not give");
+        return Err(Error::config("state", text)
+            .help("backfill with the new package and hand over to another group (docs/backfill.md); or use --mode carry or reset"));
+    }
     let goal = Goal::new(committed.clone(), !args.from.is_empty())?;
     let mut plan = pipeline::load(&new.pipeline, &new.sets, if args.from.is_empty() { Purpose::Run } else { Purpose::Backfill })?;
     // Bad records were judged when they came first.
@@ -251,6 +256,7 @@ fn settings(args: &Args, plan: &crate::pipeline::plan::Plan, shards: u32, scratc
         fields,
         positions: Some(Positions { partition, offset }),
         ties: None,
+        until: None,
         shards,
         mine: (0, 1),
         epoch_rows: u64::MAX,

@@ -3,19 +3,24 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::ledger::{Faults, Findings, Keyed, Ledger, Position, Rank};
+use crate::backfill::manifest::Manifest;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::Gap;
+use crate::cli::before::Sight;
 use crate::cli::progress::Progress;
 use crate::cli::summary::grouped;
 use crate::link::kafka::Client;
+use crate::link::objects::Folder;
 use crate::pipeline::plan::Plan;
 use crate::sink::kafka::audit::{self, Found, Origin, Spans};
+use crate::sink::parquet::rows;
 use crate::sink::{Delivery, Settings, letters};
 use crate::source;
 
@@ -32,6 +37,10 @@ struct Report {
     /// Input records that are not yet committed as done, counted in offsets.
     behind: u64,
     forecasts: u64,
+    /// Forecasts, rows that say that a key is overdue and dead letters that stand in the files of a backfill; they are counted in the others as well.
+    from_files: u64,
+    /// Records of events before `since`, which need no output.
+    before_since: u64,
     /// Rows that say that a key is overdue.
     overdue: u64,
     dead_letters: u64,
@@ -46,7 +55,7 @@ struct Report {
 }
 
 /// Audits a pipeline from Kafka to Kafka.
-pub fn verify(plan: &Plan, client: &Client, topic: &str, json: bool) -> Result<()> {
+pub fn verify(plan: &Plan, client: &Client, topic: &str, files: Option<&Path>, json: bool) -> Result<()> {
     let source::Settings::Kafka(input) = &plan.source else {
         return Err(Error::config(
             STAGE,
@@ -54,6 +63,7 @@ pub fn verify(plan: &Plan, client: &Client, topic: &str, json: bool) -> Result<(
         )
         .help("verify a pipeline whose source is a Kafka topic"));
     };
+    let files = files.map(|folder| Files::new(plan, folder)).transpose()?;
     // In this order a pipeline may go on meanwhile: what was committed before the ends of the outputs are known has its outputs below
     // them, and what lies below these ends was committed before the offsets are asked for again.
     let required = audit::committed(&input.client, &input.topic, &input.group)?;
@@ -87,11 +97,19 @@ pub fn verify(plan: &Plan, client: &Client, topic: &str, json: bool) -> Result<(
             progress.at(read);
         }
     };
+    let mut sight = input.since.map(|since| (since, Sight::new(&plan.schema)));
     audit::read(&input.client, &input.topic, &input.group, &done, &mut |found| {
         step();
-        audit.ledger.record(found.at);
+        let event = sight.as_mut().and_then(|(since, sight)| Some((*since, sight.look(found.at, found.key, found.payload)?.0)));
+        match event {
+            Some((since, time)) if time < since => audit.report.before_since += 1,
+            _ => audit.ledger.record(found.at),
+        }
         Ok(())
     })?;
+    if let Some(files) = &files {
+        audit.backfilled(files)?;
+    }
     audit::read(client, topic, &input.group, &outputs, &mut |found| {
         step();
         audit.forecast(found);
@@ -106,12 +124,61 @@ pub fn verify(plan: &Plan, client: &Client, topic: &str, json: bool) -> Result<(
         })?;
         audit.deleted("dead-letter", spans);
     }
-    audit.files(&plan.dead_letter, &input.topic)?;
+    audit.letters(&plan.dead_letter, &input.topic)?;
     audit.finish(plan)?.print(json)
 }
 
 fn length(spans: &Spans) -> u64 {
     spans.values().map(|(low, end)| u64::try_from(end.0.saturating_sub(low.0)).unwrap_or(0)).sum()
+}
+
+/// Name of a field in the output, if it is written.
+fn name_of(plan: &Plan, field: &str) -> Option<String> {
+    match plan.sink_fields.is_empty() {
+        true => Some(field.to_owned()),
+        false => plan.sink_fields.iter().find(|(_, of)| of == field).map(|(name, _)| name.clone()),
+    }
+}
+
+/// The output folder of a backfill whose rows have positions in the topic.
+struct Files {
+    forecasts: PathBuf,
+    dead_letters: PathBuf,
+    names: rows::Names,
+}
+
+impl Files {
+    /// Looks whether the rows of the folder can be counted with the topic's.
+    fn new(plan: &Plan, folder: &Path) -> Result<Self> {
+        let fault =
+            |text: &str, help: &str| Err(Error::config(STAGE, text.to_owned()).at(folder.display().to_string()).help(help.to_owned()));
+        // To look for a folder must not make it.
+        let there = folder.is_dir().then(|| Folder::open(folder)).transpose()?;
+        let Some(manifest) = there.map(|there| Manifest::read(&there)).transpose()?.flatten() else {
+            return fault("there is no backfill in the folder", "name with --files what `meantime backfill` was given with --to");
+        };
+        if manifest.positions.is_none() {
+            return fault(
+                "the backfill's rows have no positions in the topic: their offsets count rows",
+                "verify topic and files apart: leave --files out, then --set 'sink={kind=\"parquet\",path=\"DIR/forecasts\"}'",
+            );
+        }
+        let (Some(partition), Some(offset)) = (name_of(plan, "partition"), name_of(plan, "offset")) else {
+            return fault(
+                "the rows do not say which records they come from: [sink] fields leaves out `partition` or `offset`",
+                "add partition = \"partition\", offset = \"offset\" to [sink] fields and backfill again",
+            );
+        };
+        let overdue = name_of(plan, "overdue").filter(|_| !plan.asks.overdue.is_empty());
+        if overdue.is_none() && !plan.asks.overdue.is_empty() {
+            return fault(
+                "rows that say that a key is overdue look like forecasts: [sink] fields leaves out `overdue`",
+                "add overdue = \"overdue\" to [sink] fields and backfill again",
+            );
+        }
+        let names = rows::Names { partition, offset, overdue };
+        Ok(Files { forecasts: folder.join("forecasts"), dead_letters: folder.join("dead-letters"), names })
+    }
 }
 
 struct Audit {
@@ -129,10 +196,7 @@ struct Audit {
 
 impl Audit {
     fn new(plan: &Plan, records: &Spans, required: &BTreeMap<Partition, Offset>, allowed: &BTreeMap<Partition, Offset>) -> Result<Self> {
-        let name = |field: &str| match plan.sink_fields.is_empty() {
-            true => Some(field.to_owned()),
-            false => plan.sink_fields.iter().find(|(_, of)| of == field).map(|(name, _)| name.clone()),
-        };
+        let name = |field: &str| name_of(plan, field);
         let held = plan.order.lateness > Gap(0);
         let count = name("n_events").filter(|_| held);
         let mut report = Report::default();
@@ -204,8 +268,32 @@ impl Audit {
         }
     }
 
+    /// What a backfill has written.
+    fn backfilled(&mut self, files: &Files) -> Result<()> {
+        let (ledger, report) = (&mut self.ledger, &mut self.report);
+        let (mut forecasts, mut late) = (0, 0);
+        let rows = rows::positions(&files.forecasts, &files.names, &mut |at, overdue| match overdue {
+            Some(quantile) => {
+                late += 1;
+                ledger.overdue(at, quantile);
+            }
+            None => {
+                forecasts += 1;
+                ledger.output(at, &|| "forecast in a file".to_owned());
+            }
+        })?;
+        let letters = rows::positions(&files.dead_letters, &rows::Names::of_dead_letters(), &mut |at, _| {
+            ledger.output(at, &|| "dead letter in a file".to_owned());
+        })?;
+        report.forecasts += forecasts;
+        report.overdue += late;
+        report.dead_letters += letters;
+        report.from_files = rows + letters;
+        Ok(())
+    }
+
     /// Dead letters that are in files.
-    fn files(&mut self, settings: &Settings, input: &str) -> Result<()> {
+    fn letters(&mut self, settings: &Settings, input: &str) -> Result<()> {
         let (ledger, mut letters) = (&mut self.ledger, 0_u64);
         let mut each = |at: Position| {
             letters += 1;
@@ -290,6 +378,8 @@ impl Report {
         let counts = [
             ("records done", format!("{}{behind}", grouped(found.records))),
             ("forecasts", grouped(self.forecasts)),
+            ("  of all outputs in files", grouped(self.from_files)),
+            ("before `since`", grouped(self.before_since)),
             ("overdue", grouped(self.overdue)),
             ("dead letters", format!("{}{others}", grouped(self.dead_letters))),
             ("order checked of", keys),
@@ -306,7 +396,12 @@ impl Report {
         let mut row = |name: &str, value: &str| {
             let _ = writeln!(text, "  {name:<26} {value}");
         };
-        counts.iter().for_each(|(name, value)| row(name, value));
+        let shown = |name: &str| match name {
+            "  of all outputs in files" => self.from_files > 0,
+            "before `since`" => self.before_since > 0,
+            _ => true,
+        };
+        counts.iter().filter(|(name, _)| shown(name)).for_each(|(name, value)| row(name, value));
         for (name, faults) in faults {
             let more = if faults.first.is_empty() { String::new() } else { format!("  first: {}", faults.first.join(", ")) };
             row(name, &format!("{}{more}", grouped(faults.count)));

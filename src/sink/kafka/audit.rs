@@ -51,7 +51,7 @@ pub struct Found<'a> {
     pub origin: Origin,
 }
 
-fn connect(client: &Client, group: Option<&str>, isolation: &str) -> Result<BaseConsumer<Bridge>> {
+fn connect(stage: &'static str, client: &Client, group: Option<&str>, isolation: &str) -> Result<BaseConsumer<Bridge>> {
     let mut config: ClientConfig = client.config();
     config.set("isolation.level", isolation).set("enable.auto.commit", "false").set("enable.partition.eof", "true");
     config.set("auto.offset.reset", "error").set("queued.max.messages.kbytes", "65536").set("fetch.queue.backoff.ms", "5");
@@ -59,7 +59,7 @@ fn connect(client: &Client, group: Option<&str>, isolation: &str) -> Result<Base
         config.set("group.id", group);
     }
     BaseConsumer::from_config_and_context(&config, Bridge::default())
-        .map_err(|error| explain(STAGE, client, "", "set up a Kafka client", &error))
+        .map_err(|error| explain(stage, client, "", "set up a Kafka client", &error))
 }
 
 /// First and next offset of each partition, once all transactions that were open have ended: what was committed before the call lies below the ends.
@@ -71,7 +71,7 @@ pub fn spans(client: &Client, topic: &str) -> Result<Spans> {
     let (_, width) = probe.topic(topic)?;
     let partitions: Vec<i32> = (0..).take(width).collect();
     let fault = |error: &KafkaError| explain(STAGE, client, topic, "read the offsets of the topic", error);
-    let written = ends(&connect(client, None, "read_uncommitted")?, topic, &partitions, PATIENCE).map_err(|error| fault(&error))?;
+    let written = ends(&connect(STAGE, client, None, "read_uncommitted")?, topic, &partitions, PATIENCE).map_err(|error| fault(&error))?;
     let deadline = clock::tick() + OPEN;
     loop {
         let committed = probe.ends(topic, width)?;
@@ -112,13 +112,28 @@ pub fn committed(client: &Client, topic: &str, group: &str) -> Result<BTreeMap<P
 /// # Errors
 /// A record cannot be read; the topic gives nothing for a minute before its end; what `each` says.
 pub fn read(client: &Client, topic: &str, group: &str, spans: &Spans, each: &mut dyn FnMut(&Found<'_>) -> Result<()>) -> Result<()> {
+    scan(STAGE, client, topic, group, spans, &mut |found| each(found).map(|()| true))
+}
+
+/// As `read`, for a command of this name; `each` says whether more of the record's partition are wanted.
+///
+/// # Errors
+/// As `read`.
+pub fn scan(
+    stage: &'static str,
+    client: &Client,
+    topic: &str,
+    group: &str,
+    spans: &Spans,
+    each: &mut dyn FnMut(&Found<'_>) -> Result<bool>,
+) -> Result<()> {
     let mut open: BTreeMap<Partition, Offset> =
         spans.iter().filter(|(_, (low, end))| low < end).map(|(partition, (_, end))| (*partition, *end)).collect();
     if open.is_empty() {
         return Ok(());
     }
-    let consumer = connect(client, Some(group), "read_committed")?;
-    let fault = |error: &KafkaError| explain(STAGE, client, topic, "read the topic", error);
+    let consumer = connect(stage, client, Some(group), "read_committed")?;
+    let fault = |error: &KafkaError| explain(stage, client, topic, "read the topic", error);
     let mut list = TopicPartitionList::new();
     for (partition, (low, end)) in spans {
         if low < end {
@@ -134,10 +149,8 @@ pub fn read(client: &Client, topic: &str, group: &str, spans: &Spans, each: &mut
                 let at = (Partition(message.partition()), Offset(message.offset()));
                 // No entry: records that were fetched before their partition was paused.
                 let Some(end) = open.get(&at.0).copied() else { continue };
-                if at.1 < end {
-                    each(&found(&message, at))?;
-                }
-                if at.1.next() >= end {
+                let more = at.1 < end && each(&found(&message, at))?;
+                if !more || at.1.next() >= end {
                     open.remove(&at.0);
                     let mut done = TopicPartitionList::new();
                     done.add_partition(topic, at.0.0);
@@ -156,9 +169,9 @@ pub fn read(client: &Client, topic: &str, group: &str, spans: &Spans, each: &mut
         if heard.elapsed() > SILENCE {
             let waiting = open.iter().map(|(partition, end)| format!("{partition} to {end}")).collect::<Vec<_>>().join(", ");
             let why = consumer.context().trouble().map_or_else(|| "no records come".to_owned(), |(why, _)| why);
-            return Err(Error::new(Kind::Unavailable, STAGE, format!("the topic could not be read to its end: {why}"))
+            return Err(Error::new(Kind::Unavailable, stage, format!("the topic could not be read to its end: {why}"))
                 .at(format!("topic {topic} on {}, partitions {waiting}", client.brokers))
-                .help("verify again when the brokers answer"));
+                .help("try again when the brokers answer"));
         }
     }
     Ok(())

@@ -54,6 +54,16 @@ fn judge(settings: &KafkaSettings, found: &[(String, String)], snapshot_every: O
     let topic = &settings.topic;
     let policy = get(POLICY).unwrap_or("delete");
     let mut lines = Vec::new();
+    if let Some(since) = settings.since {
+        let but = match (snapshot_every, settings.on_missing) {
+            (None, _) => Some("and the pipeline keeps none: set state.snapshots".to_owned()),
+            (Some(_), OnMissing::Fail | OnMissing::StartEmpty) => None,
+            (Some(_), _) => Some("and a start that finds none goes on without: with state.on_missing = \"fail\" it is refused".to_owned()),
+        };
+        lines.extend(but.map(|but| {
+            format!("topic {topic}: the topic cannot give back states of events before source.since ({since}): they stand in snapshots only, {but}")
+        }));
+    }
     if policy.contains("compact") {
         lines.push(format!(
             "topic {topic}: {POLICY} is {policy}: a compacted topic cannot be replayed, for records that key states rest on vanish; use delete"
@@ -115,9 +125,28 @@ mod tests {
             on_missing,
             idle_after: None,
             instance: None,
+            since: None,
         };
         let found: Vec<_> = found.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         judge(&settings, &found, every.map(Duration::from_secs))
+    }
+
+    #[test]
+    fn states_that_only_snapshots_hold_are_named() {
+        let settings = |on_missing| KafkaSettings {
+            client: Client::default(),
+            topic: "t".to_owned(),
+            group: "g".to_owned(),
+            on_missing,
+            idle_after: None,
+            instance: None,
+            since: Some(crate::base::time::EventTime(1_767_225_600_000_000)),
+        };
+        let day = Some(Duration::from_secs(60));
+        let lines = judge(&settings(OnMissing::Unsaid), &[], day);
+        assert!(lines.len() == 1 && lines[0].contains("2026-01-01T00:00:00") && lines[0].contains("\"fail\""), "{lines:?}");
+        assert!(judge(&settings(OnMissing::Fail), &[], day).is_empty());
+        assert!(judge(&settings(OnMissing::Fail), &[], None)[0].contains("state.snapshots"));
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub(super) struct Control {
     consumer: Arc<BaseConsumer<Watch>>,
     shared: Arc<Shared>,
     on_missing: OnMissing,
+    /// States rest on events before `since`.
+    prior: bool,
     /// Number of partitions of the topic at start.
     partitions: usize,
     lanes: Vec<LaneEnd>,
@@ -85,7 +87,7 @@ impl Control {
     pub(super) fn new(
         consumer: Arc<BaseConsumer<Watch>>,
         shared: Arc<Shared>,
-        on_missing: OnMissing,
+        (on_missing, prior): (OnMissing, bool),
         partitions: usize,
         lanes: Vec<LaneEnd>,
         notes: Receiver<Note>,
@@ -94,6 +96,7 @@ impl Control {
             consumer,
             shared,
             on_missing,
+            prior,
             partitions,
             lanes,
             notes,
@@ -232,6 +235,7 @@ impl Control {
             committed: committed.remove(&partition),
             low: base::Offset(low),
             high: Some(base::Offset(high)),
+            prior: self.prior,
             on_missing: self.on_missing,
             place: format!("topic {topic}"),
             group: Some(self.shared.group.clone()),
