@@ -23,6 +23,7 @@ use crate::base::error::{Error, Result};
 use crate::base::time::EventTime;
 use crate::link::kafka::{Client, Probe, explain};
 
+mod awake;
 mod check;
 mod committer;
 mod control;
@@ -38,6 +39,8 @@ use lane::Lane;
 use watch::Watch;
 
 const STAGE: &str = "source";
+/// After this time a member that was silent is taken for dead, unless the pipeline says otherwise.
+const SESSION: Duration = Duration::from_secs(10);
 
 /// Opens a topic: checks that it is there, joins the group and returns one feed per lane. Partition `p` belongs to lane `p % lanes`.
 ///
@@ -46,9 +49,11 @@ const STAGE: &str = "source";
 pub fn open(settings: &KafkaSettings, opening: &Opening) -> Result<Vec<Box<dyn Feed>>> {
     let client = &settings.client;
     let (ends, partitions) = survey(settings, opening.until_caught_up)?;
-    let shared = Arc::new(Shared::new(settings, ends));
+    let config = config(settings, opening);
+    let session = config.get("session.timeout.ms").and_then(|text| text.parse().ok()).map_or(SESSION, Duration::from_millis);
+    let shared = Arc::new(Shared::new(settings, session, ends));
     let watch = Watch::new(Arc::clone(&shared));
-    let consumer = BaseConsumer::from_config_and_context(&config(settings, opening), watch)
+    let consumer = BaseConsumer::from_config_and_context(&config, watch)
         .map_err(|error| explain(STAGE, client, &settings.topic, "open the consumer", &error))?;
     consumer.subscribe(&[&settings.topic]).map_err(|error| explain(STAGE, client, &settings.topic, "subscribe to the topic", &error))?;
     let consumer = Arc::new(consumer);
@@ -91,7 +96,7 @@ fn config(settings: &KafkaSettings, opening: &Opening) -> ClientConfig {
     config
         .set("isolation.level", "read_committed")
         // A crashed member is noticed after this time; its partitions go to others (or to its restart) then.
-        .set("session.timeout.ms", "10000")
+        .set("session.timeout.ms", SESSION.as_millis().to_string())
         // Members learn of a rebalance with a heartbeat: this is about how long a partition rests while it moves.
         .set("heartbeat.interval.ms", "1000")
         // Per partition: enough to bridge a round trip of 20 ms at half a million records a second.
@@ -187,12 +192,14 @@ struct Shared {
     looked: Mutex<Option<(Instant, EventTime)>>,
     /// A partition without records for so long is idle.
     idle_after: Option<Duration>,
+    /// Whether the process stands still.
+    awake: awake::Awake,
     /// Partitions that this member holds; the flag turns to `false` when one is no longer ours to commit.
     ours: Mutex<BTreeMap<i32, Arc<AtomicBool>>>,
 }
 
 impl Shared {
-    fn new(settings: &KafkaSettings, ends: Option<BTreeMap<i32, i64>>) -> Self {
+    fn new(settings: &KafkaSettings, session: Duration, ends: Option<BTreeMap<i32, i64>>) -> Self {
         Shared {
             client: settings.client.clone(),
             topic: settings.topic.clone(),
@@ -207,6 +214,7 @@ impl Shared {
             latest: Mutex::new(BTreeMap::new()),
             looked: Mutex::new(None),
             idle_after: settings.idle_after,
+            awake: awake::Awake::new(session),
             ours: Mutex::new(BTreeMap::new()),
         }
     }

@@ -454,6 +454,16 @@ impl Publisher {
             };
             return Trouble::End(error.caused_by(text));
         }
+        // Sent again under a new membership it would be accepted, although another member may have committed the same meanwhile.
+        if matches!(error.rdkafka_error_code(), Some(Code::FencedInstanceId | Code::UnknownMemberId)) {
+            let text = format!("the group `{}` has taken this process for dead: this one stops", self.membership.group());
+            return Trouble::End(
+                Error::new(Kind::Retry, STAGE, text)
+                    .at(self.client.brokers.clone())
+                    .help("start again; nothing is lost and nothing is written twice")
+                    .caused_by(error),
+            );
+        }
         // Sent again it would be refused again.
         let refused = self.producer.context().refused.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(refused) = refused {

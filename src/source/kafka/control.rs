@@ -10,10 +10,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::committer;
 use super::lane::Order;
 use super::watch::{Rebalance, Watch};
 use super::{Bell, STAGE, Shared};
+use super::{awake, committer};
 use crate::base::clock;
 use crate::base::error::{Error, Kind};
 use crate::base::offset::{self as base, Partition};
@@ -120,6 +120,12 @@ impl Control {
         if let Err(error) = &commits {
             self.fail(Error::internal(STAGE, format!("no thread for commits: {error}")));
         }
+        let (shared, over) = (Arc::clone(&self.shared), Arc::new(AtomicBool::new(false)));
+        let ended = Arc::clone(&over);
+        let awake = std::thread::Builder::new().name("kafka-awake".to_owned());
+        if let Err(error) = awake.spawn(move || awake::run(&shared, &|| ended.load(Ordering::Acquire))) {
+            self.fail(Error::internal(STAGE, format!("no thread for the clock: {error}")));
+        }
         while self.left < self.lanes.len() {
             self.serve(PULSE);
             while self.unanswered.is_none() {
@@ -134,6 +140,7 @@ impl Control {
                 self.see_whether_finished();
             }
         }
+        over.store(true, Ordering::Release);
         self.shared.desk.close();
         if commits.is_ok_and(|commits| commits.join().is_err()) {
             tracing::error!("the thread that commits offsets has panicked");

@@ -19,6 +19,7 @@ pub(super) struct Member {
 
 impl Group for Member {
     fn metadata(&self) -> Result<ConsumerGroupMetadata> {
+        self.shared.awake.check(&self.shared.group)?;
         let consumer = self.consumer.upgrade();
         consumer.and_then(|consumer| consumer.group_metadata()).ok_or_else(|| {
             Error::new(Kind::Retry, STAGE, format!("this process is not a member of group `{}` any more", self.shared.group))
