@@ -123,19 +123,20 @@ impl Plot {
         self
     }
 
-    /// A heat map of rows of numbers from 0 to 1, the first row at the top, over the whole area; each cell says its text when the pointer rests on it.
+    /// A heat map of rows of numbers from 0 on, the largest the darkest, the first row at the top, over the whole area; each cell says its text when the pointer rests on it.
     #[must_use]
     pub fn cells(mut self, rows: &[Vec<f32>], text: &dyn Fn(usize, usize, f32) -> String) -> Self {
         let high = HEIGHT / f64_of_count(rows.len().max(1));
+        let most = rows.iter().flatten().copied().filter(|value| value.is_finite()).fold(f32::MIN_POSITIVE, f32::max);
         for (row, values) in rows.iter().enumerate() {
             let wide = WIDTH * self.wide / f64_of_count(values.len().max(1));
             // What is next to nothing is left white: most cells are.
-            for (column, value) in values.iter().enumerate().filter(|(_, value)| value.is_finite() && **value > 0.004) {
+            for (column, value) in values.iter().enumerate().filter(|(_, value)| value.is_finite() && **value > 0.004 * most) {
                 let cell = format!(
                     "<rect class=\"heat\" x=\"{:.1}\" y=\"{:.1}\" width=\"{wide:.2}\" height=\"{high:.2}\" fill-opacity=\"{:.2}\"><title>{}</title></rect>",
                     LEFT + wide * f64_of_count(column),
                     AROUND + high * f64_of_count(row),
-                    value.clamp(0.0, 1.0),
+                    (value / most).clamp(0.0, 1.0),
                     escape(&text(row, column, *value))
                 );
                 self.put(&cell);

@@ -226,6 +226,10 @@ impl<L: Law> Columns<L> {
     /// Sets `logits` to those of the marks of the next event, whenever it comes, where they depend on when: the mean, over the law of its time, of
     /// their shares of the intensity there.
     fn next_chances(&mut self) -> bool {
+        // Before anything is inverted: of most laws the mark does not depend on the gap.
+        if !self.law.intensities(self.now, &mut self.intensities) {
+            return false;
+        }
         self.chances.clear();
         let comes = 1.0 - self.law.p_never();
         for (node, weight) in NODES {
