@@ -13,13 +13,13 @@
 //! | [`source`] | 2 | records in, positions back: kafka, file, generate, scripted |
 //! | [`decode`] | 2 | bytes or table rows to columns, or a rejected value |
 //! | [`order`] | 2 | watermark, hold buffer, clock hygiene |
-//! | [`features`] | 2 | the recipe and the rows it makes |
+//! | [`features`] | 2 | the recipe and the rows it makes; the wording of reasons |
 //! | [`model`] | 2 | the package: graph, signature, rounds, step; tract lives only here |
-//! | [`head`] | 2 | outputs to the law of the next time and mark, and surprise |
+//! | [`head`] | 2 | outputs to the law of the next time, mark and value, and surprise; next events drawn from it |
 //! | [`state`] | 2 | key table, arena and timers; snapshots of them |
-//! | [`sink`] | 2 | forecasts and dead letters out: kafka, parquet, ndjson, memory |
+//! | [`sink`] | 2 | forecasts and dead letters out: kafka, parquet (folder or bucket, with a Delta log), ndjson, memory, void; alarms |
 //! | [`pipeline`] | 3 | the file as written to the plan that runs; all faults at once |
-//! | [`run`] | 4 | the only place that knows the order of the stages; start with `run/lane.rs` |
+//! | [`run`] | 4 | the only place that knows the order of the stages; start with `run/lane.rs`; states for another model (`run/migrate`) |
 //! | [`backfill`] | 4 | history in files through the same machine: order, shards, resuming |
 //! | [`evaluate`] | 4 | forecasts against what happened: likelihood, calibration, ranking, report |
 //! | `fit` | 4 | history to model package (feature `fit`) |
