@@ -33,6 +33,7 @@ mod local;
 mod name;
 mod rolling;
 pub mod rows;
+mod scribe;
 mod store;
 mod target;
 
@@ -137,7 +138,7 @@ impl ForecastSink for ParquetForecasts {
         self.groups.fill(&forecasts.partitions);
         for (partition, rows) in self.groups.iter() {
             let batch = self.columns.batch(forecasts, rows)?;
-            self.rolling.write(partition, &batch)?;
+            self.rolling.write(partition, batch)?;
         }
         self.rolling.bound_memory()
     }
@@ -214,7 +215,7 @@ impl DeadLetterSink for ParquetDeadLetters {
             let rows = self.rolling.fresh(partition, rows, &rejected.offsets);
             if !rows.is_empty() {
                 let batch = columns::dead_letters(&self.schema, rejected, &rows, &self.origin)?;
-                self.rolling.write(partition, &batch)?;
+                self.rolling.write(partition, batch)?;
             }
         }
         self.rolling.bound_memory()

@@ -14,6 +14,7 @@ use parquet::schema::types::ColumnPath;
 use super::delta::{Delta, Noted};
 use super::footer::{Footer, foreign};
 use super::name::Name;
+use super::scribe::{Scribe, Writing};
 use super::target::{Draft, Target, Temporary, unavailable, writer};
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
@@ -57,6 +58,7 @@ pub struct Rolling {
     schema: SchemaRef,
     properties: WriterProperties,
     parts: BTreeMap<Partition, Part>,
+    scribe: Scribe,
     written: u64,
     durable: u64,
     /// Whether the next epoch closes the files. Found out after each change and not when asked, so that it cannot become true between the moment
@@ -82,7 +84,7 @@ struct Part {
 
 /// A file that is being written.
 struct Open {
-    writer: ArrowWriter<File>,
+    writing: Writing,
     rows: u64,
     draft: Draft,
 }
@@ -92,12 +94,12 @@ fn properties(schema: &SchemaRef) -> WriterProperties {
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(GROUP_ROWS))
         .set_created_by(concat!("meantime ", env!("CARGO_PKG_VERSION")).to_owned());
-    // Numbers hardly repeat: a dictionary of them is built only to be given up.
-    let numbers = schema
-        .fields()
-        .iter()
-        .filter(|field| field.data_type().is_floating() || matches!(field.data_type(), DataType::Int64 | DataType::Timestamp(..)));
-    numbers.fold(builder, |builder, field| builder.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false)).build()
+    // Numbers hardly repeat, and identifiers of events do not: a dictionary of them is built only to be given up.
+    let single = schema.fields().iter().filter(|field| {
+        let number = field.data_type().is_floating() || matches!(field.data_type(), DataType::Int64 | DataType::Timestamp(..));
+        number || field.name() == "event_id"
+    });
+    single.fold(builder, |builder, field| builder.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false)).build()
 }
 
 impl Rolling {
@@ -112,6 +114,7 @@ impl Rolling {
             properties: properties(&schema),
             schema,
             parts: BTreeMap::new(),
+            scribe: Scribe::default(),
             written: 0,
             durable: 0,
             due: false,
@@ -217,12 +220,13 @@ impl Rolling {
     }
 
     /// Adds rows of a partition.
-    pub fn write(&mut self, partition: Partition, batch: &RecordBatch) -> Result<()> {
+    pub fn write(&mut self, partition: Partition, batch: RecordBatch) -> Result<()> {
         self.usable()?;
+        let rows = batch.num_rows();
         let result = self.append(partition, batch);
         self.failed |= result.is_err();
         result?;
-        self.count(batch.num_rows());
+        self.count(rows);
         self.due |= self.is_due();
         Ok(())
     }
@@ -234,7 +238,7 @@ impl Rolling {
         }
     }
 
-    fn append(&mut self, partition: Partition, batch: &RecordBatch) -> Result<()> {
+    fn append(&mut self, partition: Partition, batch: RecordBatch) -> Result<()> {
         let Some(part) = self.parts.get_mut(&partition) else {
             return Err(Error::internal("sink", format!("a row of partition {partition} came before `begin`")));
         };
@@ -243,19 +247,19 @@ impl Rolling {
             empty => {
                 let temporary = Temporary::of(part.next, self.pace.lane, self.writer);
                 part.since.get_or_insert_with(clock::tick);
-                empty.insert(Open::create(self.target.draft(partition, temporary)?, &self.schema, &self.properties)?)
+                empty.insert(Open::create(&mut self.scribe, self.target.draft(partition, temporary)?, &self.schema, &self.properties)?)
             }
         };
         open.rows += u64::try_from(batch.num_rows()).unwrap_or(0);
-        open.writer.write(batch).map_err(|e| unavailable(&open.draft.path, e))
+        open.writing.write(batch).map_err(|e| unavailable(&open.draft.path, e))
     }
 
     /// Writes row groups out where the files together hold too much in memory.
     pub fn bound_memory(&mut self) -> Result<()> {
-        let held: usize = self.parts.values().filter_map(|part| part.open.as_ref()).map(|open| open.writer.memory_size()).sum();
+        let held: usize = self.parts.values().filter_map(|part| part.open.as_ref()).map(|open| open.writing.held()).sum();
         if held > MEMORY {
             for open in self.parts.values_mut().filter_map(|part| part.open.as_mut()) {
-                if let Err(e) = open.writer.flush() {
+                if let Err(e) = open.writing.flush() {
                     self.failed = true;
                     return Err(unavailable(&open.draft.path, e));
                 }
@@ -271,7 +275,7 @@ impl Rolling {
 
     fn is_due(&self) -> bool {
         self.parts.values().any(|part| {
-            let bytes = part.open.as_ref().map_or(0, |open| open.writer.bytes_written() + open.writer.in_progress_size());
+            let bytes = part.open.as_ref().map_or(0, |open| open.writing.bytes());
             part.since.is_some_and(|since| since.elapsed() >= self.pace.roll_every)
                 || u64::try_from(bytes).unwrap_or(u64::MAX) >= self.pace.roll_bytes
         })
@@ -315,7 +319,7 @@ impl Rolling {
                 // Without it the records below the commit would be done again at every start, and the files would not say how far the run has come.
                 None if self.tiling == Tiling::Whole && commit.next > part.next.from => {
                     let temporary = Temporary::of(part.next, self.pace.lane, self.writer);
-                    Open::create(self.target.draft(*partition, temporary)?, &self.schema, &self.properties)?
+                    Open::create(&mut self.scribe, self.target.draft(*partition, temporary)?, &self.schema, &self.properties)?
                 }
                 None => continue,
             };
@@ -369,18 +373,16 @@ impl Rolling {
 }
 
 impl Open {
-    fn create((file, draft): (File, Draft), schema: &SchemaRef, properties: &WriterProperties) -> Result<Open> {
-        let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties.clone())).map_err(|e| unavailable(&draft.path, e))?;
-        Ok(Open { writer, rows: 0, draft })
+    fn create(scribe: &mut Scribe, (file, draft): (File, Draft), schema: &SchemaRef, properties: &WriterProperties) -> Result<Open> {
+        let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties.clone()));
+        let writing = writer.and_then(|writer| scribe.open(writer)).map_err(|e| unavailable(&draft.path, e))?;
+        Ok(Open { writing, rows: 0, draft })
     }
 
     /// Writes the footer, and gives the file its name. Returns its bytes.
     fn finish(self, target: &dyn Target, partition: Partition, name: Name, begin: Offset, commit: &Commit) -> Result<u64> {
-        let Open { mut writer, draft, .. } = self;
-        for note in Footer::notes(name.from, begin, commit) {
-            writer.append_key_value_metadata(note);
-        }
-        let file = writer.into_inner().map_err(|e| unavailable(&draft.path, e))?;
+        let Open { writing, draft, .. } = self;
+        let file = writing.finish(Footer::notes(name.from, begin, commit)).map_err(|e| unavailable(&draft.path, e))?;
         let bytes = file.metadata().map_err(|e| unavailable(&draft.path, e))?.len();
         if target.put_new(file, &draft, partition, name)? {
             return Ok(bytes);
