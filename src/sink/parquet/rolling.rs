@@ -14,17 +14,15 @@ use parquet::schema::types::ColumnPath;
 use super::delta::{Delta, Noted};
 use super::footer::{Footer, foreign};
 use super::name::Name;
-use super::scribe::{Scribe, Writing};
+use super::scribe::{GROUP_ROWS, Scribe, Writing};
 use super::target::{Draft, Target, Temporary, unavailable, writer};
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::offset::{Offset, Partition};
 use crate::data::commit::{Commit, Commits};
 
-/// Rows of one row group: what a reader must hold at once.
-const GROUP_ROWS: usize = 131_072;
-/// Bytes that all files of a sink together may hold in memory before their row groups are written out.
-const MEMORY: usize = 256 << 20;
+/// Bytes of rows, as they were before they were encoded, that all files of a sink together may have in open row groups.
+const MEMORY: usize = 512 << 20;
 
 /// When files are rolled, and who writes them.
 #[derive(Clone, Copy, Debug)]

@@ -14,6 +14,8 @@ use parquet::arrow::ArrowWriter;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::KeyValue;
 
+/// Rows of one row group: what a reader must hold at once.
+pub const GROUP_ROWS: usize = 131_072;
 /// Batches that wait, after which the lane does.
 const WAITING: usize = 8;
 
@@ -34,15 +36,8 @@ impl Scribe {
                 self.0.insert(jobs).clone()
             }
         };
-        Ok(Writing {
-            jobs,
-            own: Arc::new(Own {
-                writer: Mutex::new(Ok(writer)),
-                held: AtomicUsize::new(0),
-                bytes: AtomicUsize::new(0),
-                waiting: AtomicUsize::new(0),
-            }),
-        })
+        let own = Own { writer: Mutex::new(Ok(writer)), bytes: AtomicUsize::new(0), waiting: AtomicUsize::new(0) };
+        Ok(Writing { jobs, group: (0, 0), own: Arc::new(own) })
     }
 }
 
@@ -51,16 +46,16 @@ impl Scribe {
 pub struct Writing {
     jobs: Sender<Job>,
     own: Arc<Own>,
+    /// Rows and bytes of the row group that is open, as they were handed in: where row groups end must not depend on how far the thread has come.
+    group: (usize, usize),
 }
 
 #[derive(Debug)]
 struct Own {
     /// The writer, or what went wrong.
     writer: Mutex<Result<ArrowWriter<File>>>,
-    /// Bytes that the writer holds in memory, and bytes that the file would have if it ended now, as of the last batch.
-    held: AtomicUsize,
+    /// Bytes that the file would have if it ended now, as of the last batch that was taken, and bytes of those that were not yet.
     bytes: AtomicUsize,
-    /// Bytes of the batches that it has not taken yet.
     waiting: AtomicUsize,
 }
 
@@ -71,7 +66,6 @@ impl Own {
         let Ok(open) = &mut *writer else { return };
         match act(open) {
             Ok(()) => {
-                self.held.store(open.memory_size(), Ordering::Relaxed);
                 self.bytes.store(open.bytes_written() + open.in_progress_size(), Ordering::Relaxed);
             }
             Err(e) => *writer = Err(e),
@@ -93,31 +87,38 @@ fn again(fault: &ParquetError) -> ParquetError {
 }
 
 impl Writing {
-    fn send(&self, act: impl FnOnce(&mut ArrowWriter<File>) -> Result<()> + Send + 'static) -> Result<()> {
+    fn send(&self, job: impl FnOnce(&Own) + Send + 'static) -> Result<()> {
         let own = Arc::clone(&self.own);
-        self.jobs.send(Box::new(move || own.with(act))).map_err(|_| ParquetError::General("the thread that writes has ended".to_owned()))
+        self.jobs.send(Box::new(move || job(&own))).map_err(|_| ParquetError::General("the thread that writes has ended".to_owned()))
     }
 
     /// Adds rows.
-    pub fn write(&self, batch: RecordBatch) -> Result<()> {
+    pub fn write(&mut self, batch: RecordBatch) -> Result<()> {
         self.own.fault()?;
-        let (bytes, own) = (batch.get_array_memory_size(), Arc::clone(&self.own));
+        let (rows, bytes) = (batch.num_rows(), batch.get_array_memory_size());
+        self.group = (self.group.0 + rows, self.group.1 + bytes);
+        if self.group.0 >= GROUP_ROWS {
+            // The writer has ended a group by itself within this batch.
+            let left = self.group.0 % GROUP_ROWS;
+            self.group = (left, bytes / rows.max(1) * left);
+        }
         self.own.waiting.fetch_add(bytes, Ordering::Relaxed);
-        self.send(move |writer| {
+        self.send(move |own| {
+            own.with(|writer| writer.write(&batch));
             own.waiting.fetch_sub(bytes, Ordering::Relaxed);
-            writer.write(&batch)
         })
     }
 
     /// Ends the row group, so that it is not held in memory any more.
-    pub fn flush(&self) -> Result<()> {
+    pub fn flush(&mut self) -> Result<()> {
         self.own.fault()?;
-        self.send(ArrowWriter::flush)
+        self.group = (0, 0);
+        self.send(|own| own.with(ArrowWriter::flush))
     }
 
-    /// Bytes in memory, about.
+    /// Bytes of the row group that is open: more than it takes in memory once it is encoded.
     pub fn held(&self) -> usize {
-        self.own.held.load(Ordering::Relaxed) + self.own.waiting.load(Ordering::Relaxed)
+        self.group.1
     }
 
     /// Bytes of the file if it ended now, about.
@@ -128,8 +129,7 @@ impl Writing {
     /// Waits until everything is written, and the footer with these notes.
     pub fn finish(self, notes: Vec<KeyValue>) -> Result<File> {
         let (done, waiting) = bounded(1);
-        let own = Arc::clone(&self.own);
-        let job = move || {
+        self.send(move |own| {
             let mut writer = own.writer.lock().unwrap_or_else(PoisonError::into_inner);
             let taken = std::mem::replace(&mut *writer, Err(ParquetError::General("the file is finished".to_owned())));
             let file = taken.and_then(|mut writer| {
@@ -138,9 +138,45 @@ impl Writing {
             });
             // Who does not wait any more does not want it.
             let _ = done.send(file);
+        })?;
+        waiting.recv().map_err(|_| ParquetError::General("the thread that writes has ended".to_owned()))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array};
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+    use super::*;
+
+    fn batch(name: &str, rows: std::ops::Range<i64>) -> RecordBatch {
+        RecordBatch::try_from_iter([(name, Arc::new(Int64Array::from_iter_values(rows)) as ArrayRef)]).unwrap()
+    }
+
+    #[test]
+    fn two_files_of_one_thread_have_all_their_rows_in_order_and_a_fault_stays_with_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut scribe = Scribe::default();
+        let mut open = |name: &str| {
+            let file = File::options().read(true).write(true).create_new(true).open(folder.path().join(name)).unwrap();
+            scribe.open(ArrowWriter::try_new(file, batch("a", 0..1).schema(), None).unwrap()).unwrap()
         };
-        let ended = || ParquetError::General("the thread that writes has ended".to_owned());
-        self.jobs.send(Box::new(job)).map_err(|_| ended())?;
-        waiting.recv().map_err(|_| ended())?
+        let (mut good, mut bad) = (open("good"), open("bad"));
+        for i in 0..100 {
+            good.write(batch("a", i * 10..(i + 1) * 10)).unwrap();
+            // It is told when the thread has come there, at the latest at the end.
+            let _ = bad.write(batch("b", 0..1));
+        }
+        assert!(good.bytes() > 0 && good.held() >= 1000 * size_of::<i64>());
+        good.flush().unwrap();
+        assert_eq!(good.held(), 0);
+        let file = good.finish(vec![KeyValue::new("note".to_owned(), "kept".to_owned())]).unwrap();
+        assert!(bad.finish(Vec::new()).is_err());
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+        let notes = reader.metadata().file_metadata().key_value_metadata().unwrap();
+        assert!(notes.iter().any(|note| note.key == "note"));
+        let read: Vec<RecordBatch> = reader.with_batch_size(1000).build().unwrap().map(Result::unwrap).collect();
+        assert_eq!(read, [batch("a", 0..1000)]);
     }
 }
