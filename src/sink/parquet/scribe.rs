@@ -158,15 +158,17 @@ mod tests {
     fn two_files_of_one_thread_have_all_their_rows_in_order_and_a_fault_stays_with_its_own() {
         let folder = tempfile::tempdir().unwrap();
         let mut scribe = Scribe::default();
-        let mut open = |name: &str| {
-            let file = File::options().read(true).write(true).create_new(true).open(folder.path().join(name)).unwrap();
+        let mut open = |name: &str, writable: bool| {
+            let path = folder.path().join(name);
+            File::create(&path).unwrap();
+            let file = File::options().read(true).write(writable).open(path).unwrap();
             scribe.open(ArrowWriter::try_new(file, batch("a", 0..1).schema(), None).unwrap()).unwrap()
         };
-        let (mut good, mut bad) = (open("good"), open("bad"));
+        let (mut good, mut bad) = (open("good", true), open("bad", false));
         for i in 0..100 {
             good.write(batch("a", i * 10..(i + 1) * 10)).unwrap();
             // It is told when the thread has come there, at the latest at the end.
-            let _ = bad.write(batch("b", 0..1));
+            let _ = bad.write(batch("a", 0..1));
         }
         assert!(good.bytes() > 0 && good.held() >= 1000 * size_of::<i64>());
         good.flush().unwrap();
