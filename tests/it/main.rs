@@ -21,6 +21,7 @@ mod nab;
 mod next_events;
 #[cfg(unix)]
 mod operations;
+mod program;
 mod pytorch;
 mod real_data;
 mod reasons;
