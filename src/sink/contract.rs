@@ -13,7 +13,7 @@ use parquet::file::reader::ChunkReader;
 use serde_json::Value as Json;
 
 use super::memory::Store;
-use super::{DeadLetterSink, ForecastSink, Settings, open_dead_letters, open_forecasts};
+use super::{DeadLetterSink, Folders, ForecastSink, Settings, open_dead_letters, open_forecasts};
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
 use crate::data::commit::{Commit, Commits};
@@ -243,7 +243,7 @@ fn parquet_folders_hold_to_the_contract() {
     for (roll_bytes, roll_every) in [(1 << 30, Duration::from_secs(3600)), (1, Duration::ZERO)] {
         let folder = tempfile::tempdir().unwrap();
         let settings =
-            |name: &str| Settings::Parquet { place: Place::Folder(folder.path().join(name)), roll_bytes, roll_every, delta: None };
+            |name: &str| Settings::Parquet { place: Place::Folder(folder.path().join(name)), roll_bytes, roll_every, delta: None, folders: Folders::Partition };
         let mut sink = open_forecasts(&settings("forecasts"), &full(), &identity(), 0).unwrap();
         check(&mut *sink, true, || from_parquet(&folder.path().join("forecasts")));
         let mut sink = open_dead_letters(&settings("dead"), "t", 0).unwrap();

@@ -27,11 +27,16 @@ fn schema() -> Schema {
 }
 
 fn table(objects: &Arc<dyn Objects>) -> Delta {
-    Delta::open(Arc::clone(objects), "cards", &schema()).unwrap()
+    Delta::open(Arc::clone(objects), "cards", &schema(), false).unwrap()
 }
 
 fn file(partition: i32, from: i64, to: i64) -> Noted {
-    Noted { partition: Partition(partition), name: Name::first(Offset(from)), to: Offset(to), rows: 10, bytes: 100 }
+    named(partition, Name::first(Offset(from)), to, 10)
+}
+
+fn named(partition: i32, name: Name, to: i64, rows: u64) -> Noted {
+    let files = Added::of_partition(Partition(partition), name, rows, 100);
+    Noted { partition: Partition(partition), name, to: Offset(to), files }
 }
 
 /// Actions of all commits, which are numbered without a hole.
@@ -83,9 +88,9 @@ fn files_that_begin_where_they_end_are_told_apart() {
     let objects: Arc<dyn Objects> = Arc::new(MemoryDisk::new());
     let mut files = vec![file(0, 0, 5), file(0, 5, 5)];
     for step in [1, 2] {
-        files.push(Noted { name: Name { from: Offset(5), step }, ..file(0, 5, 5) });
+        files.push(named(0, Name { from: Offset(5), step }, 5, 10));
     }
-    files.push(Noted { name: Name { from: Offset(5), step: 3 }, rows: 0, ..file(0, 5, 8) });
+    files.push(named(0, Name { from: Offset(5), step: 3 }, 8, 0));
     files.push(file(0, 8, 9));
     for until in 1..=files.len() {
         table(&objects).append(&files[..until]).unwrap();
@@ -125,7 +130,7 @@ fn open(folder: &Path, delta: bool) -> ParquetForecasts {
     let mut sink =
         ParquetForecasts::over(Box::new(Local::open(folder).unwrap()), PACE, &Layout::full(&identity(), true, true, true), &identity());
     if delta {
-        let table = Delta::open(Place::Folder(folder.to_owned()).open().unwrap(), "cards", &sink.schema()).unwrap();
+        let table = Delta::open(Place::Folder(folder.to_owned()).open().unwrap(), "cards", &sink.schema(), false).unwrap();
         sink.rolling = sink.rolling.with_delta(Some(table));
     }
     sink
@@ -184,7 +189,7 @@ fn made(protocol: Value, columns: Value, partitions: Value) -> Result<Delta> {
     let schema_text = json!({ "type": "struct", "fields": columns }).to_string();
     let metadata = json!({ "metaData": { "id": "x", "schemaString": schema_text, "partitionColumns": partitions } });
     objects.put(&commit(0), format!("{}\n{metadata}\n", json!({ "protocol": protocol })).as_bytes()).unwrap();
-    Delta::open(objects, "cards", &schema())
+    Delta::open(objects, "cards", &schema(), false)
 }
 
 #[test]
@@ -251,7 +256,7 @@ fn where_the_first_commits_are_gone_their_checkpoint_tells() {
         delta.append(&[file(0, i, i + 1)]).unwrap();
     }
     (0..2).for_each(|number| objects.delete(&commit(number)).unwrap());
-    let refused = Delta::open(Arc::clone(&objects), "cards", &schema()).err().unwrap();
+    let refused = Delta::open(Arc::clone(&objects), "cards", &schema(), false).err().unwrap();
     assert!(refused.to_string().contains("checkpoint"), "{refused}");
     objects.put("_delta_log/00000000000000000001.checkpoint.parquet", &checkpoint("meantime/cards/partition-3", 77)).unwrap();
     let mut delta = table(&objects);
@@ -266,7 +271,7 @@ fn where_the_first_commits_are_gone_their_checkpoint_tells() {
 #[test]
 fn columns_without_a_place_in_a_table_are_refused() {
     let schema = Schema::new(vec![Field::new("x", DataType::UInt64, false)]);
-    assert!(Delta::open(Arc::new(MemoryDisk::new()), "cards", &schema).is_err());
+    assert!(Delta::open(Arc::new(MemoryDisk::new()), "cards", &schema, false).is_err());
     let columns = super::super::columns::Columns::new(&Layout::full(&identity(), true, true, true), &identity());
-    assert!(Delta::open(Arc::new(MemoryDisk::new()), "cards", &columns.schema()).is_ok());
+    assert!(Delta::open(Arc::new(MemoryDisk::new()), "cards", &columns.schema(), true).is_ok());
 }
