@@ -150,17 +150,16 @@ pub fn audit(place: &Place) -> Result<Audit> {
 }
 
 /// As `audit`, of an open store.
-#[cfg(all(test, feature = "cloud"))]
+#[cfg(test)]
 pub fn audit_objects(objects: Arc<dyn Objects>) -> Result<Audit> {
     all(&Look::Store(objects))
 }
 
 fn all(look: &Look<'_>) -> Result<Audit> {
-    let mut audit = Audit::default();
     if look.is_by_date()? {
-        by_date::audit(&mut audit, look)?;
-        return Ok(audit);
+        return by_date::audit(look);
     }
+    let mut audit = Audit::default();
     for (text, within) in look.tree()? {
         match (name::read_folder(&text), within) {
             (Some(partition), Some(files)) => audit.partition(partition, look, &text, files)?,

@@ -145,3 +145,6 @@ impl Spread {
         self.open.values().map(Open::memory).sum::<usize>() + self.waiting_bytes
     }
 }
+
+#[cfg(test)]
+mod tests;

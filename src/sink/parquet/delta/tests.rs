@@ -8,12 +8,12 @@ use parquet::arrow::ArrowWriter;
 
 use super::super::local::Local;
 use super::super::rolling::Pace;
-use super::super::{ParquetForecasts, audit};
+use super::super::{Opening, ParquetForecasts, audit};
 use super::*;
 use crate::data::layout::Layout;
 use crate::link::objects::{Folder, MemoryDisk, Place};
 use crate::sink::contract::{commits, identity, sample};
-use crate::sink::{ForecastSink, Sink};
+use crate::sink::{Folders, ForecastSink, Sink};
 
 const PACE: Pace = Pace { roll_bytes: u64::MAX, roll_every: Duration::from_secs(3600), lane: 0 };
 
@@ -181,6 +181,65 @@ fn what_was_written_before_or_by_a_process_that_died_is_noted_by_who_takes_over(
     std::fs::remove_file(folder.path().join("partition-1/from=00000000000000000020.parquet")).unwrap();
     let error = take_over(&mut open(folder.path(), true)).unwrap_err();
     assert!(error.kind == Kind::Config && error.to_string().contains("VACUUM"), "{error}");
+}
+
+#[test]
+fn files_by_date_are_noted_with_the_value_of_their_column_however_often_and_late() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::Folder(folder.path().to_owned());
+    let objects = Folder::open(folder.path()).unwrap();
+    let open = |delta: Option<&str>| {
+        let (roll_bytes, roll_every, folders) = (u64::MAX, Duration::from_secs(3600), Folders::Date);
+        let opening = Opening { place: &place, roll_bytes, roll_every, lane: 0, delta, folders };
+        ParquetForecasts::open(opening, &Layout::full(&identity(), true, true, true), &identity()).unwrap()
+    };
+    let write = |sink: &mut ParquetForecasts, from: i64| {
+        let mut forecasts = sample(10, 2);
+        forecasts.offsets.iter_mut().for_each(|offset| offset.0 += from);
+        // Each partition has rows of two days, and of a time without a date.
+        forecasts.event_times.iter_mut().zip(0..).for_each(|(time, row)| time.0 += row / 4 * 86_400_000_000);
+        forecasts.event_times[9].0 = i64::MAX;
+        sink.write(&forecasts).unwrap();
+        sink.end_epoch(&commits(2, from + 10), true).unwrap();
+    };
+    let mut sink = open(None);
+    take_over(&mut sink).unwrap();
+    write(&mut sink, 0);
+    for _ in 0..2 {
+        let mut sink = open(Some("cards"));
+        take_over(&mut sink).unwrap();
+        assert_eq!(paths(&objects).len(), 6, "what was there before is noted once");
+    }
+    let mut sink = open(Some("cards"));
+    take_over(&mut sink).unwrap();
+    write(&mut sink, 10);
+    let last = commit(objects.list("_delta_log/").unwrap().len() as i64 - 1);
+    objects.delete(&last).unwrap();
+    take_over(&mut open(Some("cards"))).unwrap();
+    let found = actions(&objects);
+    let adds: Vec<&Value> = found.iter().filter_map(|action| action.get("add")).collect();
+    assert_eq!(adds.len(), 12);
+    let (mut rows, mut values) = (0, std::collections::BTreeMap::<String, u32>::new());
+    for add in adds {
+        let path = add["path"].as_str().unwrap();
+        let value = &add["partitionValues"]["event_date"];
+        assert_eq!(path.split('/').next().unwrap(), format!("event_date={}", value.as_str().unwrap_or("__HIVE_DEFAULT_PARTITION__")));
+        assert_eq!(add["size"].as_u64().unwrap(), std::fs::metadata(folder.path().join(path)).unwrap().len());
+        *values.entry(value.to_string()).or_default() += 1;
+        rows += serde_json::from_str::<Value>(add["stats"].as_str().unwrap()).unwrap()["numRecords"].as_u64().unwrap();
+    }
+    assert_eq!(rows, 20);
+    assert_eq!(values, [("\"2025-01-06\"".to_owned(), 4), ("\"2025-01-07\"".to_owned(), 4), ("\"2025-01-08\"".to_owned(), 2), ("null".to_owned(), 2)].into());
+    let metadata = found.iter().find_map(|action| action.get("metaData")).unwrap();
+    assert_eq!(metadata["partitionColumns"], json!(["event_date"]));
+    let columns: Value = serde_json::from_str(metadata["schemaString"].as_str().unwrap()).unwrap();
+    assert_eq!(columns["fields"].as_array().unwrap().last().unwrap()["type"], "date");
+    assert_eq!(audit::audit(&place).unwrap().faults, [], "the log is no foreign file");
+    let refused = Delta::open(place.open().unwrap(), "cards", &sink.schema(), false).err().unwrap();
+    assert!(refused.to_string().contains("partitioned by event_date"), "{refused}");
+    // Here a run goes on from its commits: VACUUM may remove what other files hold the rows of.
+    std::fs::remove_dir_all(folder.path().join("event_date=2025-01-07")).unwrap();
+    assert!(take_over(&mut open(Some("cards"))).is_ok());
 }
 
 /// A table that another engine has made: its first commit.
