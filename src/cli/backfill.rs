@@ -265,7 +265,8 @@ fn show(settings: &Settings, survey: &Survey, plan: &Plan, args: &Args, to: &Pla
     };
     eprintln!("  order    {order}");
     eprintln!("  shards   {mine} of {}, on {} lanes", settings.shards, plan.lanes);
-    eprintln!("  output   {to}, files end every {} rows of all shards", grouped(settings.epoch_rows));
+    let by = if settings.folders == sink::Folders::Date { ", forecasts by date" } else { "" };
+    eprintln!("  output   {to}, files end every {} rows of all shards{by}", grouped(settings.epoch_rows));
     let resuming = match &plan.snapshots {
         Some(snapshots) => format!("from snapshots, one every {} s at the end of a file", snapshots.every.as_secs()),
         None => "by replaying silently; [state] snapshots makes it faster".to_owned(),

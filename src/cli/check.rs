@@ -157,6 +157,7 @@ fn reasons_line(plan: &Plan) -> String {
 fn sink_line(settings: &sink::Settings) -> String {
     match settings {
         sink::Settings::Kafka { client, topic } => format!("kafka topic `{topic}` at {}", client.brokers),
+        sink::Settings::Parquet { place, folders: sink::Folders::Date, .. } => format!("parquet in {place}, by date"),
         sink::Settings::Parquet { place, .. } => format!("parquet in {place}"),
         sink::Settings::Ndjson { path } if path == Path::new("-") => "ndjson on stdout".to_owned(),
         sink::Settings::Ndjson { path } => format!("ndjson in {}", path.display()),

@@ -1,4 +1,4 @@
-//! Forecasts and dead letters to Parquet, exactly once: `<path>/partition-P/from=<20 digits>.parquet`.
+//! Forecasts and dead letters to Parquet, exactly once: `<path>/partition-P/from=<20 digits>.parquet`, or forecasts by date.
 //!
 //! # The protocol
 //! A file is about the records of one partition in [from, to): it holds the rows that taking these records in has brought about (with held events: not
@@ -16,6 +16,15 @@
 //!
 //! **All files of a sink are closed together**, as soon as one is large or old enough and an epoch ends. A partition whose records brought
 //! about no rows gets a file without rows then, or it would not be committed.
+//!
+//! # By date
+//! Engines leave unread what they need not read if the folders say so: `<path>/event_date=2026-11-25/`. The rows of an epoch may fall on several dates
+//! then, and its commit is a file of its own, `_commits/partition-P/from=<20 digits>.json`: see `ledger`. What is said above of the names and footers
+//! of files holds for the commits.
+//!
+//! The folder is a function of a row, not of an epoch. Ending an epoch wherever the date changes, so that each has one file whose name is the fence, would do for
+//! history in order, but not for what comes a little out of order around midnight, clamped late events, or rows in the order of their offsets:
+//! these change the date at every other row.
 //!
 //! # Dead letters
 //! They have their own folder and their own chain of files, only where there are some, each about the records since the one before. They are

@@ -181,9 +181,8 @@ impl Objects for Folder {
             if present(fs::rename(&from, &to))?.is_none() {
                 return Ok(false);
             }
-            // The new name first: what is synced in between has both.
+            // That the old name is gone need not be durable.
             sync_folder(parent)?;
-            from.parent().filter(|other| *other != parent).map_or(Ok(()), sync_folder)?;
             Ok(true)
         };
         move_it().map_err(|e| fault(&to, e))

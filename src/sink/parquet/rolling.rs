@@ -207,9 +207,11 @@ impl Rolling {
                 "the table has files up to record {} of partition {partition}, but of these files {end}: the newest are gone",
                 noted.from
             );
-            return Err(Error::config("sink", text).at(self.target.place(partition, None)).help(
-                "a run goes on from its newest file: restore it, or begin in an empty folder; do not let VACUUM remove these files",
-            ));
+            let help = match self.ledger {
+                Some(_) => "a run goes on from its newest commit: restore it, or begin in an empty folder",
+                None => "a run goes on from its newest file: restore it, or begin in an empty folder; do not let VACUUM remove these files",
+            };
+            return Err(Error::config("sink", text).at(self.target.place(partition, None)).help(help));
         }
         let fresh = |names: Vec<Name>| names.into_iter().filter(|name| noted.is_none_or(|noted| *name >= noted)).collect::<Vec<_>>();
         let mut behind = Vec::new();
