@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use crate::base::time::EventTime;
 use crate::data::schema::EventSchema;
 use crate::link::file::Location;
+use crate::sink::Folders;
 
 /// What is backfilled, and how.
 #[derive(Clone, Debug)]
@@ -49,6 +50,8 @@ pub struct Settings {
     pub mine: (u32, u32),
     /// A file of output ends after so many rows of all shards together.
     pub epoch_rows: u64,
+    /// Which folders the files of forecasts are in.
+    pub folders: Folders,
     /// Bytes that sorting may hold.
     pub memory: u64,
     /// Folder for sorted parts of files that are not in order.

@@ -34,6 +34,7 @@ fn settings(paths: Vec<PathBuf>, shards: u32, memory: u64, scratch: &std::path::
         shards,
         mine: (0, 1),
         epoch_rows: 1000,
+        folders: Default::default(),
         memory,
         scratch: scratch.to_owned(),
     }

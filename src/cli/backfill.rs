@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(long, value_name = "GLOB", num_args = 1.., required = true)]
     from: Vec<String>,
     /// Where to write: a folder, or `s3://bucket/prefix` (credentials and endpoint come from the AWS_ variables). There will be forecasts/ and
-    /// dead-letters/ (Parquet, a sub-folder a shard), state/ (snapshots), backfill.json.
+    /// dead-letters/ (Parquet, a sub-folder a shard, or see --layout), state/ (snapshots), backfill.json.
     #[arg(long, value_name = "DIR|URL")]
     to: String,
     /// Shards: keys are spread over them as Kafka spreads them over as many partitions. By default as many as there are lanes ([run] lanes).
@@ -61,6 +61,10 @@ pub struct Args {
     /// Note the files of forecasts also in a log of Delta Lake, so that forecasts/ is a table for engines that read those.
     #[arg(long)]
     delta: bool,
+    /// Which folders the files of forecasts are in: one a shard, or one a day, by the UTC date of the event's time, as Hive and the engines after it have
+    /// them (forecasts/event_date=2026-11-25/).
+    #[arg(long, value_name = "BY", default_value = "partition")]
+    layout: sink::Folders,
     /// Go on with a backfill that was begun in the folder. The files it writes are those it would have written without the break.
     #[arg(long)]
     resume: bool,
@@ -200,6 +204,7 @@ fn settings(args: &Args, plan: &Plan, scratch: PathBuf) -> Result<Settings> {
         shards,
         mine,
         epoch_rows: args.rows_per_file.saturating_mul(u64::from(shards)),
+        folders: args.layout,
         memory: size.bytes,
         scratch,
     })
@@ -220,12 +225,12 @@ fn aim(plan: &mut Plan, to: &Place, settings: &Settings, delta: bool) {
     // Files end where the feed says so, and nowhere else.
     // History is no reason for an alarm today.
     plan.alarm = None;
-    let parquet = |folder: &str, delta: Option<String>| {
+    let parquet = |folder: &str, delta: Option<String>, folders: sink::Folders| {
         let place = to.join(folder);
-        sink::Settings::Parquet { place, roll_bytes: u64::MAX, roll_every: Duration::MAX, delta }
+        sink::Settings::Parquet { place, roll_bytes: u64::MAX, roll_every: Duration::MAX, delta, folders }
     };
-    plan.sink = parquet("forecasts", delta.then(|| plan.name.clone()));
-    plan.dead_letter = parquet("dead-letters", None);
+    plan.sink = parquet("forecasts", delta.then(|| plan.name.clone()), settings.folders);
+    plan.dead_letter = parquet("dead-letters", None, sink::Folders::default());
     plan.delivery = Delivery::ExactlyOnce;
     // Where offsets are counted by shard, snapshots of a topic's partitions have their own place.
     if let Some(snapshots) = plan.snapshots.as_mut().filter(|_| settings.positions.is_none()) {
@@ -260,7 +265,8 @@ fn show(settings: &Settings, survey: &Survey, plan: &Plan, args: &Args, to: &Pla
     };
     eprintln!("  order    {order}");
     eprintln!("  shards   {mine} of {}, on {} lanes", settings.shards, plan.lanes);
-    eprintln!("  output   {to}, files end every {} rows of all shards", grouped(settings.epoch_rows));
+    let by = if settings.folders == sink::Folders::Date { ", forecasts by date" } else { "" };
+    eprintln!("  output   {to}, files end every {} rows of all shards{by}", grouped(settings.epoch_rows));
     let resuming = match &plan.snapshots {
         Some(snapshots) => format!("from snapshots, one every {} s at the end of a file", snapshots.every.as_secs()),
         None => "by replaying silently; [state] snapshots makes it faster".to_owned(),

@@ -76,6 +76,7 @@ pub fn run(args: &Args) -> Result<()> {
         shards: 1,
         mine: (0, 1),
         epoch_rows: u64::MAX,
+        folders: sink::Folders::default(),
         memory: MEMORY,
         scratch: scratch.path().to_owned(),
     };

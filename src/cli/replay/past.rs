@@ -51,6 +51,7 @@ impl Past {
                 shards: 1,
                 mine: (0, 1),
                 epoch_rows: u64::MAX,
+                folders: Default::default(),
                 memory: MEMORY,
                 scratch: scratch.path().to_owned(),
             })

@@ -260,6 +260,7 @@ fn settings(args: &Args, plan: &crate::pipeline::plan::Plan, shards: u32, scratc
         shards,
         mine: (0, 1),
         epoch_rows: u64::MAX,
+        folders: Default::default(),
         memory: MEMORY,
         scratch,
     })

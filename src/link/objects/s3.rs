@@ -1,6 +1,6 @@
 //! A small S3 on a port of this machine, for tests: real HTTP, real conditional puts, and faults on demand. Nothing but the standard library.
 //!
-//! It holds one bucket. It knows PUT (also `If-None-Match: *`), GET and HEAD (also ranges), LIST in pages, and DELETE of one or many; anything else is
+//! It holds one bucket. It knows PUT (also `If-None-Match: *`, and as a copy), GET and HEAD (also ranges), LIST in pages, and DELETE of one or many; anything else is
 //! answered by 501. Who names another key than `KEY` is refused, whoever names another bucket is told so.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -257,6 +257,15 @@ fn put(request: &Request, state: &mut State, key: &str) -> Answer {
         return Answer::error(412, "PreconditionFailed");
     }
     state.versions += 1;
+    if let Some(source) = request.headers.get("x-amz-copy-source") {
+        let source = decoded(source);
+        let source = source.trim_start_matches('/').split_once('/').map_or("", |(_, key)| key);
+        let Some(mut object) = state.objects.get(source).cloned() else { return Answer::error(404, "NoSuchKey") };
+        object.version = state.versions;
+        state.objects.insert(key.to_owned(), object);
+        let version = state.versions;
+        return Answer::new(200, format!("<CopyObjectResult><ETag>\"{version}\"</ETag></CopyObjectResult>"));
+    }
     let own = request.headers.iter().filter(|(name, _)| name.starts_with("x-amz-meta-"));
     let metadata = own.map(|(name, value)| (name.clone(), value.clone())).collect();
     let version = state.versions;

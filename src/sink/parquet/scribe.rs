@@ -3,9 +3,9 @@
 //! What it is told is done in order. A fault of a file is told to the lane with the next thing it does to that file, at the latest when it is finished,
 //! before anything of it has a name.
 
-use std::fs::File;
+use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use arrow::record_batch::RecordBatch;
@@ -23,17 +23,17 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// The thread of a sink. It is started with the first file, and ends when the sink and its files are gone.
 #[derive(Debug, Default)]
-pub struct Scribe(Option<Sender<Job>>);
+pub struct Scribe(OnceLock<Sender<Job>>);
 
 impl Scribe {
     /// Another file to write.
-    pub fn open(&mut self, writer: ArrowWriter<File>) -> Result<Writing> {
-        let jobs = match &self.0 {
+    pub fn open<W: Write + Send + 'static>(&self, writer: ArrowWriter<W>) -> Result<Writing<W>> {
+        let jobs = match self.0.get() {
             Some(jobs) => jobs.clone(),
             None => {
                 let (jobs, todo) = bounded::<Job>(WAITING);
                 thread::Builder::new().name("parquet".to_owned()).spawn(move || todo.into_iter().for_each(|job| job()))?;
-                self.0.insert(jobs).clone()
+                self.0.get_or_init(|| jobs).clone()
             }
         };
         let own = Own { writer: Mutex::new(Ok(writer)), bytes: AtomicUsize::new(0), waiting: AtomicUsize::new(0) };
@@ -42,26 +42,24 @@ impl Scribe {
 }
 
 /// A file that is being written.
-#[derive(Debug)]
-pub struct Writing {
+pub struct Writing<W: Write> {
     jobs: Sender<Job>,
-    own: Arc<Own>,
+    own: Arc<Own<W>>,
     /// Rows and bytes of the row group that is open, as they were handed in: where row groups end must not depend on how far the thread has come.
     group: (usize, usize),
 }
 
-#[derive(Debug)]
-struct Own {
+struct Own<W: Write> {
     /// The writer, or what went wrong.
-    writer: Mutex<Result<ArrowWriter<File>>>,
+    writer: Mutex<Result<ArrowWriter<W>>>,
     /// Bytes that the file would have if it ended now, as of the last batch that was taken, and bytes of those that were not yet.
     bytes: AtomicUsize,
     waiting: AtomicUsize,
 }
 
-impl Own {
+impl<W: Write + Send> Own<W> {
     /// Does something with the writer, unless something has gone wrong before.
-    fn with(&self, act: impl FnOnce(&mut ArrowWriter<File>) -> Result<()>) {
+    fn with(&self, act: impl FnOnce(&mut ArrowWriter<W>) -> Result<()>) {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let Ok(open) = &mut *writer else { return };
         match act(open) {
@@ -86,8 +84,8 @@ fn again(fault: &ParquetError) -> ParquetError {
     ParquetError::General(fault.to_string())
 }
 
-impl Writing {
-    fn send(&self, job: impl FnOnce(&Own) + Send + 'static) -> Result<()> {
+impl<W: Write + Send + 'static> Writing<W> {
+    fn send(&self, job: impl FnOnce(&Own<W>) + Send + 'static) -> Result<()> {
         let own = Arc::clone(&self.own);
         self.jobs.send(Box::new(move || job(&own))).map_err(|_| ParquetError::General("the thread that writes has ended".to_owned()))
     }
@@ -127,7 +125,7 @@ impl Writing {
     }
 
     /// Waits until everything is written, and the footer with these notes.
-    pub fn finish(self, notes: Vec<KeyValue>) -> Result<File> {
+    pub fn finish(self, notes: Vec<KeyValue>) -> Result<W> {
         let (done, waiting) = bounded(1);
         self.send(move |own| {
             let mut writer = own.writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -145,6 +143,8 @@ impl Writing {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use arrow::array::{ArrayRef, Int64Array};
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -157,8 +157,8 @@ mod tests {
     #[test]
     fn two_files_of_one_thread_have_all_their_rows_in_order_and_a_fault_stays_with_its_own() {
         let folder = tempfile::tempdir().unwrap();
-        let mut scribe = Scribe::default();
-        let mut open = |name: &str, writable: bool| {
+        let scribe = Scribe::default();
+        let open = |name: &str, writable: bool| {
             let path = folder.path().join(name);
             File::create(&path).unwrap();
             let file = File::options().read(true).write(writable).open(path).unwrap();
