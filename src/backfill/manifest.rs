@@ -6,6 +6,7 @@ use super::Settings;
 use super::survey::Survey;
 use crate::base::error::{Error, Result};
 use crate::link::objects::{Objects, Put};
+use crate::link::query::{SELECT, WHERE};
 
 /// Its name in the output folder.
 pub const NAME: &str = "backfill.json";
@@ -28,6 +29,12 @@ pub struct Manifest {
     /// Column that orders rows of the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ties: Option<String>,
+    /// Condition on the rows.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// Computed columns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub select: Option<String>,
     /// Input files in their order.
     pub files: Vec<InputFile>,
 }
@@ -63,6 +70,8 @@ impl Manifest {
             epoch_rows: settings.epoch_rows,
             positions: settings.positions.as_ref().map(|positions| (positions.partition.clone(), positions.offset.clone())),
             ties: settings.ties.clone(),
+            filter: settings.query.as_ref().and_then(|query| query.filter()).map(str::to_owned),
+            select: settings.query.as_ref().and_then(|query| query.select()).map(str::to_owned),
             files: files.collect(),
         }
     }
@@ -87,6 +96,12 @@ impl Manifest {
         }
         if begun.ties != self.ties {
             return Some("it was begun with other --ties".to_owned());
+        }
+        for (option, then, now) in [(WHERE, &begun.filter, &self.filter), (SELECT, &begun.select, &self.select)] {
+            if then != now {
+                let said = |text: &Option<String>| text.as_ref().map_or_else(|| "none".to_owned(), |text| format!("`{text}`"));
+                return Some(format!("it was begun with another {option}: {}, now it is {}", said(then), said(now)));
+            }
         }
         if begun.fingerprint != self.fingerprint {
             return Some("the pipeline or the model has changed since it was begun".to_owned());

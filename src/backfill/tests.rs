@@ -28,6 +28,7 @@ fn settings(paths: Vec<PathBuf>, shards: u32, memory: u64, scratch: &std::path::
         paths: paths.into_iter().map(Into::into).collect(),
         schema: schema(),
         fields: vec!["k".into(), "t".into(), "n".into()],
+        query: None,
         positions: None,
         ties: None,
         until: None,

@@ -45,6 +45,7 @@ impl Past {
                 paths: files::named("replay", patterns)?.paths,
                 schema: plan.schema.clone(),
                 fields: fields.clone(),
+                query: None,
                 positions: None,
                 ties: None,
                 until: None,
