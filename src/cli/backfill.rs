@@ -194,10 +194,15 @@ fn settings(args: &Args, plan: &Plan, scratch: PathBuf) -> Result<Settings> {
         let text = format!("--shard {}/{} of {shards} shards leaves some machines without any", mine.0, mine.1);
         return Err(Error::new(Kind::Usage, "backfill", text).help("give more --shards, at least one a machine"));
     }
+    let query = args.query.query("backfill", &fields)?;
+    if args.hand_over && positions.is_some() && query.as_ref().is_some_and(|query| query.filter().is_some()) {
+        let text = format!("{WHERE} leaves out records of the topic, and those after the last that is taken would be taken live");
+        return Err(Error::new(Kind::Usage, "backfill", text).help("leave out one of --where, --positions and --hand-over"));
+    }
     Ok(Settings {
         paths,
         schema: plan.schema.clone(),
-        query: args.query.query("backfill", &fields)?,
+        query,
         fields,
         positions,
         ties: args.ties.clone(),

@@ -22,6 +22,8 @@ mod next_events;
 #[cfg(unix)]
 mod operations;
 mod pytorch;
+#[cfg(feature = "sql")]
+mod query;
 mod real_data;
 mod reasons;
 mod schemas;

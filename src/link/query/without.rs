@@ -78,3 +78,23 @@ impl Bound {
         match *self {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_refused_with_the_feature_that_is_needed_and_none_is_fine() {
+        for (filter, select, option) in
+            [(Some("a > 1"), None, "--where"), (None, Some("a AS b"), "--select"), (Some("a"), Some("a AS b"), "--where")]
+        {
+            let error = Query::parse("backfill", filter, select).unwrap_err();
+            assert_eq!(error.kind, Kind::Usage);
+            assert!(
+                error.to_string().starts_with(&format!("backfill: {option}: ")) && error.to_string().contains("--features sql"),
+                "{error}"
+            );
+        }
+        assert!(Query::parse("backfill", None, None).unwrap().is_none());
+    }
+}
