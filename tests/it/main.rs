@@ -23,6 +23,8 @@ mod next_events;
 mod operations;
 mod program;
 mod pytorch;
+#[cfg(feature = "sql")]
+mod query;
 mod real_data;
 mod reasons;
 mod schemas;
