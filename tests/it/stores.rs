@@ -4,6 +4,9 @@
 #[allow(dead_code, reason = "unit tests use more of it")]
 mod s3;
 
+#[cfg(unix)]
+mod live;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
