@@ -35,8 +35,8 @@ pub struct Args {
     /// time those of the file that is named first come first.
     #[arg(long, value_name = "GLOB", num_args = 1.., required = true)]
     from: Vec<String>,
-    /// Where to write: a folder, or `s3://bucket/prefix` (credentials and endpoint come from the AWS_ variables). There will be forecasts/ and
-    /// dead-letters/ (Parquet, a sub-folder a shard), state/ (snapshots), backfill.json.
+    /// Where to write: a folder, or `s3://bucket/prefix`, also gs:// and az:// (credentials and endpoint come from the AWS_, GOOGLE_ or AZURE_
+    /// variables). There will be forecasts/ and dead-letters/ (Parquet, a sub-folder a shard), state/ (snapshots), backfill.json.
     #[arg(long, value_name = "DIR|URL")]
     to: String,
     /// Shards: keys are spread over them as Kafka spreads them over as many partitions. By default as many as there are lanes ([run] lanes).

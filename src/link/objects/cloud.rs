@@ -216,7 +216,7 @@ impl Bucket {
 const REFUSED: [&str; 2] = ["401 Unauthorized", "403 Forbidden"];
 /// Who tells a machine of a cloud its credentials.
 const METADATA: [&str; 2] = ["169.254.169.254", "metadata.google.internal"];
-const CONDITIONAL: &str = "the store must have conditional puts (If-None-Match), as S3, MinIO, R2 and Ceph do";
+const CONDITIONAL: &str = "the store must have conditional puts (If-None-Match), as S3, MinIO, R2, Ceph, Google and Azure do";
 
 /// Whether the store says that there is no such bucket.
 fn is_missing(text: &str) -> bool {
