@@ -14,6 +14,7 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use meantime::link::kafka as link;
 use meantime::sink::kafka::{Position, audit};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -202,6 +203,8 @@ fn cut_off_while_it_gives_partitions_away(named: bool) {
     let sets = vec!["source.client={\"session.timeout.ms\"=\"6000\"}".to_owned()];
     let trial = Trial { named, sets, ..Trial::new(&own, "wire", "exactly_once") };
     let events = events();
+    // Names are given by address and group: without this both would have the first one of this machine, as no two have whose address is the same.
+    let _first = (!named).then(|| link::Instance::of_machine(&own.address, &trial.output));
     while_filling(&trial, events, WHILE, |upto| {
         upto(1, 4);
         let mut far = trial.start_at("a", &format!("127.0.0.1:{}", wire.port));
@@ -219,7 +222,9 @@ fn cut_off_while_it_gives_partitions_away(named: bool) {
         upto(4, 4);
         trial.wait_committed(events);
         // It has either stopped by itself or joined again, then it stops when told.
-        match far.ended(Duration::from_secs(5)) {
+        let ended = far.ended(Duration::from_secs(5));
+        println!("{}: cut off, named {named}: {ended:?}", trial.name);
+        match ended {
             None => far.stop(),
             Some(status) => assert!(matches!(status.code(), Some(75 | 69)), "{status}\n{}", tail(&far.log)),
         }
