@@ -39,8 +39,8 @@ pub struct Args {
     from: Vec<String>,
     #[command(flatten)]
     query: QueryArgs,
-    /// Where to write: a folder, or `s3://bucket/prefix` (credentials and endpoint come from the AWS_ variables). There will be forecasts/ and
-    /// dead-letters/ (Parquet, a sub-folder a shard, or see --layout), state/ (snapshots), backfill.json.
+    /// Where to write: a folder, or `s3://bucket/prefix`, also gs:// and az:// (credentials and endpoint come from the AWS_, GOOGLE_ or AZURE_
+    /// variables). There will be forecasts/ and dead-letters/ (Parquet, a sub-folder a shard, or see --layout), state/ (snapshots), backfill.json.
     #[arg(long, value_name = "DIR|URL")]
     to: String,
     /// Shards: keys are spread over them as Kafka spreads them over as many partitions. By default as many as there are lanes ([run] lanes).

@@ -40,7 +40,7 @@ const MEMORY: u64 = 1 << 30;
 pub struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// What was sent: a folder of Parquet files (of `run` or `backfill`), `s3://bucket/prefix`, or the name of a topic on the brokers of the pipeline's
+    /// What was sent: a folder of Parquet files (of `run` or `backfill`), `s3://bucket/prefix` (`gs://`, `az://`), or the name of a topic on the brokers of the pipeline's
     /// source.
     #[arg(long, value_name = "DIR|URL|TOPIC")]
     live: String,

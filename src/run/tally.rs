@@ -46,10 +46,13 @@ pub struct Calibration {
 /// Most keys whose forecasts are kept to be compared: what a summary says must not cost memory for every key.
 const FOLLOWED: usize = 100_000;
 
+/// Times of the quantiles of a forecast; `None` for never.
+type Times = Box<[Option<EventTime>]>;
+
 /// The last forecast of some keys: of all as long as they are few, then of those whose hashes are low enough.
 #[derive(Clone, Debug, Default)]
 struct Pending {
-    next: HashMap<Box<[u8]>, Box<[Option<EventTime>]>, FixedState>,
+    next: HashMap<Box<[u8]>, Times, FixedState>,
     /// Bits of a hash that must be 0.
     halved: u32,
 }
