@@ -4,7 +4,6 @@
 //! Sums run over all events. Quantiles and distances are of a sample of at most `sample::MOST` pairs, which depends on the events alone. Both samples
 //! are of the same events, so a distance is a size and no test: one of independent samples would call it significant far too seldom.
 
-pub mod field;
 pub mod report;
 pub mod sample;
 pub mod statistics;
@@ -12,9 +11,9 @@ pub mod text;
 
 use crate::base::number::f64_of_count;
 use crate::base::time::{EventTime, TimeUnit};
+use crate::data::field::{Field, Scale};
 use crate::data::law::LawSpec;
 use crate::data::layout::FieldId;
-use field::{Field, Scale};
 use report::{Decisions, FieldShift, Gain, Likelihood, Spread, TopKey};
 use sample::Sample;
 use statistics::{distance, quantile, stability};

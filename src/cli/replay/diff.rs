@@ -17,7 +17,7 @@ use crate::cli::progress::Progress;
 use crate::data::events::Column;
 use crate::data::input::Input;
 use crate::data::law::LawSpec;
-use crate::evaluate::shift::field::Field;
+use crate::data::field::Field;
 use crate::evaluate::shift::report::{Report, Side};
 use crate::evaluate::shift::{Pair, Settings, Shift, Units, text};
 use crate::pipeline::plan::Plan;

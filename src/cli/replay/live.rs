@@ -12,7 +12,7 @@ use crate::cli::parity;
 use crate::data::forecasts::Forecasts;
 use crate::data::layout::{FieldId, Layout};
 use crate::evaluate::parity::Row;
-use crate::evaluate::shift::field::{Field, moment};
+use crate::data::field::{Field, moment};
 use crate::pipeline::plan::Plan;
 
 /// Rows that were sent, by the event that each is of.

@@ -1,8 +1,8 @@
 //! The fields of a forecast that are numbers, and how they are read from rows of either side.
 
+use super::forecasts::Forecasts;
+use super::layout::{FieldId, Layout};
 use crate::base::time::EventTime;
-use crate::data::forecasts::Forecasts;
-use crate::data::layout::{FieldId, Layout};
 
 /// What a number is, which decides how a change of it is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
