@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::number::f64_of;
+use super::number::{count_of, f64_of};
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -274,6 +274,26 @@ pub static SIZES: Scale =
 /// Keys of one round: 1 to 512, the most that one run of the graph steps.
 pub static ROUND_SIZES: Scale = Scale { bounds: &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512], per_unit: 1 };
 
+/// 0.0001 to a million, counted in millionths: differences of probabilities, and of seconds.
+pub static DIFFERENCES: Scale = Scale {
+    bounds: &[
+        100,
+        1_000,
+        10_000,
+        30_000,
+        100_000,
+        300_000,
+        1_000_000,
+        10_000_000,
+        100_000_000,
+        1_000_000_000,
+        10_000_000_000,
+        100_000_000_000,
+        1_000_000_000_000,
+    ],
+    per_unit: 1_000_000,
+};
+
 impl Scale {
     fn bucket(&self, value: u64) -> usize {
         self.bounds.partition_point(|bound| *bound < value)
@@ -323,6 +343,13 @@ impl Histogram {
     /// Adds a length of time; only for a scale of times.
     pub fn observe_time(&self, time: Duration) {
         self.observe(self.scale.time(time));
+    }
+
+    /// Adds a value that is not below 0, in units; what is too large counts as the largest there is.
+    pub fn observe_value(&self, value: f64) {
+        let parts = count_of(value * f64::from(self.scale.per_unit) + 0.5);
+        // So that a sum of them does not run over.
+        self.observe(u64::try_from(parts).unwrap_or(u64::MAX).min(1 << 53));
     }
 
     /// Adds everything that a lane has tallied and empties its tally.
@@ -403,7 +430,7 @@ mod tests {
 
     #[test]
     fn bounds_rise() {
-        for scale in [&SHORT_TIMES, &LONG_TIMES, &SIZES, &ROUND_SIZES] {
+        for scale in [&SHORT_TIMES, &LONG_TIMES, &SIZES, &ROUND_SIZES, &DIFFERENCES] {
             assert!(scale.bounds.is_sorted_by(|a, b| a < b));
         }
     }

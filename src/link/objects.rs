@@ -105,6 +105,16 @@ pub enum Place {
 }
 
 impl Place {
+    /// The place below this one that has this name.
+    #[must_use]
+    pub fn below(&self, name: &str) -> Place {
+        match self {
+            Place::Folder(path) => Place::Folder(path.join(name)),
+            Place::S3 { bucket, prefix } if prefix.is_empty() => Place::S3 { bucket: bucket.clone(), prefix: name.to_owned() },
+            Place::S3 { bucket, prefix } => Place::S3 { bucket: bucket.clone(), prefix: format!("{prefix}/{name}") },
+        }
+    }
+
     /// Reads `file:///path`, `s3://bucket/prefix` or a path, which is taken relative to `folder`.
     ///
     /// # Errors

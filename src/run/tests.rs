@@ -278,7 +278,7 @@ fn drive(stage: &Stage, steps: Vec<Step>) -> (crate::base::error::Result<()>, St
     let (feed, handle) = Scripted::new(steps);
     let store = Store::new();
     let sinks =
-        Sinks { forecasts: Box::new(store.forecasts(&stage.layout, &stage.identity)), dead_letters: Box::new(store.dead_letters("cards")) };
+        Sinks { forecasts: Box::new(store.forecasts(&stage.layout, &stage.identity)), dead_letters: Box::new(store.dead_letters("cards")), shadow: None };
     let counts = Counts::default();
     let ended = stage.run(vec![(Box::new(feed), sinks)], &Stop::default(), &counts);
     (ended, store, handle, counts)

@@ -1,3 +1,5 @@
+use crate::base::time::TimeUnit;
+use crate::data::law::LawSpec;
 use super::*;
 use crate::base::time::Gap;
 use proptest::prelude::*;
