@@ -170,6 +170,14 @@ impl PartitionState {
         Some(commit)
     }
 
+    /// As `commit`, of a shadow's own rows: ticks that are ahead and to be emitted are not among what they have brought about.
+    pub fn own_commit(&self, fingerprint: &str) -> Option<Commit> {
+        let mut commit = self.boundary(fingerprint)?;
+        let said = self.ahead.len().saturating_sub(self.live_ahead);
+        self.ahead.iter().take(said).for_each(|tick| commit.note.push(*tick));
+        Some(commit)
+    }
+
     /// What the states hold, for a snapshot: as `commit`, but only with the ticks that were applied.
     pub fn boundary(&self, fingerprint: &str) -> Option<Commit> {
         let next = self.next.filter(|next| *next >= self.live_from)?;

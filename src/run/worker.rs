@@ -90,7 +90,7 @@ pub fn run<'a>(
         let within = LAST_SNAPSHOT.min(plan.stop_timeout / 2);
         worker.snapshots.settle(&mut worker.lane, &worker.committed, None, within);
         if let Some(shadow) = &mut worker.shadow {
-            shadow.settle_snapshots(&worker.committed, None, within);
+            shadow.settle_snapshots(&worker.committed, worker.sinks.forecasts.is_prompt(), None, within);
         }
     }
     let closed = worker.close();
@@ -241,7 +241,6 @@ impl Worker<'_> {
         if let Some((shadow, sink)) = self.shadow.as_mut().zip(self.sinks.shadow.as_mut()) {
             let needed = shadow.take_over(assignment, committed.as_ref(), live_from, &mut **sink, self.counts)?;
             read_from = needed.map_or(read_from, |needed| needed.min(read_from));
-            fail_point("recover.shadow");
         }
         tracing::info!(%partition, %read_from, %live_from, "partition assigned");
         self.counts.partitions.note_start(partition, recovered.from, live_from);
@@ -261,7 +260,7 @@ impl Worker<'_> {
         fail_point("release.committed");
         self.snapshots.settle(&mut self.lane, &self.committed, Some(partition), LAST_SNAPSHOT);
         if let Some((shadow, sink)) = self.shadow.as_mut().zip(self.sinks.shadow.as_mut()) {
-            shadow.settle_snapshots(&self.committed, Some(partition), LAST_SNAPSHOT);
+            shadow.settle_snapshots(&self.committed, self.sinks.forecasts.is_prompt(), Some(partition), LAST_SNAPSHOT);
             shadow.release(partition, &mut **sink)?;
         }
         fail_point("release.snapshot_taken");
@@ -287,9 +286,8 @@ impl Worker<'_> {
         let whole = force || self.sinks.forecasts.due();
         self.sinks.dead_letters.end_epoch(&commits, whole)?;
         self.sinks.forecasts.end_epoch(&commits, force)?;
-        if let Some((shadow, sink)) = self.shadow.as_ref().zip(self.sinks.shadow.as_mut()) {
-            fail_point("commit.before_shadow");
-            sink.end_epoch(&shadow.commits(), whole)?;
+        if let Some((shadow, sink)) = self.shadow.as_mut().zip(self.sinks.shadow.as_mut()) {
+            shadow.end_epoch(&mut **sink, whole)?;
         }
         if commits != self.queued {
             let (forecasts, dead_letters) = (self.sinks.forecasts.written(), self.sinks.dead_letters.written());

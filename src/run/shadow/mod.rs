@@ -67,13 +67,15 @@ pub struct Follower<'a> {
     compare: Compare,
     failed: bool,
     bytes: usize,
+    /// How far the rows have come in a sink that keeps that with them.
+    own: Commits,
 }
 
 impl<'a> Follower<'a> {
     /// A shadow without partitions. `fingerprint` is that of its states.
     #[must_use]
     pub fn new(lane: Lane, snapshots: Cutters<'a>, fingerprint: String, compare: Compare) -> Self {
-        Follower { lane, snapshots, fingerprint, compare, failed: false, bytes: 0 }
+        Follower { lane, snapshots, fingerprint, compare, failed: false, bytes: 0, own: Commits::new() }
     }
 
     /// Takes a partition over, which the first lane emits from `live_from` on; `own` is how far the sink itself has come. Returns the first record that it
@@ -154,13 +156,23 @@ impl<'a> Follower<'a> {
         own.into_iter().try_for_each(|partition| sink.release(partition))
     }
 
-    /// How far its own rows have come, for a sink that keeps that with them.
-    #[must_use]
-    pub fn commits(&self) -> Commits {
+    /// All rows so far are of the epoch that the first lane has just ended; `whole`: its sink has made everything visible by that.
+    ///
+    /// # Errors
+    /// Of the sink.
+    pub fn end_epoch(&mut self, sink: &mut dyn ForecastSink, whole: bool) -> Result<()> {
+        let commits = self.commits();
+        sink.end_epoch(&commits, whole)?;
+        if whole {
+            self.own = commits;
+        }
+        Ok(())
+    }
+
+    fn commits(&self) -> Commits {
         let fingerprint = &self.lane.forecasts.identity.fingerprint;
         let live = self.lane.partitions().iter().filter(|_| !self.failed);
-        // Only what was applied: a tick that is only noted has brought about nothing yet.
-        live.filter_map(|state| Some((state.partition, state.boundary(fingerprint)?))).collect()
+        live.filter_map(|state| Some((state.partition, state.own_commit(fingerprint)?))).collect()
     }
 
     /// Notes with the commits of the first lane that there is a shadow, and what its states rest on.
@@ -175,7 +187,7 @@ impl<'a> Follower<'a> {
     /// As `Cutters::begin`.
     pub fn begin_snapshots(&mut self, committed: &Commits, prompt: bool) {
         if !self.failed {
-            self.snapshots.begin(&mut self.lane, committed, prompt);
+            self.snapshots.begin(&mut self.lane, if prompt { committed } else { &self.own }, prompt);
         }
     }
 
@@ -187,9 +199,9 @@ impl<'a> Follower<'a> {
     }
 
     /// As `Cutters::settle`.
-    pub fn settle_snapshots(&mut self, committed: &Commits, only: Option<Partition>, within: Duration) {
+    pub fn settle_snapshots(&mut self, committed: &Commits, prompt: bool, only: Option<Partition>, within: Duration) {
         if !self.failed {
-            self.snapshots.settle(&mut self.lane, committed, only, within);
+            self.snapshots.settle(&mut self.lane, if prompt { committed } else { &self.own }, only, within);
         }
     }
 

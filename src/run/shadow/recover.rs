@@ -39,7 +39,9 @@ pub(super) fn recover(
         }
         _ => note.ticks.clone(),
     };
-    let state = Commit { next: live_from, note: Note { ticks: ticks.clone(), ..note.clone() } };
+    // A snapshot that has more ticks than the sink's own note is ahead of the rows.
+    let said = own.filter(|_| keeps).map_or_else(|| ticks.clone(), |own| own.note.ticks.clone());
+    let state = Commit { next: live_from, note: Note { ticks: said, ..note.clone() } };
     let found = follower.snapshots.find(partition, committed.map(|_| &state))?;
     let found = found.filter(|found| found.offset >= low || found.offset == live_from);
     let began = running.as_ref().map(|shadow| shadow.origin);

@@ -198,6 +198,8 @@ fn reference(stage: &Stage, log: &Log, ticks: &BTreeMap<Partition, Vec<Tick>>) -
 #[derive(Clone, Copy)]
 struct Setup {
     stage: &'static Stage,
+    /// Whether there is a shadow: all that live at one time have one, or none has.
+    shadow: bool,
     /// Whether a snapshot is begun at every epoch, or only when a partition is let go; without, there are none.
     snapshots: Option<bool>,
 }
@@ -241,10 +243,9 @@ impl Setup {
         // Rows that may come again were released in the order that a lost tick made, and come in another one then.
         let quiet = world.flavour == Flavour::Transactions || self.stage.plan.order.lateness == Gap::ZERO;
         let feed = SimFeed::new(Arc::clone(&process), stop.clone(), waiting, polls, quiet);
-        let shadow = process.id >= world.shadow_from;
-        let sinks = sinks::open(&process, self.stage, shadow);
+        let sinks = sinks::open(&process, self.stage, self.shadow);
         let second = self.shadow_shelf(&process);
-        let beside = self.stage.beside.as_ref().filter(|_| shadow);
+        let beside = self.stage.beside.as_ref().filter(|_| self.shadow);
         let follower = beside.map(|beside| beside.follower(Cutters::new(second.as_ref()))).transpose()?;
         let lanes = (self.stage.lane()?, follower);
         let ended = worker::run(&self.stage.plan, Box::new(feed), lanes, sinks, Cutters::new(shelf.as_ref()), &stop, &counts);
@@ -312,12 +313,13 @@ fn check(seed: u64) {
     let stage = &STAGES[rng.random_range(0..STAGES.len())];
     let flavour = [Flavour::Transactions, Flavour::Folder, Flavour::AtLeastOnce][rng.random_range(0..3)];
     let snapshots = [Some(true), Some(true), Some(false), None][rng.random_range(0..4)];
-    let setup = Setup { stage, snapshots };
+    let mut setup = Setup { stage, shadow: false, snapshots };
     let log = Log::generate(&mut rng);
-    let shadow_from = [0, 0, rng.random_range(2..6), u64::MAX][rng.random_range(0..4)];
-    let world = Arc::new(World::new(log, flavour, mutation() != Some("fencing"), shadow_from, rng.random()));
+    let shadow_from = [0, 0, rng.random_range(1..6), usize::MAX][rng.random_range(0..4)];
+    let world = Arc::new(World::new(log, flavour, mutation() != Some("fencing"), rng.random()));
     world.folder.skip_sync(mutation() == Some("sync"));
-    for _ in 0..=world.below(FAULTY) {
+    for number in 0..=world.below(FAULTY) {
+        setup.shadow = number >= shadow_from;
         // How it ends is its own affair.
         let _ = setup.process(&world, world.log.all(), true, true);
         if world.chance(0.1) {
@@ -325,6 +327,7 @@ fn check(seed: u64) {
         }
     }
     // One that is left alone comes to the end, and a start at the end brings nothing.
+    setup.shadow = shadow_from < usize::MAX;
     for _ in 0..2 {
         setup.process(&world, world.log.all(), false, false).unwrap();
     }
@@ -362,7 +365,7 @@ fn check(seed: u64) {
             found.iter_mut().for_each(|(at, rows)| rows.retain(|row| !overdue(at, row)));
         }
         for at in found.keys().chain(expected.keys()) {
-            assert_eq!(found.get(at), expected.get(at), "{} at {at:?}", ["forecast", "dead letter", "forecast of the shadow"][kind]);
+            assert_eq!(found.get(at), expected.get(at), "{flavour:?}: {} at {at:?}", ["forecast", "dead letter", "forecast of the shadow"][kind]);
         }
     }
     assert_eq!(setup.recovered(&world), states, "states");

@@ -43,8 +43,6 @@ pub struct World {
     pub flavour: Flavour,
     /// Whether a process that has lost a partition is kept from publishing; off only to show that this matters.
     pub fencing: bool,
-    /// First process that runs a shadow.
-    pub shadow_from: u64,
     /// Snapshots of the shadow.
     pub shadows: MemoryDisk,
     /// Snapshots, and the files of the folder sink.
@@ -54,7 +52,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(log: Log, flavour: Flavour, fencing: bool, shadow_from: u64, seed: u64) -> Self {
+    pub fn new(log: Log, flavour: Flavour, fencing: bool, seed: u64) -> Self {
         let state = State {
             rng: ChaCha8Rng::seed_from_u64(seed),
             group: BTreeMap::new(),
@@ -64,7 +62,7 @@ impl World {
             processes: 0,
         };
         let [snapshots, folder, shadows] = [(); 3].map(|()| MemoryDisk::new());
-        World { log, flavour, fencing, shadow_from, shadows, snapshots, folder, state: Mutex::new(state) }
+        World { log, flavour, fencing, shadows, snapshots, folder, state: Mutex::new(state) }
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
