@@ -187,12 +187,77 @@ pub const MODEL_CHANGES: Metric = metric(
     &["outcome"],
     "New model packages that the stage was told to take while running: taken or refused",
 );
+/// Rows of the shadow.
+pub const SHADOW_FORECASTS: Metric =
+    metric("meantime_shadow_forecasts_total", Type::Counter, "rows", &["kind"], "Rows of the shadow handed to its sink, by kind: forecast or overdue");
+/// What goes wrong with the shadow.
+pub const SHADOW_ERRORS: Metric = metric(
+    "meantime_shadow_errors_total",
+    Type::Counter,
+    "errors",
+    &["reason"],
+    "failed: lanes whose shadow has failed and stands still; without_law: its forecasts that say nothing; rejected: records that only it cannot use",
+);
+/// Time of a batch.
+pub const SHADOW_STEP_SECONDS: Metric = metric(
+    "meantime_shadow_step_seconds",
+    Type::Histogram,
+    "seconds",
+    &[],
+    "Time that the shadow adds to one batch: decode, order, features, model, head, and handing its rows to the sink",
+);
+/// Bytes of state.
+pub const SHADOW_STATE_BYTES: Metric =
+    metric("meantime_shadow_state_bytes", Type::Gauge, "bytes", &[], "Bytes of the shadow's key states held in memory, over all lanes");
+/// Events compared.
+pub const SHADOW_COMPARED: Metric =
+    metric("meantime_shadow_compared_total", Type::Counter, "events", &[], "Events whose forecasts of both models have been compared");
+/// Sizes of differences.
+pub const SHADOW_DIFFERENCE: Metric = metric(
+    "meantime_shadow_difference",
+    Type::Histogram,
+    "of the field",
+    &["field"],
+    "Absolute difference of a field between both models' forecasts of one event; times of the next event in seconds",
+);
+/// Mean of differences.
+pub const SHADOW_DIFFERENCE_MEAN: Metric = metric(
+    "meantime_shadow_difference_mean",
+    Type::Gauge,
+    "of the field",
+    &["field"],
+    "Mean difference of a field since the start, the shadow's less the first model's",
+);
+/// Likelihoods.
+pub const SHADOW_NLL: Metric = metric(
+    "meantime_shadow_nll",
+    Type::Gauge,
+    "nats",
+    &["model", "part"],
+    "Mean negative log-likelihood since the start of the events that both models have one of: less is better",
+);
+/// Change of the likelihood.
+pub const SHADOW_NLL_CHANGE: Metric = metric(
+    "meantime_shadow_nll_change",
+    Type::Gauge,
+    "nats",
+    &["part", "stat"],
+    "Their mean difference, the shadow's less the first model's, and its standard error: the shadow is better if well below 0",
+);
+/// Agreement.
+pub const SHADOW_ALERTS: Metric = metric(
+    "meantime_shadow_alerts_total",
+    Type::Counter,
+    "events",
+    &["field", "by"],
+    "Events by whether their field is at or above its threshold: by both models, by the first alone, by the shadow alone, by none",
+);
 /// Build.
 pub const BUILD_INFO: Metric =
     metric("meantime_build_info", Type::Gauge, "1", &["version", "features"], "Always 1; version and Cargo features of this build");
 
 /// All metrics, in the order in which they are written.
-pub const ALL: [Metric; 24] = [
+pub const ALL: [Metric; 34] = [
     BUILD_INFO,
     EVENTS,
     FORECASTS,
@@ -217,6 +282,16 @@ pub const ALL: [Metric; 24] = [
     COVERAGE,
     DRIFTS,
     MODEL_CHANGES,
+    SHADOW_FORECASTS,
+    SHADOW_ERRORS,
+    SHADOW_STEP_SECONDS,
+    SHADOW_STATE_BYTES,
+    SHADOW_COMPARED,
+    SHADOW_DIFFERENCE,
+    SHADOW_DIFFERENCE_MEAN,
+    SHADOW_NLL,
+    SHADOW_NLL_CHANGE,
+    SHADOW_ALERTS,
 ];
 
 /// How the values of a histogram are counted: in whole `part`s of the unit, so that sums are exact.
