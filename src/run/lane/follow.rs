@@ -4,7 +4,7 @@ use super::Lane;
 use super::paths::mix;
 use crate::base::error::Result;
 use crate::base::number::f64_of_count;
-use crate::base::offset::Partition;
+use crate::base::offset::{Offset, Partition};
 use crate::data::commit::Tick;
 use crate::data::events::Events;
 use crate::data::input::Input;
@@ -33,8 +33,9 @@ impl Lane {
             self.note_moment(home, true);
         }
         for home in 0..if ended { self.partitions.len() } else { 0 } {
-            if let Some(at) = self.partitions.get(home).and_then(|state| state.end()) {
-                self.pass_ticks(home, at);
+            // The other lane may have come further, over offsets without a record.
+            if self.partitions.get(home).is_some_and(|state| state.end().is_some()) {
+                self.pass_ticks(home, Offset(i64::MAX));
             }
         }
         self.finish_batch(&Input::default())
