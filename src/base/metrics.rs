@@ -188,8 +188,13 @@ pub const MODEL_CHANGES: Metric = metric(
     "New model packages that the stage was told to take while running: taken or refused",
 );
 /// Rows of the shadow.
-pub const SHADOW_FORECASTS: Metric =
-    metric("meantime_shadow_forecasts_total", Type::Counter, "rows", &["kind"], "Rows of the shadow handed to its sink, by kind: forecast or overdue");
+pub const SHADOW_FORECASTS: Metric = metric(
+    "meantime_shadow_forecasts_total",
+    Type::Counter,
+    "rows",
+    &["kind"],
+    "Rows of the shadow handed to its sink, by kind: forecast or overdue",
+);
 /// What goes wrong with the shadow.
 pub const SHADOW_ERRORS: Metric = metric(
     "meantime_shadow_errors_total",
@@ -237,12 +242,12 @@ pub const SHADOW_NLL: Metric = metric(
     "Mean negative log-likelihood since the start of the events that both models have one of: less is better",
 );
 /// Change of the likelihood.
-pub const SHADOW_NLL_CHANGE: Metric = metric(
-    "meantime_shadow_nll_change",
+pub const SHADOW_GAIN: Metric = metric(
+    "meantime_shadow_gain",
     Type::Gauge,
     "nats",
     &["part", "stat"],
-    "Their mean difference, the shadow's less the first model's, and its standard error: the shadow is better if well below 0",
+    "How much less the shadow's is than the first model's, the mean and its standard error: the shadow is better if this is well above 0",
 );
 /// Agreement.
 pub const SHADOW_ALERTS: Metric = metric(
@@ -290,7 +295,7 @@ pub const ALL: [Metric; 34] = [
     SHADOW_DIFFERENCE,
     SHADOW_DIFFERENCE_MEAN,
     SHADOW_NLL,
-    SHADOW_NLL_CHANGE,
+    SHADOW_GAIN,
     SHADOW_ALERTS,
 ];
 

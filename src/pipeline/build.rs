@@ -132,7 +132,9 @@ impl Build<'_> {
         };
         // What is wrong with the pipeline would be told once more of the shadow.
         let shadow = match (&written.shadow, shadow_sink) {
-            (Some(shadow), Some(sink)) if self.purpose == Purpose::Run && self.faults.is_empty() => self.shadow(written, shadow, sink, &plan),
+            (Some(shadow), Some(sink)) if self.purpose == Purpose::Run && self.faults.is_empty() => {
+                self.shadow(written, shadow, sink, &plan)
+            }
             _ => None,
         };
         Some(Plan { shadow: shadow.map(Box::new), ..plan })
@@ -329,7 +331,13 @@ impl Build<'_> {
         }
     }
 
-    pub(super) fn parquet(&mut self, table: &str, path: Option<&str>, roll_bytes: u64, roll_every: std::time::Duration) -> Option<sink::Settings> {
+    pub(super) fn parquet(
+        &mut self,
+        table: &str,
+        path: Option<&str>,
+        roll_bytes: u64,
+        roll_every: std::time::Duration,
+    ) -> Option<sink::Settings> {
         let path_of = [table, "path"];
         match objects::Place::parse(path?, self.folder) {
             Ok(place) => Some(sink::Settings::Parquet { place, roll_bytes, roll_every, delta: None }),

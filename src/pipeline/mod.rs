@@ -105,7 +105,10 @@ pub fn check(path: &Path, sets: &[String], purpose: Purpose, environment: Enviro
     shape::check(&mut document, &schema, &mut faults);
     let left = document.root.to_json().unwrap_or_default();
     let plan = match serde_path_to_error::deserialize::<_, written::Written>(left) {
-        Ok(written) => Build { document: &document, faults: &mut faults, folder: &folder, file: name, purpose, package_key: ["model", "package"] }.plan(&written),
+        Ok(written) => {
+            Build { document: &document, faults: &mut faults, folder: &folder, file: name, purpose, package_key: ["model", "package"] }
+                .plan(&written)
+        }
         Err(error) => {
             // `shape` lets nothing through that serde refuses; if it did, this is the net.
             let path = error.path().to_string();

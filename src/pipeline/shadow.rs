@@ -41,13 +41,7 @@ impl Build<'_> {
     }
 
     /// The plan of the shadow, beside that of the first model. What the pipeline asks and this model does not give is left out.
-    pub(super) fn shadow(
-        &mut self,
-        written: &Written,
-        shadow: &written::Shadow,
-        sink: sink::Settings,
-        first: &Plan,
-    ) -> Option<ShadowPlan> {
+    pub(super) fn shadow(&mut self, written: &Written, shadow: &written::Shadow, sink: sink::Settings, first: &Plan) -> Option<ShadowPlan> {
         let key = std::mem::replace(&mut self.package_key, ["shadow", "model"]);
         let purpose = std::mem::replace(&mut self.purpose, Purpose::Shadow);
         let plan = self.shadow_plan(written, shadow, sink, first);

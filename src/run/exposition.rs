@@ -118,9 +118,9 @@ fn shadow(out: &mut DescriptorEncoder, counts: &ShadowCounts) -> fmt::Result {
     });
     gauges(out, &metrics::SHADOW_NLL, mean)?;
     let changes = losses().filter_map(|(part, losses)| Some((part, losses.change()?))).flat_map(|(part, (mean, error))| {
-        [("mean", mean), ("std_error", error)].map(|(stat, value)| ([("part", (*part).to_owned()), ("stat", stat.to_owned())], value))
+        [("mean", -mean), ("std_error", error)].map(|(stat, value)| ([("part", (*part).to_owned()), ("stat", stat.to_owned())], value))
     });
-    gauges(out, &metrics::SHADOW_NLL_CHANGE, changes)?;
+    gauges(out, &metrics::SHADOW_GAIN, changes)?;
     let alerts = judged.alerts.iter().flat_map(|(field, alerts)| {
         let by = [("both", alerts.both), ("first", alerts.first), ("shadow", alerts.shadow), ("none", alerts.none)];
         by.map(|(by, count)| ([("field", field.clone()), ("by", by.to_owned())], count))
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(value(&text, "meantime_shadow_difference_mean{field=\"score\"}"), Some(-0.25));
         assert_eq!(value(&text, "meantime_shadow_difference_bucket{le=\"0.3\",field=\"score\"}"), Some(1.0));
         assert_eq!(value(&text, "meantime_shadow_nll{model=\"shadow\",part=\"time\"}"), Some(1.0));
-        assert_eq!(value(&text, "meantime_shadow_nll_change{part=\"time\",stat=\"mean\"}"), Some(-0.5));
+        assert_eq!(value(&text, "meantime_shadow_gain{part=\"time\",stat=\"mean\"}"), Some(0.5));
         assert!(text.ends_with("# EOF\n"));
     }
 

@@ -35,8 +35,15 @@ pub fn recover(
     // What retention has deleted cannot be looked at again.
     note.last = note.last.filter(|last| last.offset >= assignment.low && last.offset < start.live_from);
     let read_from = note.last.map_or(start.read_from, |last| last.offset.min(start.read_from));
-    let mut recovered =
-        Recovered { partition, from: start.read_from, live_from: start.live_from, note, included: Note::default(), states: None, live_ticks: 0 };
+    let mut recovered = Recovered {
+        partition,
+        from: start.read_from,
+        live_from: start.live_from,
+        note,
+        included: Note::default(),
+        states: None,
+        live_ticks: 0,
+    };
     let Some(found) = found.filter(|_| start.snapshot) else {
         if assignment.prior && committed.is_some() {
             tracing::warn!(%partition, "no snapshot can be used: the states of events before `source.since`, which the topic does not give, are gone");

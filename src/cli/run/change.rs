@@ -95,8 +95,9 @@ impl Change {
         if !promotes(stage, &next) || next.plan.on_change == OnChange::Fail {
             mode(&comparison, next.plan.on_change)?;
         } else if self.counts.shadow.failed.load(Ordering::Relaxed) > 0 {
-            return Err(Error::config("run", "the package is that of the shadow, which has failed: its states are behind")
-                .help("look at its error in the log; to take the package all the same remove [shadow] first, then change [model] package"));
+            return Err(Error::config("run", "the package is that of the shadow, which has failed: its states are behind").help(
+                "look at its error in the log; to take the package all the same remove [shadow] first, then change [model] package",
+            ));
         }
         Ok(Some(next))
     }

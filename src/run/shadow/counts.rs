@@ -72,7 +72,10 @@ impl ShadowCounts {
         let before = self.without_law.fetch_add(rows, Ordering::Relaxed);
         // Every doubling is worth a line.
         if before.checked_ilog2() != before.saturating_add(rows).checked_ilog2() {
-            tracing::warn!(rows = before.saturating_add(rows), "the shadow gives numbers that are no law and no score; its forecasts have none there");
+            tracing::warn!(
+                rows = before.saturating_add(rows),
+                "the shadow gives numbers that are no law and no score; its forecasts have none there"
+            );
         }
     }
 

@@ -365,7 +365,12 @@ fn check(seed: u64) {
             found.iter_mut().for_each(|(at, rows)| rows.retain(|row| !overdue(at, row)));
         }
         for at in found.keys().chain(expected.keys()) {
-            assert_eq!(found.get(at), expected.get(at), "{flavour:?}: {} at {at:?}", ["forecast", "dead letter", "forecast of the shadow"][kind]);
+            assert_eq!(
+                found.get(at),
+                expected.get(at),
+                "{flavour:?}: {} at {at:?}",
+                ["forecast", "dead letter", "forecast of the shadow"][kind]
+            );
         }
     }
     assert_eq!(setup.recovered(&world), states, "states");
