@@ -240,9 +240,9 @@ fn a_shadow_in_the_stage_survives_a_kill_and_is_promoted_by_sighup_at_one_offset
     trial.sets.push(format!("model.package=\"{}\"", model.display()));
     trial.sets.push(format!("shadow={{model=\"{}\",topic=\"{topic}\"}}", second.display()));
     trial.broker.produce(&trial.input, (0..4_000).map(event));
-    let instance = trial.start("a");
+    let mut killed = trial.start("a");
     trial.wait_committed(2_000);
-    instance.kill();
+    killed.kill();
     let instance = trial.start("a");
     trial.wait_committed(4_000);
     std::fs::remove_file(&model).unwrap();
