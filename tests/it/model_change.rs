@@ -491,7 +491,10 @@ fn a_shadow_changes_nothing_of_the_first_model_and_is_promoted_with_its_states()
     assert!(log.contains("of a snapshot of an earlier run of this model") && log.contains("no shadow is run"), "{log}");
     assert!(!log.contains("replayed silently"), "{log}");
     let rest = |rows: RecordBatch| rows.slice(FIRST, ALL - FIRST);
-    assert!(rest(job.rows("out")).columns() == rest(expected).columns(), "from the promotion on they are those that the shadow would have written");
+    assert!(
+        rest(job.rows("out")).columns() == rest(expected).columns(),
+        "from the promotion on they are those that the shadow would have written"
+    );
     job.succeed(&["verify"], &both, "out", &["--set", &next]);
 
     // A shadow that names another kind of place is refused.
