@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::number::f64_of;
+use super::number::{count_of, f64_of};
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,12 +187,82 @@ pub const MODEL_CHANGES: Metric = metric(
     &["outcome"],
     "New model packages that the stage was told to take while running: taken or refused",
 );
+/// Rows of the shadow.
+pub const SHADOW_FORECASTS: Metric = metric(
+    "meantime_shadow_forecasts_total",
+    Type::Counter,
+    "rows",
+    &["kind"],
+    "Rows of the shadow handed to its sink, by kind: forecast or overdue",
+);
+/// What goes wrong with the shadow.
+pub const SHADOW_ERRORS: Metric = metric(
+    "meantime_shadow_errors_total",
+    Type::Counter,
+    "errors",
+    &["reason"],
+    "failed: lanes whose shadow has failed and stands still; without_law: its forecasts that say nothing; rejected: records that only it cannot use",
+);
+/// Time of a batch.
+pub const SHADOW_STEP_SECONDS: Metric = metric(
+    "meantime_shadow_step_seconds",
+    Type::Histogram,
+    "seconds",
+    &[],
+    "Time that the shadow adds to one batch: decode, order, features, model, head, and handing its rows to the sink",
+);
+/// Bytes of state.
+pub const SHADOW_STATE_BYTES: Metric =
+    metric("meantime_shadow_state_bytes", Type::Gauge, "bytes", &[], "Bytes of the shadow's key states held in memory, over all lanes");
+/// Events compared.
+pub const SHADOW_COMPARED: Metric =
+    metric("meantime_shadow_compared_total", Type::Counter, "events", &[], "Events whose forecasts of both models have been compared");
+/// Sizes of differences.
+pub const SHADOW_DIFFERENCE: Metric = metric(
+    "meantime_shadow_difference",
+    Type::Histogram,
+    "of the field",
+    &["field"],
+    "Absolute difference of a field between both models' forecasts of one event; times of the next event in seconds",
+);
+/// Mean of differences.
+pub const SHADOW_DIFFERENCE_MEAN: Metric = metric(
+    "meantime_shadow_difference_mean",
+    Type::Gauge,
+    "of the field",
+    &["field"],
+    "Mean difference of a field since the start, the shadow's less the first model's",
+);
+/// Likelihoods.
+pub const SHADOW_NLL: Metric = metric(
+    "meantime_shadow_nll",
+    Type::Gauge,
+    "nats",
+    &["model", "part"],
+    "Mean negative log-likelihood since the start of the events that both models have one of: less is better",
+);
+/// Change of the likelihood.
+pub const SHADOW_GAIN: Metric = metric(
+    "meantime_shadow_gain",
+    Type::Gauge,
+    "nats",
+    &["part", "stat"],
+    "How much less the shadow's is than the first model's, the mean and its standard error: the shadow is better if this is well above 0",
+);
+/// Agreement.
+pub const SHADOW_ALERTS: Metric = metric(
+    "meantime_shadow_alerts_total",
+    Type::Counter,
+    "events",
+    &["field", "by"],
+    "Events by whether their field is at or above its threshold: by both models, by the first alone, by the shadow alone, by none",
+);
 /// Build.
 pub const BUILD_INFO: Metric =
     metric("meantime_build_info", Type::Gauge, "1", &["version", "features"], "Always 1; version and Cargo features of this build");
 
 /// All metrics, in the order in which they are written.
-pub const ALL: [Metric; 24] = [
+pub const ALL: [Metric; 34] = [
     BUILD_INFO,
     EVENTS,
     FORECASTS,
@@ -217,6 +287,16 @@ pub const ALL: [Metric; 24] = [
     COVERAGE,
     DRIFTS,
     MODEL_CHANGES,
+    SHADOW_FORECASTS,
+    SHADOW_ERRORS,
+    SHADOW_STEP_SECONDS,
+    SHADOW_STATE_BYTES,
+    SHADOW_COMPARED,
+    SHADOW_DIFFERENCE,
+    SHADOW_DIFFERENCE_MEAN,
+    SHADOW_NLL,
+    SHADOW_GAIN,
+    SHADOW_ALERTS,
 ];
 
 /// How the values of a histogram are counted: in whole `part`s of the unit, so that sums are exact.
@@ -274,6 +354,26 @@ pub static SIZES: Scale =
 /// Keys of one round: 1 to 512, the most that one run of the graph steps.
 pub static ROUND_SIZES: Scale = Scale { bounds: &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512], per_unit: 1 };
 
+/// 0.0001 to a million, counted in millionths: differences of probabilities, and of seconds.
+pub static DIFFERENCES: Scale = Scale {
+    bounds: &[
+        100,
+        1_000,
+        10_000,
+        30_000,
+        100_000,
+        300_000,
+        1_000_000,
+        10_000_000,
+        100_000_000,
+        1_000_000_000,
+        10_000_000_000,
+        100_000_000_000,
+        1_000_000_000_000,
+    ],
+    per_unit: 1_000_000,
+};
+
 impl Scale {
     fn bucket(&self, value: u64) -> usize {
         self.bounds.partition_point(|bound| *bound < value)
@@ -323,6 +423,13 @@ impl Histogram {
     /// Adds a length of time; only for a scale of times.
     pub fn observe_time(&self, time: Duration) {
         self.observe(self.scale.time(time));
+    }
+
+    /// Adds a value that is not below 0, in units; what is too large counts as the largest there is.
+    pub fn observe_value(&self, value: f64) {
+        let parts = count_of(value * f64::from(self.scale.per_unit) + 0.5);
+        // So that a sum of them does not run over.
+        self.observe(u64::try_from(parts).unwrap_or(u64::MAX).min(1 << 53));
     }
 
     /// Adds everything that a lane has tallied and empties its tally.
@@ -403,7 +510,7 @@ mod tests {
 
     #[test]
     fn bounds_rise() {
-        for scale in [&SHORT_TIMES, &LONG_TIMES, &SIZES, &ROUND_SIZES] {
+        for scale in [&SHORT_TIMES, &LONG_TIMES, &SIZES, &ROUND_SIZES, &DIFFERENCES] {
             assert!(scale.bounds.is_sorted_by(|a, b| a < b));
         }
     }

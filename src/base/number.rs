@@ -53,6 +53,12 @@ pub fn u32_of(value: usize) -> u32 {
 /// A length to `i64`: no allocation is larger than `i64::MAX`.
 ///
 /// # Panics
+/// A count as a number of 64 bits.
+#[must_use]
+pub fn u64_of_count(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
 /// Never: Rust allocations hold at most `isize::MAX` bytes.
 #[must_use]
 pub fn i64_of_count(value: usize) -> i64 {

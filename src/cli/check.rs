@@ -31,6 +31,7 @@ fn connections(plan: &Plan, text: &mut String) -> Result<()> {
         ("sink", sink::check_connect(&plan.sink)),
         ("dead letters", sink::check_connect(&plan.dead_letter)),
     ];
+    asked.extend(plan.shadow.iter().map(|shadow| ("shadow", sink::check_connect(&shadow.plan.sink))));
     asked.extend(plan.alarm.iter().map(|alarm| ("alarms", sink::check_connect(alarm))));
     let mut faults: Vec<Error> = Vec::new();
     for (name, answer) in asked {
@@ -62,7 +63,7 @@ fn connections(plan: &Plan, text: &mut String) -> Result<()> {
 fn summary(plan: &Plan) -> String {
     let fields = if plan.sink_fields.is_empty() { "all fields".to_owned() } else { count(plan.sink_fields.len(), "field") };
     let every = humantime::format_duration(plan.commit_every);
-    let rows = [
+    let mut rows = vec![
         ("source", source_line(plan)),
         ("event", event_line(plan)),
         ("model", model_line(plan)),
@@ -73,6 +74,10 @@ fn summary(plan: &Plan) -> String {
         ("alarms", plan.alarm.as_ref().map_or_else(|| "in the log only".to_owned(), sink_line)),
         ("run", format!("{}, at most {} records at once", count(plan.lanes, "lane"), plan.max_batch)),
     ];
+    if let Some(shadow) = &plan.shadow {
+        let keys = shadow.share.map_or_else(|| "all keys".to_owned(), |share| format!("{} % of the keys", share * 100.0));
+        rows.insert(6, ("shadow", format!("{}; {keys}, {}", model_line(&shadow.plan), sink_line(&shadow.plan.sink))));
+    }
     rows.iter().fold(String::new(), |mut text, (name, line)| {
         let _ = writeln!(text, "  {name:<13}{line}");
         text

@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use crate::run::{Calibration, Counts};
+use crate::base::number::f64_of_count;
+use crate::run::{Calibration, Counts, PARTS, ShadowCounts};
 
 /// Rate of a count over a time.
 #[allow(clippy::cast_precision_loss)]
@@ -53,6 +54,32 @@ pub fn write(out: &mut dyn Write, counts: &Counts, calibration: Option<&Calibrat
         for (q, share) in calibration.quantiles.iter().zip(shares) {
             writeln!(out, "    q{:<5} {share:.3}", q * 100.0)?;
         }
+    }
+    shadow(out, &counts.shadow)
+}
+
+/// How a second model stands against the first.
+fn shadow(out: &mut dyn Write, counts: &ShadowCounts) -> io::Result<()> {
+    if counts.runs.load(Relaxed) == 0 {
+        return Ok(());
+    }
+    let judged = counts.judged();
+    let rows = grouped(counts.forecasts.load(Relaxed));
+    writeln!(out, "  {:<26} {rows} forecasts, {} of them compared with the first model's", "shadow", grouped(judged.events))?;
+    let reasons = [("failed", &counts.failed), ("without law", &counts.without_law), ("rejected", &counts.rejected)];
+    for (reason, count) in reasons.into_iter().filter(|(_, count)| count.load(Relaxed) > 0) {
+        writeln!(out, "    {reason:<24} {}", grouped(count.load(Relaxed)))?;
+    }
+    for (part, losses) in PARTS.iter().zip(&judged.losses) {
+        if let Some((change, error)) = losses.change() {
+            let n = f64_of_count(losses.events);
+            let (first, shadow) = (losses.first / n, losses.shadow / n);
+            writeln!(out, "    nll of {part:<17} {first:.4} first, {shadow:.4} shadow, {change:+.4} (standard error {error:.4})")?;
+        }
+    }
+    for (field, alerts) in &judged.alerts {
+        let [both, first, only, none] = [alerts.both, alerts.first, alerts.shadow, alerts.none].map(grouped);
+        writeln!(out, "    alerts by {field:<14} {both} both, {first} first alone, {only} shadow alone, {none} none")?;
     }
     Ok(())
 }

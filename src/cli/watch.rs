@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::progress::Progress;
 use super::summary::per_second;
-use crate::run::{Counts, Replay};
+use crate::run::{Counts, Replay, ShadowCounts};
 
 /// Shows a run's counts while its lanes run.
 pub struct Watch(Progress);
@@ -26,7 +26,7 @@ impl Watch {
         let replay = counts.partitions.replay();
         let message = || match &replay {
             Some(replay) => replaying(replay),
-            None => format!("{records} records, {forecasts} forecasts, {dead} dead letters, {rate:.0}/s"),
+            None => format!("{records} records, {forecasts} forecasts, {dead} dead letters{}, {rate:.0}/s", shadow(&counts.shadow)),
         };
         self.0.show(records, Some(&message), || {
             let per_second = rate.round();
@@ -34,6 +34,12 @@ impl Watch {
                 tracing::info!("{}", replaying(replay));
             }
             tracing::info!(records, forecasts, replayed, dead_letters = dead, keys, backlog, per_second, total, "progress");
+            if counts.shadow.runs.load(Relaxed) > 0 {
+                let (forecasts, failed) = (counts.shadow.forecasts.load(Relaxed), counts.shadow.failed.load(Relaxed));
+                let judged = counts.shadow.judged();
+                let change = judged.losses.first().and_then(|losses| losses.change()).map(|(mean, _)| format!("{mean:+.4}"));
+                tracing::info!(forecasts, failed, compared = judged.events, nll_change = change, "progress of the shadow");
+            }
         });
     }
 
@@ -41,6 +47,15 @@ impl Watch {
     #[must_use]
     pub fn stop(self) -> Duration {
         self.0.stop()
+    }
+}
+
+/// `, 950 of the shadow`; nothing without one.
+fn shadow(counts: &ShadowCounts) -> String {
+    match (counts.runs.load(Relaxed), counts.failed.load(Relaxed)) {
+        (0, _) => String::new(),
+        (_, 0) => format!(", {} of the shadow", counts.forecasts.load(Relaxed)),
+        (_, _) => ", the shadow has failed".to_owned(),
     }
 }
 

@@ -31,6 +31,17 @@ pub struct Note {
     pub ticks: Vec<Tick>,
     /// Where the newest one stood that there was no room for.
     pub dropped: Option<Offset>,
+    /// The second model that was run in shadow up to here, if one was.
+    pub shadow: Option<Shadowing>,
+}
+
+/// A model that is run in shadow: with a commit, what its states rest on; with a snapshot, what the states in it rest on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shadowing {
+    /// Fingerprint of its states.
+    pub fingerprint: String,
+    /// The record from which on it was run, with no key known before.
+    pub origin: Offset,
 }
 
 /// Identity of a record: a log that was made anew, cut or compacted has another one at this place.
@@ -56,6 +67,17 @@ impl Commit {
     #[must_use]
     pub fn at(next: Offset) -> Self {
         Commit { next, note: Note::default() }
+    }
+
+    /// The ticks that came after those of `earlier`, where that one is of the same history. Where the last one at a place stands for one of `earlier` there,
+    /// it is among them.
+    #[must_use]
+    pub fn ticks_after(&self, earlier: &Note) -> Vec<Tick> {
+        let ticks = self.note.ticks.as_slice();
+        let seen = earlier.ticks.iter().rev().find_map(|tick| ticks.iter().rposition(|other| other == tick).map(|at| at + 1));
+        let last = earlier.ticks.last().map(|last| last.at);
+        let before = seen.unwrap_or_else(|| ticks.partition_point(|tick| last.is_some_and(|last| tick.at < last)));
+        ticks.get(before..).unwrap_or_default().to_vec()
     }
 
     /// Whether the history up to this commit went through the state of `earlier`. A tick is not in the records: one that `earlier` has and this does
@@ -97,6 +119,9 @@ impl fmt::Display for Note {
         if let Some(dropped) = self.dropped {
             write!(f, " dropped={dropped}")?;
         }
+        if let Some(shadow) = &self.shadow {
+            write!(f, " shadow={}:{}", shadow.fingerprint, shadow.origin)?;
+        }
         for (i, tick) in self.ticks.iter().enumerate() {
             write!(f, "{}{}:{}", if i == 0 { " ticks=" } else { "," }, tick.at, tick.time.0)?;
         }
@@ -137,6 +162,10 @@ impl Note {
                     note.last = Some(LastRecord { offset: Offset(offset.parse().ok()?), checksum });
                 }
                 "dropped" => note.dropped = Some(Offset(value.parse().ok()?)),
+                "shadow" => {
+                    let (fingerprint, origin) = value.split_once(':')?;
+                    note.shadow = Some(Shadowing { fingerprint: fingerprint.to_owned(), origin: Offset(origin.parse().ok()?) });
+                }
                 "ticks" => {
                     for tick in value.split(',') {
                         let (at, time) = tick.split_once(':')?;
@@ -214,7 +243,8 @@ mod tests {
 
     #[test]
     fn ticks_fit_beside_an_offset_and_a_state_without_a_dropped_one_is_not_followed() {
-        let (mut note, mut all) = (Note { fingerprint: "0".repeat(16), ..Note::default() }, Vec::new());
+        let shadow = Some(Shadowing { fingerprint: "0".repeat(16), origin: Offset(9_000_000_000_000_000) });
+        let (mut note, mut all) = (Note { fingerprint: "0".repeat(16), shadow, ..Note::default() }, Vec::new());
         let last = |at: i64| Some(LastRecord { offset: Offset(at - 1), checksum: u32::MAX });
         for i in 0..5000_i64 {
             let at = Offset(9_000_000_000_000_000 + 10 * i);
@@ -237,12 +267,14 @@ mod tests {
         #[test]
         fn what_was_written_is_read(
             fingerprint in "[0-9a-f]{0,16}", last in prop::option::of((0i64..i64::MAX, any::<u32>())),
-            ticks in prop::collection::vec((0i64..i64::MAX, any::<i64>()), 0..4), dropped in prop::option::of(0i64..i64::MAX)
+            ticks in prop::collection::vec((0i64..i64::MAX, any::<i64>()), 0..4), dropped in prop::option::of(0i64..i64::MAX),
+            shadow in prop::option::of(("[0-9a-f]{16}", 0i64..i64::MAX))
         ) {
             let last = last.map(|(offset, checksum)| LastRecord { offset: Offset(offset), checksum });
             let dropped = dropped.map(Offset);
             let ticks = ticks.into_iter().map(|(at, time)| Tick { at: Offset(at), time: EventTime(time) }).collect();
-            let note = Note { fingerprint, last, ticks, dropped };
+            let shadow = shadow.map(|(fingerprint, origin)| Shadowing { fingerprint, origin: Offset(origin) });
+            let note = Note { fingerprint, last, ticks, dropped, shadow };
             prop_assert_eq!(Note::read(&note.to_string()), Some(note));
         }
 

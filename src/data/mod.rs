@@ -3,6 +3,7 @@
 pub mod alarm;
 pub mod commit;
 pub mod events;
+pub mod field;
 pub mod flags;
 pub mod forecasts;
 pub mod held;

@@ -4,17 +4,16 @@
 //! Sums run over all events. Quantiles and distances are of a sample of at most `sample::MOST` pairs, which depends on the events alone. Both samples
 //! are of the same events, so a distance is a size and no test: one of independent samples would call it significant far too seldom.
 
-pub mod field;
 pub mod report;
 pub mod sample;
 pub mod statistics;
 pub mod text;
 
 use crate::base::number::f64_of_count;
-use crate::base::time::{EventTime, TimeUnit};
-use crate::data::law::LawSpec;
+use crate::base::time::EventTime;
+pub use crate::data::field::Units;
+use crate::data::field::{Field, Scale};
 use crate::data::layout::FieldId;
-use field::{Field, Scale};
 use report::{Decisions, FieldShift, Gain, Likelihood, Spread, TopKey};
 use sample::Sample;
 use statistics::{distance, quantile, stability};
@@ -260,51 +259,6 @@ impl Spread {
     fn of(sorted: &[f64], sums: (f64, usize)) -> Spread {
         let at = |q: f64| finite(quantile(sorted, q));
         Spread { values: sums.1, mean: mean(sums), q05: at(0.05), q25: at(0.25), q50: at(0.5), q75: at(0.75), q95: at(0.95) }
-    }
-}
-
-/// How numbers of one law are put into the units of another.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Units {
-    /// Added to a surprise of time; `None`: the two cannot be compared.
-    surprise: Option<f64>,
-    /// Factor of an intensity.
-    intensity: f64,
-}
-
-impl Units {
-    /// Both laws have the same.
-    pub const SAME: Units = Units { surprise: Some(0.0), intensity: 1.0 };
-
-    /// From those of `after` to those of `before`. A density is per unit of time; the probability of a tick of a coarse clock is not, and only ticks of the same
-    /// width can be compared.
-    #[must_use]
-    pub fn between(before: Option<&LawSpec>, after: Option<&LawSpec>) -> Units {
-        let (Some(before), Some(after)) = (before, after) else { return Units::SAME };
-        let seconds = |unit: TimeUnit| unit.seconds();
-        let width = |law: &LawSpec| law.resolution.map(|width| width * seconds(law.time_unit));
-        let surprise = match (width(before), width(after)) {
-            (None, None) => Some(seconds(after.time_unit).ln() - seconds(before.time_unit).ln()),
-            (Some(a), Some(b)) if a == b => Some(0.0),
-            _ => None,
-        };
-        Units { surprise, intensity: seconds(before.time_unit) / seconds(after.time_unit) }
-    }
-
-    /// Whether a field of both can be compared.
-    #[must_use]
-    pub fn has(&self, id: FieldId) -> bool {
-        id != FieldId::SurpriseTime || self.surprise.is_some()
-    }
-
-    /// A value of `after` in the units of `before`.
-    #[must_use]
-    pub fn convert(&self, id: FieldId, value: f64) -> f64 {
-        match id {
-            FieldId::SurpriseTime => value + self.surprise.unwrap_or(f64::NAN),
-            FieldId::IntensityNow => value * self.intensity,
-            _ => value,
-        }
     }
 }
 

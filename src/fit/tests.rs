@@ -111,6 +111,7 @@ fn plan(fields: &[(&str, FieldKind)], mark: Option<usize>, label: Option<usize>)
         reasons: None,
         sink_fields: Vec::new(),
         delivery: crate::sink::Delivery::AtLeastOnce,
+        shadow: None,
         position_header: true,
         stop_timeout: std::time::Duration::from_secs(30),
         commit_every: Duration::from_secs(1),

@@ -45,6 +45,8 @@ pub(super) struct Build<'a> {
     pub file: String,
     /// What the plan is for.
     pub purpose: Purpose,
+    /// The key that names the package that is looked at.
+    pub package_key: [&'static str; 2],
 }
 
 impl Build<'_> {
@@ -79,7 +81,9 @@ impl Build<'_> {
         let dead_faulty = self.find(&["dead_letter"]).is_some_and(|node| matches!(node.value, Value::Faulty));
         let dead_letter = if dead_faulty { None } else { self.dead_letter(&dead, written.source.as_ref()) };
         let alarm = written.alarm.as_ref().and_then(|alarm| self.alarm(alarm, written.source.as_ref()));
-        self.distinct(source.as_ref(), &[("sink", sink.as_ref()), ("dead_letter", dead_letter.as_ref()), ("alarm", alarm.as_ref())]);
+        let shadow_sink = written.shadow.as_ref().and_then(|shadow| self.shadow_sink(shadow, sink.as_ref()));
+        let outputs = [("sink", &sink), ("dead_letter", &dead_letter), ("alarm", &alarm), ("shadow", &shadow_sink)];
+        self.distinct(source.as_ref(), &outputs.map(|(table, settings)| (table, settings.as_ref())));
         let delivery = written.sink.as_ref().map_or(sink::Delivery::AtLeastOnce, |sink| self.delivery(sink, written.source.as_ref()));
         let position_header = !matches!(written.sink, Some(written::Sink::Kafka { position_header: false, .. }));
         let sink_fields = written
@@ -92,7 +96,7 @@ impl Build<'_> {
             Some(source::Settings::Kafka(kafka)) => kafka.since,
             _ => None,
         };
-        Some(Plan {
+        let plan = Plan {
             name: name?,
             folder: self.folder.to_path_buf(),
             source: source?,
@@ -116,6 +120,7 @@ impl Build<'_> {
             sink_fields,
             delivery,
             position_header,
+            shadow: None,
             commit_every: written.sink.as_ref()?.commit_every().value,
             dead_letter: dead_letter?,
             alarm,
@@ -124,7 +129,15 @@ impl Build<'_> {
             max_batch: run.map_or(4096, |run| index(run.max_batch)),
             stop_timeout: run.map_or(Duration::from_secs(30), |run| run.stop_timeout.value),
             fit,
-        })
+        };
+        // What is wrong with the pipeline would be told once more of the shadow.
+        let shadow = match (&written.shadow, shadow_sink) {
+            (Some(shadow), Some(sink)) if self.purpose == Purpose::Run && self.faults.is_empty() => {
+                self.shadow(written, shadow, sink, &plan)
+            }
+            _ => None,
+        };
+        Some(Plan { shadow: shadow.map(Box::new), ..plan })
     }
 
     /// The node at a path.
@@ -319,7 +332,13 @@ impl Build<'_> {
         }
     }
 
-    fn parquet(&mut self, table: &str, path: Option<&str>, roll_bytes: u64, roll_every: std::time::Duration) -> Option<sink::Settings> {
+    pub(super) fn parquet(
+        &mut self,
+        table: &str,
+        path: Option<&str>,
+        roll_bytes: u64,
+        roll_every: std::time::Duration,
+    ) -> Option<sink::Settings> {
         let path_of = [table, "path"];
         match objects::Place::parse(path?, self.folder) {
             Ok(place) => Some(sink::Settings::Parquet { place, roll_bytes, roll_every, delta: None, folders: sink::Folders::default() }),
@@ -370,11 +389,11 @@ impl Build<'_> {
         }
     }
 
-    fn asks(&mut self, written: &Written, manifest: Option<&Manifest>) -> (head::Asks, Vec<String>) {
+    pub(super) fn asks(&mut self, written: &Written, manifest: Option<&Manifest>) -> (head::Asks, Vec<String>) {
         let forecast = written.forecast.as_ref();
         let timed = manifest.is_none_or(|manifest| manifest.head.is_timed());
         let head_marks = manifest.map(|manifest| manifest.head.marks().len());
-        let lenient = self.purpose == Purpose::Compare;
+        let lenient = matches!(self.purpose, Purpose::Compare | Purpose::Shadow);
         let mark_named = written.event.as_ref().is_some_and(|event| event.mark.is_some());
         let asked_marks = forecast.and_then(|forecast| forecast.marks);
 
@@ -481,7 +500,7 @@ impl Build<'_> {
         }
     }
 
-    fn sink_fields(
+    pub(super) fn sink_fields(
         &mut self,
         sink: &written::Sink,
         asks: &head::Asks,
@@ -520,7 +539,7 @@ impl Build<'_> {
             if given.find(field).is_some() {
                 continue;
             }
-            if self.purpose == Purpose::Compare && any.find(field).is_some() {
+            if matches!(self.purpose, Purpose::Compare | Purpose::Shadow) && any.find(field).is_some() {
                 fields.pop();
                 continue;
             }

@@ -21,6 +21,7 @@
 //! | `pipeline::unknown_field` | a field of `[sink] fields` that forecasts do not have |
 //! | `pipeline::no_marks`, `no_law_of_time`, `no_law_of_value` | the model cannot give what is asked |
 //! | `pipeline::no_package`, `package` | the model package |
+//! | `pipeline::shadow_sink` | the shadow's forecasts go to another kind of place than [sink] |
 
 mod build;
 mod delivery;
@@ -33,6 +34,7 @@ pub mod plan;
 mod schema;
 mod secret;
 mod settings;
+mod shadow;
 mod shape;
 mod snapshots;
 pub mod unit;
@@ -60,6 +62,8 @@ pub enum Purpose {
     Evaluate,
     /// To compare with another model: as to evaluate, and what the pipeline asks and the model does not give is left out.
     Compare,
+    /// To run in shadow: as to run, and what the pipeline asks and the model does not give is left out.
+    Shadow,
     /// To backfill: as to run, from files that are named elsewhere.
     Backfill,
     /// To generate a stream: neither package nor files.
@@ -100,7 +104,10 @@ pub fn check(path: &Path, sets: &[String], purpose: Purpose, environment: Enviro
     shape::check(&mut document, &schema, &mut faults);
     let left = document.root.to_json().unwrap_or_default();
     let plan = match serde_path_to_error::deserialize::<_, written::Written>(left) {
-        Ok(written) => Build { document: &document, faults: &mut faults, folder: &folder, file: name, purpose }.plan(&written),
+        Ok(written) => {
+            Build { document: &document, faults: &mut faults, folder: &folder, file: name, purpose, package_key: ["model", "package"] }
+                .plan(&written)
+        }
         Err(error) => {
             // `shape` lets nothing through that serde refuses; if it did, this is the net.
             let path = error.path().to_string();

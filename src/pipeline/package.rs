@@ -11,7 +11,7 @@ use crate::model::manifest::Manifest;
 impl Build<'_> {
     /// Manifest and recipe, if both can be read. Every fault of either is noted.
     pub(super) fn package(&mut self, folder: &Path) -> Option<(Manifest, Recipe)> {
-        let path = ["model", "package"];
+        let path = self.package_key;
         if matches!(self.find(&path), Some(node) if matches!(node.value, super::document::Value::Faulty)) {
             return None;
         }
@@ -53,7 +53,7 @@ impl Build<'_> {
         match toml_place(&error).zip(std::fs::read_to_string(&path).ok()) {
             Some(((message, span), content)) => {
                 // The folder's name may come from the environment, so the file is named by what the user wrote.
-                let package = match self.find(&["model", "package"]) {
+                let package = match self.find(&self.package_key) {
                     Some(node) => node.shown.trim_matches(['"', '\'']).to_owned(),
                     None => "model".to_owned(),
                 };
@@ -63,7 +63,7 @@ impl Build<'_> {
             }
             None => {
                 let message = format!("{name} of the model package: {}", error.message);
-                self.note("pipeline::package", &["model", "package"], message, format!("read for {}", error.stage), help);
+                self.note("pipeline::package", &self.package_key.clone(), message, format!("read for {}", error.stage), help);
             }
         }
         None

@@ -50,6 +50,8 @@ pub struct Plan {
     pub sink: sink::Settings,
     /// `[sink] fields`: (output name, forecast field name) pairs in the order written; empty for all fields.
     pub sink_fields: Vec<(String, String)>,
+    /// The second model that is run beside the first.
+    pub shadow: Option<Box<ShadowPlan>>,
     /// How often outputs are made durable and positions committed.
     pub commit_every: Duration,
     /// What the sink promises.
@@ -70,6 +72,17 @@ pub struct Plan {
     pub stop_timeout: Duration,
     /// What `fit` trains.
     pub fit: FitPlan,
+}
+
+/// The `[shadow]` table, checked.
+#[derive(Clone, PartialEq)]
+pub struct ShadowPlan {
+    /// The pipeline as it would be with the second package, but for its own sink.
+    pub plan: Plan,
+    /// Share of the keys that are scored, if not all.
+    pub share: Option<f64>,
+    /// Fields of forecasts, and the value from which on each is an alert.
+    pub thresholds: Vec<(String, f64)>,
 }
 
 impl Plan {

@@ -98,7 +98,7 @@ fn value_field(build: &mut Build<'_>, fields: &mut Vec<Field>, name: &str) {
         Some(_) => {
             let message = format!("the model package has a law of the value of `{name}`, and its recipe reads `{name}` as text");
             let help = format!("write the package anew: {}", build.fit_command());
-            build.note("pipeline::field_conflict", &["model", "package"], message, "a field has one type", help);
+            build.note("pipeline::field_conflict", &build.package_key.clone(), message, "a field has one type", help);
         }
         None => fields.push(Field { name: name.to_owned(), kind: FieldKind::Number }),
     }

@@ -8,6 +8,7 @@
 mod contract;
 mod defaults;
 mod outputs;
+mod shadow;
 mod state;
 
 use std::borrow::Cow;
@@ -24,6 +25,7 @@ use crate::features::recipe::Cycle;
 pub use contract::schema;
 use defaults::*;
 pub use outputs::{Alarm, DeadLetter, Delivery, Sink};
+pub use shadow::Shadow;
 pub use state::{OnMissing, State, WhenFull};
 
 /// A meantime pipeline: tables in the order an event travels. Values may come from the environment as `${NAME}`; `$${` is a literal `${`.
@@ -59,6 +61,9 @@ pub struct Written {
     /// Where forecasts go.
     #[schemars(required)]
     pub sink: Option<Sink>,
+    /// A second model that is run beside the first, on the same events; without this table none.
+    #[serde(default)]
+    pub shadow: Option<Shadow>,
     /// Where records go that cannot be used. Without this table: `dead-letters.ndjson` beside this file.
     #[serde(default)]
     pub dead_letter: Option<DeadLetter>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::board::Partitions;
 use super::pulse::Pulses;
+use super::shadow::ShadowCounts;
 use super::trust::Trust;
 use crate::base::metrics::{Histogram, ROUND_SIZES, SHORT_TIMES, SIZES};
 use crate::data::rejected::Reason;
@@ -53,6 +54,8 @@ pub struct Counts {
     pub models_taken: AtomicU64,
     /// Those that were to be and were refused.
     pub models_refused: AtomicU64,
+    /// What the shadow does.
+    pub shadow: ShadowCounts,
 }
 
 impl Default for Counts {
@@ -78,6 +81,7 @@ impl Default for Counts {
             trust: Trust::default(),
             models_taken: AtomicU64::default(),
             models_refused: AtomicU64::default(),
+            shadow: ShadowCounts::default(),
         }
     }
 }

@@ -11,8 +11,11 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::counts::Counts;
+use super::shadow::ShadowCounts;
+use super::shadow::compare::PARTS;
 use crate::base::clock;
 use crate::base::metrics::{self, Histogram, Metric, Type};
+use crate::base::number::f64_of_count;
 use crate::base::offset::Partition;
 use crate::data::rejected::Reason;
 
@@ -80,8 +83,49 @@ impl Collector for Scrape {
         gauges(out, &metrics::COVERAGE, coverage)?;
         counters(out, &metrics::DRIFTS, [([], trust.drifts)])?;
         let changes = [("taken", &counts.models_taken), ("refused", &counts.models_refused)];
-        counters(out, &metrics::MODEL_CHANGES, changes.map(|(outcome, count)| ([("outcome", outcome.to_owned())], load(count))))
+        counters(out, &metrics::MODEL_CHANGES, changes.map(|(outcome, count)| ([("outcome", outcome.to_owned())], load(count))))?;
+        if load(&counts.shadow.runs) > 0 { shadow(out, &counts.shadow) } else { Ok(()) }
     }
+}
+
+/// What a shadow does; absent without one.
+fn shadow(out: &mut DescriptorEncoder, counts: &ShadowCounts) -> fmt::Result {
+    let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let kinds = [("forecast", &counts.forecasts), ("overdue", &counts.overdue)];
+    counters(out, &metrics::SHADOW_FORECASTS, kinds.map(|(kind, count)| ([("kind", kind.to_owned())], load(count))))?;
+    let reasons = [("failed", &counts.failed), ("without_law", &counts.without_law), ("rejected", &counts.rejected)];
+    counters(out, &metrics::SHADOW_ERRORS, reasons.map(|(reason, count)| ([("reason", reason.to_owned())], load(count))))?;
+    histogram(out, &metrics::SHADOW_STEP_SECONDS, &counts.steps)?;
+    gauges(out, &metrics::SHADOW_STATE_BYTES, [([], load(&counts.bytes))])?;
+    let judged = counts.judged();
+    counters(out, &metrics::SHADOW_COMPARED, [([], judged.events)])?;
+    family(out, &metrics::SHADOW_DIFFERENCE, |mut encoder| {
+        judged.differences.iter().try_for_each(|(field, differences)| {
+            let reading = differences.sizes.read();
+            let labels = [("field", field.as_str())];
+            encoder.encode_family(&labels)?.encode_histogram::<NoLabelSet>(reading.sum, reading.count, &reading.buckets, None)
+        })
+    })?;
+    let means = judged.differences.iter().map(|(field, differences)| {
+        let (sum, count) = differences.sum;
+        ([("field", field.clone())], sum / f64_of_count(count.max(1)))
+    });
+    gauges(out, &metrics::SHADOW_DIFFERENCE_MEAN, means)?;
+    let losses = || PARTS.iter().zip(&judged.losses).filter(|(_, losses)| losses.events > 0);
+    let mean = losses().flat_map(|(part, losses)| {
+        let of = |model: &str, sum: f64| ([("model", model.to_owned()), ("part", (*part).to_owned())], sum / f64_of_count(losses.events));
+        [of("first", losses.first), of("shadow", losses.shadow)]
+    });
+    gauges(out, &metrics::SHADOW_NLL, mean)?;
+    let changes = losses().filter_map(|(part, losses)| Some((part, losses.change()?))).flat_map(|(part, (mean, error))| {
+        [("mean", -mean), ("std_error", error)].map(|(stat, value)| ([("part", (*part).to_owned()), ("stat", stat.to_owned())], value))
+    });
+    gauges(out, &metrics::SHADOW_GAIN, changes)?;
+    let alerts = judged.alerts.iter().flat_map(|(field, alerts)| {
+        let by = [("both", alerts.both), ("first", alerts.first), ("shadow", alerts.shadow), ("none", alerts.none)];
+        by.map(|(by, count)| ([("field", field.clone()), ("by", by.to_owned())], count))
+    });
+    counters(out, &metrics::SHADOW_ALERTS, alerts)
 }
 
 impl Scrape {
@@ -161,6 +205,7 @@ mod tests {
 
     use super::*;
     use crate::base::offset::Offset;
+    use crate::run::shadow::compare::{Alerts, Differences, Losses};
 
     fn value(text: &str, series: &str) -> Option<f64> {
         text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
@@ -174,6 +219,16 @@ mod tests {
         counts.partitions.note_end(Partition(0), Offset(7));
         counts.trust.add(&[1.0; 10_000]);
         counts.trust.cover(0, 0.5, 10_000, 5_000);
+        let without = Exposition::new(Arc::clone(&counts)).render();
+        assert!(!without.contains("meantime_shadow"), "{without}");
+        counts.shadow.runs.store(1, Ordering::Relaxed);
+        let mut judged = counts.shadow.judged();
+        let sizes = Histogram::new(&metrics::DIFFERENCES);
+        sizes.observe_value(0.25);
+        judged.differences.insert("score".to_owned(), Differences { sum: (-0.25, 1), sizes });
+        judged.losses[0] = Losses { first: 3.0, shadow: 2.0, square: 0.5, events: 2 };
+        judged.alerts.insert("score".to_owned(), Alerts::default());
+        drop(judged);
         let text = Exposition::new(counts).render();
         for Metric { name, kind, labels, help, .. } in metrics::ALL {
             let family = name.trim_end_matches("_total");
@@ -185,6 +240,10 @@ mod tests {
                 assert!(series.iter().all(|line| line.contains(&format!("{label}=\""))), "{label} of {series:?}");
             }
         }
+        assert_eq!(value(&text, "meantime_shadow_difference_mean{field=\"score\"}"), Some(-0.25));
+        assert_eq!(value(&text, "meantime_shadow_difference_bucket{le=\"0.3\",field=\"score\"}"), Some(1.0));
+        assert_eq!(value(&text, "meantime_shadow_nll{model=\"shadow\",part=\"time\"}"), Some(1.0));
+        assert_eq!(value(&text, "meantime_shadow_gain{part=\"time\",stat=\"mean\"}"), Some(0.5));
         assert!(text.ends_with("# EOF\n"));
     }
 

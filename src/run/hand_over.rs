@@ -40,7 +40,15 @@ pub fn hand_over(
             order.restore(found.load(&mut keys)?);
             // No record follows that could be recognised.
             let note = Note { last: None, ..end.note.clone() };
-            lane.take_over(Recovered { partition, from: end.next, live_from: end.next, note, included, states: Some((order, keys)) });
+            lane.take_over(Recovered {
+                partition,
+                from: end.next,
+                live_from: end.next,
+                note,
+                included,
+                states: Some((order, keys)),
+                live_ticks: 0,
+            });
             lane.finish()?;
         }
     }

@@ -1,5 +1,6 @@
 //! The path of an event, for a batch of records from all partitions of a lane.
 
+mod follow;
 mod look;
 mod paths;
 mod reasons;
@@ -78,6 +79,10 @@ pub struct Lane {
     pub evicted: usize,
     /// Events of the last `advance` that were left out because they were before `since`; those that are replayed silently do not count.
     pub left_out: usize,
+    /// Ticks that the last `tick` or `finish` has noted.
+    pub ticks: Vec<(Partition, Tick)>,
+    /// Share of the keys whose events are taken in, if not all.
+    share: Option<f64>,
 }
 
 impl Lane {
@@ -128,6 +133,8 @@ impl Lane {
             replayed: 0,
             evicted: 0,
             left_out: 0,
+            ticks: Vec::new(),
+            share: None,
             plan,
         })
     }
@@ -201,8 +208,10 @@ impl Lane {
             let Some(state) = self.partitions.get_mut(home) else { continue };
             if state.order.held() > 0 {
                 state.order.finish(&mut self.ready);
-                state.note_tick(Tick { at, time: EventTime::MAX });
+                let tick = Tick { at, time: EventTime::MAX };
+                state.note_tick(tick);
                 state.advance(at, None);
+                self.ticks.push((state.partition, tick));
                 self.note_moment(home, true);
             }
         }
@@ -222,6 +231,7 @@ impl Lane {
         state.order.tick(time, &mut self.ready);
         state.note_tick(Tick { at, time });
         state.advance(at, None);
+        self.ticks.push((partition, Tick { at, time }));
         self.note_moment(home, true);
         self.finish_batch(&Input::default())
     }
@@ -251,6 +261,7 @@ impl Lane {
         self.rejected.clear();
         self.forecasts.clear();
         self.points.clear();
+        self.ticks.clear();
         self.replayed = 0;
         self.evicted = 0;
         self.left_out = 0;
@@ -360,13 +371,16 @@ impl Lane {
         Ok(())
     }
 
-    /// Ticks that were recorded before `offset`: what they brought about was emitted then.
+    /// Ticks that were recorded before `offset`: what they brought about was emitted then, as a rule.
     fn pass_ticks(&mut self, home: usize, offset: Offset) {
         let Some(state) = self.partitions.get_mut(home) else { return };
-        for tick in state.ticks_before(offset) {
+        for (tick, live) in state.ticks_before(offset) {
             let Some(state) = self.partitions.get_mut(home) else { return };
             state.order.tick(tick.time, &mut self.ready);
-            self.note_moment(home, false);
+            if live {
+                state.advance(tick.at, None);
+            }
+            self.note_moment(home, live);
         }
     }
 
@@ -383,6 +397,9 @@ impl Lane {
 
     /// `ready` through interning, features, model and head to `forecasts`.
     fn finish_batch(&mut self, input: &Input) -> Result<()> {
+        if let Some(share) = self.share {
+            self.thin(share);
+        }
         self.intern(input)?;
         let n = self.ready.len();
         self.replayed = self.emit.iter().filter(|emit| !**emit).count();

@@ -12,6 +12,7 @@ mod overdue;
 mod partition;
 mod pulse;
 mod recover;
+mod shadow;
 mod snapshots;
 mod stage;
 mod tally;
@@ -25,7 +26,9 @@ pub use golden::check as check_golden;
 pub use hand_over::hand_over;
 pub use lane::{Arrived, Effect, Lane, Pick, Point, mix};
 pub use pulse::{Pulse, Pulses};
-pub use stage::{Sinks, Stage, Stop};
+pub use shadow::compare::{Alerts, Differences, Losses, PARTS};
+pub use shadow::{Judged, ShadowCounts};
+pub use stage::{Beside, Sinks, Stage, Stop};
 pub use tally::{Calibration, Raise, Tally};
 pub use trust::{Drift, Reading, Trust};
 

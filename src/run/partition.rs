@@ -3,7 +3,7 @@
 use crate::base::error::{Error, Result};
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
-use crate::data::commit::{Commit, LastRecord, Note, Tick};
+use crate::data::commit::{Commit, LastRecord, Note, Shadowing, Tick};
 use crate::data::input::Records;
 use crate::order::Order;
 use crate::state::KeyStates;
@@ -22,13 +22,16 @@ pub struct Recovered {
     pub included: Note,
     /// States of a snapshot; `None`: empty.
     pub states: Option<(Order, KeyStates)>,
+    /// How many of the last ticks of `note` bring about outputs that have not been emitted yet: none, but in a shadow's own folder.
+    pub live_ticks: usize,
 }
 
 impl Recovered {
     /// Empty states at the beginning of what there is.
     #[must_use]
     pub fn empty(partition: Partition, live_from: Offset) -> Self {
-        Recovered { partition, from: Offset(0), live_from, note: Note::default(), included: Note::default(), states: None }
+        let (note, included) = (Note::default(), Note::default());
+        Recovered { partition, from: Offset(0), live_from, note, included, states: None, live_ticks: 0 }
     }
 }
 
@@ -51,11 +54,13 @@ pub struct PartitionState {
     ticks: Note,
     /// Recorded ticks that the replay has yet to come to.
     ahead: Vec<Tick>,
+    /// How many of them, from the end on, are emitted all the same.
+    live_ahead: usize,
 }
 
 impl PartitionState {
     pub fn new(recovered: Recovered, empty: (Order, KeyStates)) -> Self {
-        let Recovered { partition, from, live_from, note, included, states } = recovered;
+        let Recovered { partition, from, live_from, note, included, states, live_ticks } = recovered;
         let (order, keys) = states.unwrap_or(empty);
         // Not only those at or above `from`: a commit, and with it a snapshot, may stand above a hole in the log where a later tick is noted below it.
         let ahead: Vec<Tick> = note.ticks.into_iter().filter(|tick| !included.ticks.contains(tick)).collect();
@@ -73,6 +78,7 @@ impl PartitionState {
             expected,
             ticks: included,
             ahead,
+            live_ahead: live_ticks,
         }
     }
 
@@ -134,15 +140,21 @@ impl PartitionState {
         due.then(|| self.next.unwrap_or(self.from).max(self.live_from))
     }
 
-    /// Recorded ticks that come before the record at `offset`, oldest first.
-    pub fn ticks_before(&mut self, offset: Offset) -> Vec<Tick> {
+    /// Recorded ticks that come before the record at `offset`, oldest first, and of each whether what it brings about is emitted.
+    pub fn ticks_before(&mut self, offset: Offset) -> Vec<(Tick, bool)> {
         if self.ahead.first().is_none_or(|tick| tick.at > offset) {
             return Vec::new();
         }
         let later = self.ahead.split_off(self.ahead.partition_point(|tick| tick.at <= offset));
+        let silent = self.ahead.len().saturating_add(later.len()).saturating_sub(self.live_ahead);
         let due = std::mem::replace(&mut self.ahead, later);
         due.iter().for_each(|tick| self.ticks.push(*tick));
-        due
+        due.into_iter().enumerate().map(|(at, tick)| (tick, at >= silent)).collect()
+    }
+
+    /// What a shadow's states rest on, for its snapshots.
+    pub fn shadowing(&self) -> Option<&Shadowing> {
+        self.ticks.shadow.as_ref()
     }
 
     /// Records a tick at this place of the log.
@@ -155,6 +167,14 @@ impl PartitionState {
         let mut commit = self.boundary(fingerprint)?;
         // What was committed stays committed, also where the replay stands at the end of the log, before the tick.
         self.ahead.iter().for_each(|tick| commit.note.push(*tick));
+        Some(commit)
+    }
+
+    /// As `commit`, of a shadow's own rows: ticks that are ahead and to be emitted are not among what they have brought about.
+    pub fn own_commit(&self, fingerprint: &str) -> Option<Commit> {
+        let mut commit = self.boundary(fingerprint)?;
+        let said = self.ahead.len().saturating_sub(self.live_ahead);
+        self.ahead.iter().take(said).for_each(|tick| commit.note.push(*tick));
         Some(commit)
     }
 

@@ -35,8 +35,15 @@ pub fn recover(
     // What retention has deleted cannot be looked at again.
     note.last = note.last.filter(|last| last.offset >= assignment.low && last.offset < start.live_from);
     let read_from = note.last.map_or(start.read_from, |last| last.offset.min(start.read_from));
-    let mut recovered =
-        Recovered { partition, from: start.read_from, live_from: start.live_from, note, included: Note::default(), states: None };
+    let mut recovered = Recovered {
+        partition,
+        from: start.read_from,
+        live_from: start.live_from,
+        note,
+        included: Note::default(),
+        states: None,
+        live_ticks: 0,
+    };
     let Some(found) = found.filter(|_| start.snapshot) else {
         if assignment.prior && committed.is_some() {
             tracing::warn!(%partition, "no snapshot can be used: the states of events before `source.since`, which the topic does not give, are gone");
@@ -48,7 +55,8 @@ pub fn recover(
         return Ok((recovered, read_from, None));
     };
     let (began, offset, keys, bytes) = (clock::tick(), found.offset, found.keys, found.bytes);
-    recovered.included = Note::read(&found.note).unwrap_or_default();
+    // One that was a shadow's says where that began.
+    recovered.included = Note { shadow: None, ..Note::read(&found.note).unwrap_or_default() };
     let (mut order, mut states) = lane.empty_states();
     order.restore(found.load(&mut states)?);
     recovered.states = Some((order, states));

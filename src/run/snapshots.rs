@@ -1,6 +1,6 @@
 //! When a lane takes snapshots of its partitions, and what it finds of them when it takes a partition over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ const ROWS: usize = 8192;
 /// Where the snapshots of all lanes are, and who writes them.
 pub struct Shelf {
     snapshots: Arc<Snapshots>,
+    /// Where states of the same fingerprint may lie too: those of the shadow that this model was, or of the first model that this shadow was.
+    also: Option<Snapshots>,
     writer: Writer,
     every: Duration,
     /// How long the last snapshots may take, where they are what a run is made for; it begins without any then.
@@ -34,7 +36,13 @@ impl Shelf {
     pub fn new(snapshots: Snapshots, every: Duration) -> Result<Self> {
         let snapshots = Arc::new(snapshots);
         let writer = Writer::start(Arc::clone(&snapshots))?;
-        Ok(Shelf { snapshots, writer, every, making: None, patience: Duration::ZERO })
+        Ok(Shelf { snapshots, also: None, writer, every, making: None, patience: Duration::ZERO })
+    }
+
+    /// Looks for states in another place too.
+    #[must_use]
+    pub fn and(self, also: Option<Snapshots>) -> Self {
+        Shelf { also, ..self }
     }
 
     /// For a run that is made for its snapshots: it begins without any, and the last ones may take as long as this, even if a stop may not.
@@ -55,7 +63,7 @@ impl Shelf {
     #[allow(dead_code)]
     pub fn inline(snapshots: Arc<Snapshots>, every: Duration) -> Self {
         let writer = Writer::inline(Arc::clone(&snapshots));
-        Shelf { snapshots, writer, every, making: None, patience: Duration::ZERO }
+        Shelf { snapshots, also: None, writer, every, making: None, patience: Duration::ZERO }
     }
 }
 
@@ -82,6 +90,8 @@ pub fn newest_below(snapshots: &Snapshots, partition: Partition, committed: &Com
 pub struct Cutters<'a> {
     shelf: Option<&'a Shelf>,
     partitions: BTreeMap<Partition, Cut>,
+    /// Partitions whose snapshot was found in the other place: no delta here builds on it.
+    lent: BTreeSet<Partition>,
 }
 
 struct Cut {
@@ -93,21 +103,32 @@ impl<'a> Cutters<'a> {
     /// For a lane without partitions.
     #[must_use]
     pub fn new(shelf: Option<&'a Shelf>) -> Self {
-        Cutters { shelf, partitions: BTreeMap::new() }
+        Cutters { shelf, partitions: BTreeMap::new(), lent: BTreeSet::new() }
     }
 
     /// The newest usable snapshot of a partition that `committed` follows.
     ///
     /// # Errors
     /// The place cannot be read. What is damaged, or of an attempt that was lost, is only passed over.
-    pub fn find(&self, partition: Partition, committed: Option<&Commit>) -> Result<Option<Found>> {
-        let (Some(shelf), Some(committed)) = (self.shelf, committed) else { return Ok(None) };
-        if shelf.making.is_some() { Ok(None) } else { newest_below(&shelf.snapshots, partition, committed) }
+    pub fn find(&mut self, partition: Partition, committed: Option<&Commit>) -> Result<Option<Found>> {
+        self.lent.remove(&partition);
+        let Some((shelf, committed)) = self.shelf.filter(|shelf| shelf.making.is_none()).zip(committed) else { return Ok(None) };
+        let own = newest_below(&shelf.snapshots, partition, committed)?;
+        let Some(also) = &shelf.also else { return Ok(own) };
+        match (own, newest_below(also, partition, committed)?) {
+            (Some(own), Some(other)) if own.offset >= other.offset => Ok(Some(own)),
+            (own, None) => Ok(own),
+            (_, other) => {
+                self.lent.insert(partition);
+                Ok(other)
+            }
+        }
     }
 
     /// The lane has taken the partition over, with the states of the snapshot at `base`.
     pub fn watch(&mut self, partition: Partition, base: Option<Offset>) {
         if self.shelf.is_some() {
+            let base = base.filter(|_| !self.lent.remove(&partition));
             let cut = Cut { cutter: Cutter::new(partition, base), began: clock::tick() };
             self.partitions.insert(partition, cut);
         }

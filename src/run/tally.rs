@@ -199,8 +199,9 @@ impl Tally {
     #[must_use]
     pub fn wrap(sinks: Sinks, shared: &Arc<Mutex<Calibration>>, counts: &Arc<Counts>, alarms: Option<&Arc<Raise>>) -> Sinks {
         let (counts, alarms) = (Arc::clone(counts), alarms.map(Arc::clone));
-        let tally = Tally { inner: sinks.forecasts, counts, alarms, shared: Arc::clone(shared), own: Calibration::default() };
-        Sinks { forecasts: Box::new(tally), dead_letters: sinks.dead_letters }
+        let Sinks { forecasts: inner, dead_letters, shadow } = sinks;
+        let tally = Tally { inner, counts, alarms, shared: Arc::clone(shared), own: Calibration::default() };
+        Sinks { forecasts: Box::new(tally), dead_letters, shadow }
     }
 }
 

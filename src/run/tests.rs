@@ -277,11 +277,45 @@ fn what_was_taken_in_when_a_lane_failed_is_not_committed() {
 fn drive(stage: &Stage, steps: Vec<Step>) -> (crate::base::error::Result<()>, Store, crate::source::scripted::Handle, Counts) {
     let (feed, handle) = Scripted::new(steps);
     let store = Store::new();
-    let sinks =
-        Sinks { forecasts: Box::new(store.forecasts(&stage.layout, &stage.identity)), dead_letters: Box::new(store.dead_letters("cards")) };
+    let sinks = Sinks {
+        forecasts: Box::new(store.forecasts(&stage.layout, &stage.identity)),
+        dead_letters: Box::new(store.dead_letters("cards")),
+        shadow: None,
+    };
     let counts = Counts::default();
     let ended = stage.run(vec![(Box::new(feed), sinks)], &Stop::default(), &counts);
     (ended, store, handle, counts)
+}
+
+#[test]
+fn a_shadow_that_fails_is_counted_and_the_first_model_goes_on() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/cards");
+    let model = tempfile::tempdir().unwrap();
+    for name in ["model.onnx", "features.toml"] {
+        std::fs::copy(folder.join("model").join(name), model.path().join(name)).unwrap();
+    }
+    let manifest = std::fs::read_to_string(folder.join("model/model.toml")).unwrap();
+    std::fs::write(model.path().join("model.toml"), manifest.replace("version = \"1\"", "version = \"2\"")).unwrap();
+    let shadow = format!("shadow={{model=\"{}\",topic=\"next\"}}", model.path().display());
+    let mut plan = pipeline::load(&folder, &[shadow], Purpose::Run).unwrap();
+    plan.shadow.as_mut().unwrap().plan.state.max_keys = 15;
+    let stage = Stage::load(plan).unwrap();
+    let beside = stage.beside.as_ref().unwrap();
+    let all = records(400, 20, 1);
+    let steps =
+        vec![Step::Assign(Partition(0), Offset(0)), Step::Records(all[..10].to_vec()), Step::Records(all[10..].to_vec()), Step::End];
+    let ((feed, handle), store, second) = (Scripted::new(steps), Store::new(), Store::new());
+    let sinks = Sinks {
+        forecasts: Box::new(store.forecasts(&stage.layout, &stage.identity)),
+        dead_letters: Box::new(store.dead_letters("cards")),
+        shadow: Some(Box::new(second.forecasts(&beside.stage.layout, &beside.stage.identity))),
+    };
+    let counts = Counts::default();
+    stage.run(vec![(Box::new(feed), sinks)], &Stop::default(), &counts).unwrap();
+    assert_eq!((store.collected().forecasts.durable, second.collected().forecasts.durable), (400, 10));
+    assert_eq!(handle.committed(Partition(0)), Some(Offset(all.last().unwrap().offset.0 + 1)));
+    let load = |count: &std::sync::atomic::AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!((load(&counts.shadow.failed), load(&counts.shadow.forecasts), counts.shadow.judged().events), (1, 10, 10));
 }
 
 #[test]

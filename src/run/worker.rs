@@ -8,6 +8,7 @@ use super::bad_ratio::BadRatio;
 use super::counts::Counts;
 use super::lane::Lane;
 use super::recover::recover;
+use super::shadow::{Follower, Taken};
 use super::snapshots::Cutters;
 use super::stage::{Sinks, Stop};
 use crate::base::clock;
@@ -30,12 +31,16 @@ struct Epoch {
     commits: Commits,
     forecasts: u64,
     dead_letters: u64,
+    /// Of the shadow.
+    shadow: u64,
     ended: Instant,
 }
 
 struct Worker<'a> {
     feed: Box<dyn Feed>,
     lane: Lane,
+    /// The second model, where the sinks have a place for its forecasts.
+    shadow: Option<Follower<'a>>,
     sinks: Sinks,
     bad: BadRatio,
     counts: &'a Counts,
@@ -53,11 +58,20 @@ struct Worker<'a> {
 
 /// Runs a lane until its feed ends, a stop is requested, or something fails. What is done is flushed and committed before it returns,
 /// also after an error of the source; after one in a lane or a sink what has been taken in since the last commit is done again by the next run.
-pub fn run(plan: &Plan, feed: Box<dyn Feed>, lane: Lane, sinks: Sinks, snapshots: Cutters<'_>, stop: &Stop, counts: &Counts) -> Result<()> {
+pub fn run<'a>(
+    plan: &Plan,
+    feed: Box<dyn Feed>,
+    (lane, shadow): (Lane, Option<Follower<'a>>),
+    sinks: Sinks,
+    snapshots: Cutters<'a>,
+    stop: &Stop,
+    counts: &'a Counts,
+) -> Result<()> {
     let bad = BadRatio::new(plan.max_bad_ratio);
     let mut worker = Worker {
         feed,
         lane,
+        shadow,
         sinks,
         bad,
         counts,
@@ -73,7 +87,11 @@ pub fn run(plan: &Plan, feed: Box<dyn Feed>, lane: Lane, sinks: Sinks, snapshots
     let inside = worker.feed.boundary() == Some(false);
     let committed = if worker.torn || inside { worker.commit_durable() } else { worker.commit_now() };
     if committed.is_ok() && outcome.is_ok() {
-        worker.snapshots.settle(&mut worker.lane, &worker.committed, None, LAST_SNAPSHOT.min(plan.stop_timeout / 2));
+        let within = LAST_SNAPSHOT.min(plan.stop_timeout / 2);
+        worker.snapshots.settle(&mut worker.lane, &worker.committed, None, within);
+        if let Some(shadow) = &mut worker.shadow {
+            shadow.settle_snapshots(&worker.committed, worker.sinks.forecasts.is_prompt(), None, within);
+        }
     }
     let closed = worker.close();
     outcome.and(committed).and(closed)
@@ -94,7 +112,7 @@ impl Worker<'_> {
                     self.torn = true;
                     self.lane.advance(&input)?;
                     self.counts.steps.observe_time(began.elapsed());
-                    self.deliver(records)?;
+                    self.deliver(records, Taken::Records(&input))?;
                 }
                 Polled::Idle => {
                     // Nothing to do but to see what has become durable.
@@ -102,7 +120,7 @@ impl Worker<'_> {
                 Polled::Quiet(partition, time) => {
                     self.torn = true;
                     self.lane.tick(partition, time)?;
-                    self.deliver(0)?;
+                    self.deliver(0, Taken::Ticks { ended: false })?;
                 }
                 Polled::Assigned(assignment) => self.take_over(&assignment)?,
                 Polled::Revoked(partition) => self.let_go(partition)?,
@@ -110,7 +128,7 @@ impl Worker<'_> {
                 Polled::Ended => {
                     self.torn = true;
                     self.lane.finish()?;
-                    self.deliver(0)?;
+                    self.deliver(0, Taken::Ticks { ended: true })?;
                     return self.bad.check(true);
                 }
             }
@@ -122,14 +140,20 @@ impl Worker<'_> {
                 self.commit_durable()?;
                 let prompt = self.sinks.forecasts.is_prompt();
                 self.snapshots.begin(&mut self.lane, &self.committed, prompt);
+                if let Some(shadow) = &mut self.shadow {
+                    shadow.begin_snapshots(&self.committed, prompt);
+                }
             }
             self.snapshots.step(&mut self.lane, self.counts);
+            if let Some(shadow) = &mut self.shadow {
+                shadow.step_snapshots(self.counts);
+            }
         }
         Ok(())
     }
 
-    /// Hands the lane's last outputs to the sinks.
-    fn deliver(&mut self, records: usize) -> Result<()> {
+    /// Hands the lane's last outputs to the sinks, and what it has taken in to the shadow.
+    fn deliver(&mut self, records: usize, taken: Taken<'_>) -> Result<()> {
         // Before the sinks may block: what a stop that takes too long leaves behind is named from this.
         self.note_partitions();
         let (forecasts, rejected) = (&self.lane.forecasts, &self.lane.rejected);
@@ -138,6 +162,9 @@ impl Worker<'_> {
         }
         if !rejected.is_empty() {
             self.sinks.dead_letters.write(rejected)?;
+        }
+        if let Some((shadow, sink)) = self.shadow.as_mut().zip(self.sinks.shadow.as_mut()) {
+            shadow.take(taken, &self.lane, &mut **sink, self.counts)?;
         }
         self.torn = false;
         for reason in &rejected.reasons {
@@ -210,6 +237,11 @@ impl Worker<'_> {
         self.sinks.forecasts.begin(partition, recovered.live_from)?;
         fail_point("recover.sinks_begun");
         let live_from = recovered.live_from;
+        let mut read_from = read_from;
+        if let Some((shadow, sink)) = self.shadow.as_mut().zip(self.sinks.shadow.as_mut()) {
+            let needed = shadow.take_over(assignment, committed.as_ref(), live_from, &mut **sink, self.counts)?;
+            read_from = needed.map_or(read_from, |needed| needed.min(read_from));
+        }
         tracing::info!(%partition, %read_from, %live_from, "partition assigned");
         self.counts.partitions.note_start(partition, recovered.from, live_from);
         self.lane.take_over(recovered);
@@ -227,6 +259,10 @@ impl Worker<'_> {
         self.commit_now()?;
         fail_point("release.committed");
         self.snapshots.settle(&mut self.lane, &self.committed, Some(partition), LAST_SNAPSHOT);
+        if let Some((shadow, sink)) = self.shadow.as_mut().zip(self.sinks.shadow.as_mut()) {
+            shadow.settle_snapshots(&self.committed, self.sinks.forecasts.is_prompt(), Some(partition), LAST_SNAPSHOT);
+            shadow.release(partition, &mut **sink)?;
+        }
         fail_point("release.snapshot_taken");
         self.lane.release(partition);
         self.committed.remove(partition);
@@ -244,12 +280,20 @@ impl Worker<'_> {
     fn end_epoch(&mut self, force: bool) -> Result<()> {
         let mut commits = self.lane.commits();
         self.feed.settle(&mut commits);
-        self.sinks.dead_letters.end_epoch(&commits, force || self.sinks.forecasts.due())?;
+        if let Some(shadow) = &self.shadow {
+            shadow.mark(&mut commits);
+        }
+        let whole = force || self.sinks.forecasts.due();
+        self.sinks.dead_letters.end_epoch(&commits, whole)?;
         self.sinks.forecasts.end_epoch(&commits, force)?;
+        if let Some((shadow, sink)) = self.shadow.as_mut().zip(self.sinks.shadow.as_mut()) {
+            shadow.end_epoch(&mut **sink, whole)?;
+        }
         if commits != self.queued {
             let (forecasts, dead_letters) = (self.sinks.forecasts.written(), self.sinks.dead_letters.written());
+            let shadow = self.sinks.shadow.as_ref().map_or(0, |sink| sink.written());
             self.queued.clone_from(&commits);
-            self.waiting.push_back(Epoch { commits, forecasts, dead_letters, ended: clock::tick() });
+            self.waiting.push_back(Epoch { commits, forecasts, dead_letters, shadow, ended: clock::tick() });
         }
         Ok(())
     }
@@ -268,8 +312,10 @@ impl Worker<'_> {
             return Ok(());
         }
         let (forecasts, dead_letters) = (self.sinks.forecasts.durable()?, self.sinks.dead_letters.durable()?);
+        let shadow = self.sinks.shadow.as_mut().map_or(Ok(0), |sink| sink.durable())?;
         let mut newest = None;
-        while self.waiting.front().is_some_and(|epoch| epoch.forecasts <= forecasts && epoch.dead_letters <= dead_letters) {
+        let done = |epoch: &Epoch| epoch.forecasts <= forecasts && epoch.dead_letters <= dead_letters && epoch.shadow <= shadow;
+        while self.waiting.front().is_some_and(done) {
             newest = self.waiting.pop_front();
         }
         match newest {
@@ -292,8 +338,9 @@ impl Worker<'_> {
     fn close(&mut self) -> Result<()> {
         let forecasts = self.sinks.forecasts.close();
         let dead_letters = self.sinks.dead_letters.close();
+        let shadow = self.sinks.shadow.as_mut().map_or(Ok(()), |sink| sink.close());
         let feed = self.feed.close();
-        forecasts.and(dead_letters).and(feed)
+        forecasts.and(dead_letters).and(shadow).and(feed)
     }
 }
 

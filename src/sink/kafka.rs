@@ -22,7 +22,7 @@ mod position;
 mod transactions;
 
 pub use check::check_connect;
-pub use exactly_once::{ExactlyOnceDeadLetters, ExactlyOnceForecasts, Opening, open_exactly_once};
+pub use exactly_once::{ExactlyOnceForecasts, Opening, Riding, open_exactly_once};
 pub use fill::{NextRecord, create_topic, fill_topic};
 pub use outbox::{Outbox, producer_config};
 pub use position::{POSITION, Position};

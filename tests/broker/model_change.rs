@@ -22,8 +22,13 @@ fn package(folder: &Path, version: &str) -> PathBuf {
 
 /// Forecasts by position: fingerprint, and everything but fingerprint and version.
 fn forecasts(trial: &Trial<'_>) -> BTreeMap<(i32, i64), (String, Value)> {
+    forecasts_in(trial, &trial.output)
+}
+
+/// The same of another topic.
+fn forecasts_in(trial: &Trial<'_>, topic: &str) -> BTreeMap<(i32, i64), (String, Value)> {
     let mut all = BTreeMap::new();
-    for row in trial.broker.read_all(&trial.output) {
+    for row in trial.broker.read_all(topic) {
         let mut json: Value = serde_json::from_slice(row.payload.as_deref().unwrap()).unwrap();
         let fields = json.as_object_mut().unwrap();
         fields.remove("model_version");
@@ -221,4 +226,46 @@ fn sighup_changes_the_model_of_a_running_stage_at_one_offset_of_each_partition()
     let found = forecasts(&trial);
     assert_eq!(changes(&found).len(), 4);
     same_as_undisturbed(&trial, &found);
+}
+
+#[test]
+fn a_shadow_in_the_stage_survives_a_kill_and_is_promoted_by_sighup_at_one_offset_of_each_partition() {
+    let Some(broker) = broker() else { return };
+    let mut trial = Trial::new(broker, "shadow-within", "exactly_once");
+    trial.snapshots = true;
+    let (first, second) = (package(trial.logs.path(), "2"), package(trial.logs.path(), "3"));
+    let model = trial.logs.path().join("model");
+    std::os::unix::fs::symlink(&first, &model).unwrap();
+    let topic = broker.topic("shadow-within-next", 4);
+    trial.sets.push(format!("model.package=\"{}\"", model.display()));
+    trial.sets.push(format!("shadow={{model=\"{}\",topic=\"{topic}\"}}", second.display()));
+    trial.broker.produce(&trial.input, (0..4_000).map(event));
+    let mut killed = trial.start("a");
+    trial.wait_committed(2_000);
+    killed.kill();
+    let instance = trial.start("a");
+    trial.wait_committed(4_000);
+    std::fs::remove_file(&model).unwrap();
+    std::os::unix::fs::symlink(&second, &model).unwrap();
+    instance.signal("-HUP");
+    let started = std::time::Instant::now();
+    while !std::fs::read_to_string(&instance.log).unwrap().contains("an earlier run of this model") {
+        assert!(started.elapsed() < std::time::Duration::from_secs(120), "{}", trial.tails());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    trial.broker.produce(&trial.input, (4_000..8_000).map(event));
+    trial.wait_committed(8_000);
+    instance.stop();
+    trial.must_be_complete(8_000);
+    let log = std::fs::read_to_string(trial.log("a")).unwrap();
+    assert!(log.contains("promoting the shadow") && log.contains("the states of the shadow are those of the first model now"), "{log}");
+    let (found, beside) = (forecasts(&trial), forecasts_in(&trial, &topic));
+    same_as_undisturbed(&trial, &found);
+    // What the shadow said up to the promotion, and the first model from there on, is one run of the second model: no hole, no repeat.
+    let turns = changes(&found);
+    let (before, after): (Vec<_>, Vec<_>) = found.iter().partition(|((partition, offset), _)| *offset < turns[partition]);
+    assert_eq!(beside.keys().collect::<Vec<_>>(), before.iter().map(|(at, _)| *at).collect::<Vec<_>>());
+    let now = &after[0].1.0;
+    assert!(after.iter().all(|(_, (print, _))| print == now) && beside.values().all(|(print, _)| print == now));
+    assert!(before.iter().all(|(at, (_, row))| beside[*at].1 == *row), "both packages have the same network");
 }

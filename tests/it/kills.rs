@@ -28,6 +28,8 @@ struct Job {
     records: i64,
     /// `[sink] layout`.
     layout: &'static str,
+    /// Whether a second model is run in shadow, to a folder of its own.
+    shadow: bool,
 }
 
 impl Job {
@@ -54,7 +56,14 @@ impl Job {
             lines.insert(i, format!("not JSON {i}"));
         }
         std::fs::write(folder.path().join("events.ndjson"), lines.join("\n") + "\n").unwrap();
-        Job { records: i64::try_from(lines.len()).unwrap(), folder, layout }
+        let model = folder.path().join("model-2");
+        std::fs::create_dir(&model).unwrap();
+        for name in ["model.onnx", "features.toml"] {
+            std::fs::copy(pipeline().join("model").join(name), model.join(name)).unwrap();
+        }
+        let manifest = std::fs::read_to_string(pipeline().join("model/model.toml")).unwrap();
+        std::fs::write(model.join("model.toml"), manifest.replace("version = \"1\"", "version = \"2\"")).unwrap();
+        Job { records: i64::try_from(lines.len()).unwrap(), folder, layout, shadow: false }
     }
 
     /// The program with the pipeline as arguments, writing below `out`.
@@ -74,6 +83,9 @@ impl Job {
             "run={lanes=1,max_batch=48}".to_owned(),
         ] {
             program.args(["--set", &set]);
+        }
+        if self.shadow {
+            program.args(["--set", &format!("shadow={{model=\"{folder}/model-2\",path=\"{folder}/{out}/next\"}}")]);
         }
         program.stdout(Stdio::piped()).stderr(Stdio::piped());
         program
@@ -221,6 +233,50 @@ fn killed(job: &Job) {
         "{killed} kills in {rounds} rounds of {records} records: {unfinished} left unfinished files, {between} dead letters without their forecasts"
     );
     assert!(unfinished > 0, "no kill came while something was written");
+}
+
+#[test]
+fn a_shadow_that_is_killed_at_any_moment_writes_every_row_once_and_changes_nothing_of_the_first_model() {
+    let mut job = Job::new();
+    assert!(job.run("plain").status.success());
+    let plain = job.rows("plain");
+    job.shadow = true;
+    let started = Instant::now();
+    let output = job.run("whole");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let longest = started.elapsed();
+    job.compare("whole", &plain);
+    let next = |out: &str| rows(&job.path(out, "next").join("partition-0"));
+    let expected = next("whole");
+    assert_eq!(expected.num_rows(), plain[0].num_rows());
+    let mut draw = ChaCha8Rng::seed_from_u64(5);
+    let (mut killed, mut behind, mut rounds) = (0, 0, 0);
+    while killed < 12 {
+        let out = format!("round-{rounds}");
+        rounds += 1;
+        loop {
+            let mut child = job.start(&out);
+            sleep(draw.random_range(Duration::ZERO..longest / 2));
+            if let Some(status) = if killed < 12 { child.try_wait().unwrap() } else { Some(child.wait().unwrap()) } {
+                assert!(status.success(), "{status}");
+                break;
+            }
+            child.kill().unwrap();
+            if child.wait().unwrap().success() {
+                break;
+            }
+            killed += 1;
+            let (first, shadow) =
+                (job.tiles(&out, "forecasts").range.map_or(0, |(_, to)| to.0), job.tiles(&out, "next").range.map_or(0, |(_, to)| to.0));
+            assert!(shadow <= first, "the shadow's files say more than the others: {shadow} {first}");
+            behind += u32::from(shadow < first);
+        }
+        job.compare(&out, &plain);
+        let found = next(&out);
+        assert_eq!(found.num_rows(), expected.num_rows(), "rows were lost, or are there twice");
+        assert!(found.columns() == expected.columns());
+    }
+    println!("{killed} kills in {rounds} rounds: {behind} between the files of the two models");
 }
 
 #[test]

@@ -450,3 +450,70 @@ fn a_running_stage_takes_a_new_package_at_sighup_and_refuses_a_broken_one() {
     versions.dedup();
     assert_eq!(versions, ["2", "3"], "the version changes once");
 }
+
+#[cfg(feature = "fit")]
+#[test]
+fn a_shadow_changes_nothing_of_the_first_model_and_is_promoted_with_its_states() {
+    let job = Job::new();
+    // Another graph, other state tensors and another law.
+    let (model, history) = (job.path("model-next"), job.path("events.ndjson"));
+    let fitted = Command::new(env!("CARGO_BIN_EXE_meantime"))
+        .args(["fit", cards().to_str().unwrap(), "--from", history.to_str().unwrap(), "--out", model.to_str().unwrap()])
+        .args(["--set", "fit.cell=\"gamma_poisson\""])
+        .output()
+        .unwrap();
+    assert!(fitted.status.success(), "{}", text(&fitted.stderr));
+    let (next, beside) = (format!("model.package=\"{}\"", model.display()), job.path("shadow/forecasts"));
+    let shadow = format!("shadow={{model=\"{}\",path=\"{}\",thresholds={{p_within_1h=0.5}}}}", model.display(), beside.display());
+    let both = ["first.ndjson", "second.ndjson"];
+
+    // Two runs with the shadow, so that its states go over a restart.
+    let all = std::fs::read_to_string(job.path("first.ndjson")).unwrap();
+    let start: Vec<&str> = all.lines().take(1_000).collect();
+    std::fs::write(job.path("start.ndjson"), start.join("\n") + "\n").unwrap();
+    let (_, log) = job.succeed(&["run"], &["start.ndjson"], "out", &["--set", &shadow]);
+    assert!(
+        log.contains("the shadow begins") && log.contains("shadow                     1,000 forecasts, 1,000 of them compared"),
+        "{log}"
+    );
+    assert!(log.contains("nll of time") && log.contains("alerts by p_within_1h"), "{log}");
+    let (_, log) = job.succeed(&["run"], &["first.ndjson"], "out", &["--set", &shadow]);
+    assert!(log.contains("snapshot of the shadow loaded"), "{log}");
+
+    job.succeed(&["run"], &["first.ndjson"], "plain", &[]);
+    assert!(job.rows("out").columns() == job.rows("plain").columns(), "the first model's forecasts are those of a run without a shadow");
+    job.succeed(&["run"], &both, "second", &["--set", &next]);
+    let expected = job.rows("second");
+    assert!(job.rows("shadow").columns() == expected.slice(0, FIRST).columns(), "the shadow's are those of a run of its model alone");
+
+    // Promoted: only the package is another one. The shadow that is named still is what runs now.
+    let (_, log) = job.succeed(&["run"], &both, "out", &["--set", &shadow, "--set", &next]);
+    assert!(log.contains("of a snapshot of an earlier run of this model") && log.contains("no shadow is run"), "{log}");
+    assert!(!log.contains("replayed silently"), "{log}");
+    let rest = |rows: RecordBatch| rows.slice(FIRST, ALL - FIRST);
+    assert!(
+        rest(job.rows("out")).columns() == rest(expected).columns(),
+        "from the promotion on they are those that the shadow would have written"
+    );
+    job.succeed(&["verify"], &both, "out", &["--set", &next]);
+
+    // A shadow that names another kind of place is refused.
+    let wrong =
+        job.meantime(&["check"], &["first.ndjson"], "out", &["--set", &format!("shadow={{model=\"{}\",topic=\"t\"}}", model.display())]);
+    assert!(wrong.status.code() == Some(78) && text(&wrong.stderr).contains("the same kind of place"), "{}", text(&wrong.stderr));
+}
+
+#[test]
+fn a_sampled_shadow_scores_all_events_of_some_keys_and_none_of_the_others() {
+    let job = Job::new();
+    let model = package(job.folder.path(), "model-2", |manifest| manifest);
+    let beside = job.path("shadow/forecasts");
+    let shadow = format!("shadow={{model=\"{}\",path=\"{}\",sample=0.5}}", model.display(), beside.display());
+    job.succeed(&["run"], &["first.ndjson"], "plain", &[]);
+    let (_, log) = job.succeed(&["run"], &["first.ndjson"], "out", &["--set", &shadow]);
+    assert!(job.rows("out").columns() == job.rows("plain").columns());
+    let (all, own) = (column(&job.rows("out"), "key"), column(&job.rows("shadow"), "key"));
+    let sampled: std::collections::BTreeSet<&String> = own.iter().collect();
+    assert!((10..50).contains(&sampled.len()), "{}", sampled.len());
+    assert_eq!(all.iter().filter(|key| sampled.contains(key)).count(), own.len(), "all events of a key or none: {log}");
+}

@@ -41,6 +41,7 @@ fn plan(name: &str, source: source::Settings) -> Plan {
         reasons: None,
         sink_fields: vec![],
         delivery: crate::sink::Delivery::AtLeastOnce,
+        shadow: None,
         position_header: true,
         stop_timeout: std::time::Duration::from_secs(30),
         commit_every: std::time::Duration::from_secs(1),

@@ -9,10 +9,10 @@ use super::Span;
 use crate::base::error::{Error, Result};
 use crate::base::time::EventTime;
 use crate::cli::parity;
+use crate::data::field::{Field, moment};
 use crate::data::forecasts::Forecasts;
 use crate::data::layout::{FieldId, Layout};
 use crate::evaluate::parity::Row;
-use crate::evaluate::shift::field::{Field, moment};
 use crate::pipeline::plan::Plan;
 
 /// Rows that were sent, by the event that each is of.

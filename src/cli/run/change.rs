@@ -42,7 +42,12 @@ impl Change {
         match self.judged(stage) {
             Ok(Some(next)) => {
                 let (before, now) = (&stage.identity.fingerprint, &next.identity.fingerprint);
-                tracing::info!(before, now, "taking a new model package: draining and committing");
+                let shadow = next.beside.as_ref().map(|beside| &beside.stage.identity.fingerprint);
+                match (promotes(stage, &next), before == now) {
+                    (true, _) => tracing::info!(before, now, "promoting the shadow: draining and committing"),
+                    (false, true) => tracing::info!(shadow, "taking another shadow, or none: draining and committing"),
+                    (false, false) => tracing::info!(before, now, "taking a new model package: draining and committing"),
+                }
                 Some(Arc::new(next))
             }
             Ok(None) => {
@@ -68,6 +73,7 @@ impl Change {
             reasons: old.reasons.clone(),
             on_change: old.on_change,
             fit: old.fit.clone(),
+            shadow: old.shadow.clone(),
             ..plan.clone()
         };
         if rest != **old {
@@ -77,13 +83,22 @@ impl Change {
         }
         let next = Stage::load(plan)?;
         if next.identity.fingerprint == stage.identity.fingerprint {
-            return Ok(None);
+            let print = |stage: &Stage| stage.beside.as_ref().map(|beside| beside.fingerprint.clone());
+            let same = next.plan.shadow == old.shadow && print(&next) == print(stage);
+            return Ok((!same).then_some(next));
         }
         if old.snapshots.is_none() {
             return Err(Error::config("run", "without [state] snapshots there is nothing that a new package could go on from")
                 .help("restart the stage: it rebuilds its states by replaying"));
         }
-        mode(&Comparison::of(stage, &next)?, next.plan.on_change)?;
+        let comparison = Comparison::of(stage, &next)?;
+        if !promotes(stage, &next) || next.plan.on_change == OnChange::Fail {
+            mode(&comparison, next.plan.on_change)?;
+        } else if self.counts.shadow.failed.load(Ordering::Relaxed) > 0 {
+            return Err(Error::config("run", "the package is that of the shadow, which has failed: its states are behind").help(
+                "look at its error in the log; to take the package all the same remove [shadow] first, then change [model] package",
+            ));
+        }
         Ok(Some(next))
     }
 
@@ -96,8 +111,16 @@ impl Change {
         own.iter().for_each(|partition| board.note_released(*partition));
         self.counts.keys.store(0, Ordering::Relaxed);
         self.counts.bytes.store(0, Ordering::Relaxed);
+        if old.identity.fingerprint == new.identity.fingerprint {
+            self.counts.shadow.clear();
+            return new;
+        }
         match migrated(old, &new, &own) {
-            Ok(moved) => {
+            Ok((moved, promoted)) => {
+                if promoted > 0 {
+                    tracing::info!(partitions = promoted, "the states of the shadow are those of the first model now");
+                }
+                self.counts.shadow.clear();
                 tracing::info!(snapshots = moved, model = new.identity.model, version = new.identity.model_version, "states migrated");
                 self.counts.models_taken.fetch_add(1, Ordering::Relaxed);
                 self.counts.trust.clear();
@@ -131,12 +154,23 @@ fn mode(comparison: &Comparison, on_change: OnChange) -> Result<Mode> {
     }
 }
 
-fn migrated(old: &Stage, new: &Stage, own: &[Partition]) -> Result<usize> {
+/// Whether the new model is the shadow of the old one, with states of all keys.
+fn promotes(old: &Stage, new: &Stage) -> bool {
+    old.beside.as_ref().is_some_and(|beside| beside.fingerprint == new.identity.fingerprint)
+}
+
+/// Makes states of the new model, but for partitions whose states its shadow has; returns how many of each there are.
+fn migrated(old: &Stage, new: &Stage, own: &[Partition]) -> Result<(usize, usize)> {
     let comparison = Comparison::of(old, new)?;
-    let mode = mode(&comparison, new.plan.on_change)?;
     let committed = migrate::committed(&old.plan)?;
-    let mut moves = migrate::survey(old, &comparison, committed.as_ref(), Some(own))?;
+    let there = if promotes(old, new) { migrate::shadowed(new, committed.as_ref(), own)? } else { Vec::new() };
+    let left: Vec<Partition> = own.iter().copied().filter(|partition| !there.contains(partition)).collect();
+    if left.is_empty() && !there.is_empty() {
+        return Ok((0, there.len()));
+    }
+    let mode = mode(&comparison, new.plan.on_change)?;
+    let mut moves = migrate::survey(old, &comparison, committed.as_ref(), Some(&left))?;
     let count = moves.len();
     moves.drain(..).try_for_each(|of| migrate::store(old, new, &comparison, mode, of).map(|_| ()))?;
-    Ok(count)
+    Ok((count, there.len()))
 }

@@ -1,5 +1,7 @@
 use super::*;
 use crate::base::time::Gap;
+use crate::base::time::TimeUnit;
+use crate::data::law::LawSpec;
 use proptest::prelude::*;
 
 fn field(name: &str, id: FieldId) -> Field {

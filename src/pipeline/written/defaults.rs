@@ -11,6 +11,10 @@ pub(super) fn default_true() -> bool {
     true
 }
 
+pub(super) fn default_sample() -> f64 {
+    1.0
+}
+
 pub(super) fn default_events() -> u64 {
     100_000
 }

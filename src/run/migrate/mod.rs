@@ -16,5 +16,5 @@ mod tests;
 
 pub use committed::committed;
 pub use comparison::{Comparison, Law};
-pub use moves::{Move, Moved, store, survey};
+pub use moves::{Move, Moved, shadowed, store, survey};
 pub use rebuild::{Goal, Until, sinks};

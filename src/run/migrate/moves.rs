@@ -81,6 +81,21 @@ pub fn survey(from: &Stage, comparison: &Comparison, committed: Option<&Commits>
     Ok(moves)
 }
 
+/// Of `own`, the partitions that a shadow with the new model's package has left states of.
+///
+/// # Errors
+/// The place cannot be read.
+pub fn shadowed(to: &Stage, committed: Option<&Commits>, own: &[Partition]) -> Result<Vec<Partition>> {
+    let Some(snapshots) = to.shadow_snapshots()? else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for partition in own {
+        if find(&snapshots, *partition, committed)?.is_some() {
+            found.push(*partition);
+        }
+    }
+    Ok(found)
+}
+
 /// Stores one migrated snapshot. Whatever is stored under other fingerprints stays as it is.
 ///
 /// # Errors

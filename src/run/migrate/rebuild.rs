@@ -195,5 +195,5 @@ impl Feed for Until {
 /// Sinks that keep nothing, and in `to` the mark that its snapshots are made of `from`'s past.
 pub fn sinks(from: &Stage, to: &mut Stage) -> impl FnMut() -> Sinks + use<> {
     to.migrated = Some(provenance(from, Mode::Rebuild));
-    || Sinks { forecasts: Box::new(Void::default()), dead_letters: Box::new(Void::default()) }
+    || Sinks { forecasts: Box::new(Void::default()), dead_letters: Box::new(Void::default()), shadow: None }
 }

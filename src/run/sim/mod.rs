@@ -20,6 +20,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::counts::Counts;
+use super::partition::Recovered;
 use super::recover::recover;
 use super::snapshots::{Cutters, Shelf};
 use super::stage::{Stage, Stop};
@@ -27,7 +28,7 @@ use super::{lane::Lane, worker};
 use crate::base::error::Result;
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::{EventTime, Gap};
-use crate::data::commit::Tick;
+use crate::data::commit::{Commit, Tick};
 use crate::data::events::Column;
 use crate::data::input::Input;
 use crate::link::objects::Objects;
@@ -39,25 +40,39 @@ use crate::state::Slot;
 use crate::state::snapshot::Snapshots;
 use feed::SimFeed;
 use log::Log;
-use world::{Disk, Flavour, Outputs, Process, World};
+use world::{Disk, Flavour, Of, Outputs, Process, World};
 
 /// Seeds by default: some seconds in a development build.
 const SEEDS: u64 = 2000;
 /// Most processes with faults of a seed.
 const FAULTY: usize = 10;
 
+/// A package for the shadow: the same network under another version, so that its fingerprint and its rows are others.
+static SECOND: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+    let (from, to) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/cards/model"), tempfile::tempdir().unwrap());
+    for name in ["model.onnx", "features.toml"] {
+        std::fs::copy(from.join(name), to.path().join(name)).unwrap();
+    }
+    let manifest = std::fs::read_to_string(from.join("model.toml")).unwrap();
+    std::fs::write(to.path().join("model.toml"), manifest.replace("version = \"1\"", "version = \"2\"")).unwrap();
+    to
+});
+
 /// Loading is the slow part, so it is done once.
 static STAGES: LazyLock<Vec<Stage>> = LazyLock::new(|| {
     let stage = |sets: &[&str]| {
+        let shadow = format!("shadow={{model=\"{}\",topic=\"cards-next\"}}", SECOND.path().display());
+        let sets: Vec<&str> = sets.iter().copied().chain([shadow.as_str()]).collect();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/cards");
         // Epochs end when the sink says so: nothing depends on a clock.
         let always = ["sink.commit_every=1h", "dead_letter.max_bad_ratio=1"];
-        let sets: Vec<String> = sets.iter().chain(&always).map(|s| (*s).to_owned()).collect();
+        let sets: Vec<String> = sets.iter().rev().chain(&always).map(|s| (*s).to_owned()).collect();
         Stage::load(pipeline::load(&folder, &sets, Purpose::Run).unwrap()).unwrap()
     };
     vec![
         stage(&[]),
         stage(&["order.lateness=30m"]),
+        stage(&["shadow.sample=0.5", "order.lateness=30m"]),
         stage(&["order.lateness=1h", "order.late=dead_letter", "state.expiry=1d"]),
         stage(&["order.late=dead_letter", "state.expiry=1d"]),
         // Half of the keys.
@@ -111,6 +126,38 @@ fn take_in(lane: &mut Lane, records: &[Record]) {
     lane.advance(&input).unwrap();
 }
 
+/// What comes out of the shadow without faults, from where it began.
+fn shadow_reference(stage: &Stage, log: &Log, committed: &BTreeMap<Partition, Commit>, outputs: &mut Outputs) {
+    let Some(beside) = &stage.beside else { return };
+    let mut encoder = RowEncoder::new(&beside.stage.layout, &beside.stage.identity);
+    for (partition, commit) in committed {
+        let Some(shadow) = &commit.note.shadow else { continue };
+        assert_eq!(shadow.fingerprint, beside.fingerprint);
+        let mut lane = beside.stage.lane().unwrap().sampling(beside.share);
+        lane.take_over(Recovered { from: shadow.origin, ..Recovered::empty(*partition, shadow.origin) });
+        let mut collect = |lane: &Lane| {
+            for row in 0..lane.forecasts.len() {
+                let mut json = Vec::new();
+                encoder.row(&lane.forecasts, row, &mut json);
+                let at = (lane.forecasts.partitions[row], lane.forecasts.offsets[row]);
+                outputs[2].entry(at).or_default().push(String::from_utf8(json).unwrap());
+            }
+        };
+        let records = log.records(*partition);
+        let mut records = &records[records.partition_point(|record| record.offset < shadow.origin)..];
+        for tick in commit.note.ticks.iter().filter(|tick| tick.at >= shadow.origin) {
+            let (before, after) = records.split_at(records.partition_point(|record| record.offset < tick.at));
+            take_in(&mut lane, before);
+            collect(&lane);
+            records = after;
+            lane.follow(&[(*partition, *tick)], false).unwrap();
+            collect(&lane);
+        }
+        take_in(&mut lane, records);
+        collect(&lane);
+    }
+}
+
 /// What comes out without faults. Ticks are no function of the log, so they are those that were committed.
 fn reference(stage: &Stage, log: &Log, ticks: &BTreeMap<Partition, Vec<Tick>>) -> (Outputs, Picture) {
     let (mut outputs, mut states) = (Outputs::default(), Picture::new());
@@ -151,6 +198,8 @@ fn reference(stage: &Stage, log: &Log, ticks: &BTreeMap<Partition, Vec<Tick>>) -
 #[derive(Clone, Copy)]
 struct Setup {
     stage: &'static Stage,
+    /// Whether there is a shadow: all that live at one time have one, or none has.
+    shadow: bool,
     /// Whether a snapshot is begun at every epoch, or only when a partition is let go; without, there are none.
     snapshots: Option<bool>,
 }
@@ -158,9 +207,17 @@ struct Setup {
 impl Setup {
     fn shelf(self, process: &Arc<Process>) -> Option<Shelf> {
         let every = if self.snapshots? { Duration::ZERO } else { Duration::from_secs(86_400) };
-        let disk: Arc<dyn Objects> = Arc::new(Disk { process: Arc::clone(process), folder: false });
+        let disk: Arc<dyn Objects> = Arc::new(Disk { process: Arc::clone(process), of: Of::Snapshots });
         let columns = self.stage.plan.state_columns().unwrap()?;
         Some(Shelf::inline(Arc::new(Snapshots::new(disk, columns, &self.stage.identity.fingerprint)), every))
+    }
+
+    fn shadow_shelf(self, process: &Arc<Process>) -> Option<Shelf> {
+        let every = if self.snapshots? { Duration::ZERO } else { Duration::from_secs(86_400) };
+        let disk: Arc<dyn Objects> = Arc::new(Disk { process: Arc::clone(process), of: Of::Shadows });
+        let beside = self.stage.beside.as_ref()?;
+        let columns = beside.stage.plan.state_columns().unwrap()?;
+        Some(Shelf::inline(Arc::new(Snapshots::new(disk, columns, &beside.fingerprint)), every))
     }
 
     /// Runs a process from its start to its end or its death. One that may sleep is overtaken by others meanwhile.
@@ -186,16 +243,22 @@ impl Setup {
         // Rows that may come again were released in the order that a lost tick made, and come in another one then.
         let quiet = world.flavour == Flavour::Transactions || self.stage.plan.order.lateness == Gap::ZERO;
         let feed = SimFeed::new(Arc::clone(&process), stop.clone(), waiting, polls, quiet);
-        let sinks = sinks::open(&process, self.stage);
-        let lane = self.stage.lane()?;
-        let ended = worker::run(&self.stage.plan, Box::new(feed), lane, sinks, Cutters::new(shelf.as_ref()), &stop, &counts);
+        let sinks = sinks::open(&process, self.stage, self.shadow);
+        let second = self.shadow_shelf(&process);
+        let beside = self.stage.beside.as_ref().filter(|_| self.shadow);
+        let follower = beside.map(|beside| beside.follower(Cutters::new(second.as_ref()))).transpose()?;
+        let lanes = (self.stage.lane()?, follower);
+        let ended = worker::run(&self.stage.plan, Box::new(feed), lanes, sinks, Cutters::new(shelf.as_ref()), &stop, &counts);
+        assert!(counts.shadow.failed.load(Ordering::Relaxed) == 0 || process.is_dead(), "a shadow has failed");
         if process.is_dead() && world.chance(0.7) {
             // The machine goes down with it; where a write was cut off in the middle that is what has happened.
             let seed = world.below(usize::MAX) as u64;
             world.snapshots.restart(seed);
+            world.shadows.restart(seed);
             world.folder.restart(seed);
         } else {
             world.snapshots.mend();
+            world.shadows.mend();
             world.folder.mend();
         }
         ended
@@ -205,7 +268,7 @@ impl Setup {
     fn recovered(self, world: &Arc<World>) -> Picture {
         let process = Arc::new(Process::new(world, -1, false));
         let shelf = self.shelf(&process);
-        let cutters = Cutters::new(shelf.as_ref());
+        let mut cutters = Cutters::new(shelf.as_ref());
         let mut lane = self.stage.lane().unwrap();
         let mut starts = Vec::new();
         for partition in world.log.all() {
@@ -225,22 +288,23 @@ impl Setup {
     }
 }
 
-fn committed(world: &World, partition: Partition) -> Option<crate::data::commit::Commit> {
+fn committed(world: &World, partition: Partition) -> Option<Commit> {
     match world.flavour {
-        Flavour::Folder => sinks::look(&world.folder, partition).unwrap().1,
+        Flavour::Folder => sinks::look(&world.folder, 0, partition).unwrap().1,
         _ => world.state().group.get(&partition).cloned(),
     }
 }
 
 /// Damages some file of a snapshot: a bit, or the rest of it.
 fn damage(world: &World) {
-    let all = world.snapshots.list("").unwrap();
+    let disk = if world.chance(0.5) { &world.snapshots } else { &world.shadows };
+    let all = disk.list("").unwrap();
     let Some(entry) = all.get(world.below(all.len())).filter(|entry| entry.bytes > 0) else { return };
     let bytes = entry.bytes as usize;
     if world.chance(0.7) {
-        world.snapshots.flip_bit(&entry.name, world.below(bytes * 8));
+        disk.flip_bit(&entry.name, world.below(bytes * 8));
     } else {
-        world.snapshots.tear(&entry.name, world.below(bytes));
+        disk.tear(&entry.name, world.below(bytes));
     }
 }
 
@@ -249,11 +313,13 @@ fn check(seed: u64) {
     let stage = &STAGES[rng.random_range(0..STAGES.len())];
     let flavour = [Flavour::Transactions, Flavour::Folder, Flavour::AtLeastOnce][rng.random_range(0..3)];
     let snapshots = [Some(true), Some(true), Some(false), None][rng.random_range(0..4)];
-    let setup = Setup { stage, snapshots };
+    let mut setup = Setup { stage, shadow: false, snapshots };
     let log = Log::generate(&mut rng);
+    let shadow_from = [0, 0, rng.random_range(1..6), usize::MAX][rng.random_range(0..4)];
     let world = Arc::new(World::new(log, flavour, mutation() != Some("fencing"), rng.random()));
     world.folder.skip_sync(mutation() == Some("sync"));
-    for _ in 0..=world.below(FAULTY) {
+    for number in 0..=world.below(FAULTY) {
+        setup.shadow = number >= shadow_from;
         // How it ends is its own affair.
         let _ = setup.process(&world, world.log.all(), true, true);
         if world.chance(0.1) {
@@ -261,6 +327,7 @@ fn check(seed: u64) {
         }
     }
     // One that is left alone comes to the end, and a start at the end brings nothing.
+    setup.shadow = shadow_from < usize::MAX;
     for _ in 0..2 {
         setup.process(&world, world.log.all(), false, false).unwrap();
     }
@@ -268,7 +335,9 @@ fn check(seed: u64) {
     assert!(violations.is_empty(), "{violations:#?}");
     let mut outputs = std::mem::take(&mut world.state().outputs);
     let ticks = world.log.all().into_iter().map(|partition| (partition, committed(&world, partition).map_or(Vec::new(), |c| c.note.ticks)));
-    let (expected, states) = reference(stage, &world.log, &ticks.collect());
+    let (mut expected, states) = reference(stage, &world.log, &ticks.collect());
+    let commits = world.log.all().into_iter().filter_map(|partition| Some((partition, committed(&world, partition)?))).collect();
+    shadow_reference(stage, &world.log, &commits, &mut expected);
     for partition in world.log.all() {
         assert_eq!(
             committed(&world, partition).map(|commit| commit.next),
@@ -276,7 +345,8 @@ fn check(seed: u64) {
             "committed offset of {partition}"
         );
         if flavour == Flavour::Folder {
-            for (kind, partition, offset, json) in sinks::look(&world.folder, partition).unwrap().0 {
+            let rows = [0, 2].into_iter().flat_map(|kind| sinks::look(&world.folder, kind, partition).unwrap().0);
+            for (kind, partition, offset, json) in rows {
                 outputs[kind].entry((partition, offset)).or_default().push(json);
             }
         }
@@ -295,7 +365,12 @@ fn check(seed: u64) {
             found.iter_mut().for_each(|(at, rows)| rows.retain(|row| !overdue(at, row)));
         }
         for at in found.keys().chain(expected.keys()) {
-            assert_eq!(found.get(at), expected.get(at), "{} at {at:?}", ["forecast", "dead letter"][kind]);
+            assert_eq!(
+                found.get(at),
+                expected.get(at),
+                "{flavour:?}: {} at {at:?}",
+                ["forecast", "dead letter", "forecast of the shadow"][kind]
+            );
         }
     }
     assert_eq!(setup.recovered(&world), states, "states");

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::world::{Disk, Flavour, Process, fenced};
+use super::world::{Disk, Flavour, Of, Process, fenced};
 use crate::base::error::{Error, Result};
 use crate::base::offset::{Offset, Partition};
 use crate::data::commit::{Commit, Commits, Note};
@@ -16,7 +16,7 @@ use crate::run::stage::{Sinks, Stage};
 use crate::sink::json::{RowEncoder, dead_letter};
 use crate::sink::{DeadLetterSink, ForecastSink, Sink};
 
-/// A row: 0 for a forecast or 1 for a dead letter, its position, its bytes.
+/// A row: 0 for a forecast, 1 for a dead letter or 2 for a forecast of the shadow; its position, its bytes.
 type Row = (usize, Partition, Offset, String);
 
 /// Where rows go.
@@ -47,14 +47,15 @@ struct SimSink {
     failed: bool,
 }
 
-pub fn open(process: &Arc<Process>, stage: &Stage) -> Sinks {
+pub fn open(process: &Arc<Process>, stage: &Stage, shadow: bool) -> Sinks {
     let buffer = Arc::new(Mutex::new(Buffer::default()));
     let store = |kind: usize| -> Box<dyn Store> {
         let process = Arc::clone(process);
         match (process.world.flavour, kind) {
-            (Flavour::Transactions, _) => Box::new(Transactions { process, buffer: Arc::clone(&buffer), leads: kind == 0 }),
-            (Flavour::Folder, 0) => {
-                Box::new(Folder { disk: Disk { process, folder: true }, parts: BTreeMap::new(), due: false, done: (0, None) })
+            (Flavour::Transactions, _) => Box::new(Transactions { process, buffer: Arc::clone(&buffer), kind }),
+            (Flavour::Folder, 0 | 2) => {
+                let disk = Disk { process, of: Of::Folder };
+                Box::new(Folder { disk, kind, parts: BTreeMap::new(), due: false, done: (0, None) })
             }
             _ => Box::new(Loose { process, flying: VecDeque::new(), done: 0 }),
         }
@@ -70,8 +71,10 @@ pub fn open(process: &Arc<Process>, stage: &Stage) -> Sinks {
         news: None,
         failed: false,
     };
-    let encoder = RowEncoder::new(&stage.layout, &stage.identity);
-    Sinks { forecasts: Box::new(sink(0, Some(encoder))), dead_letters: Box::new(sink(1, None)) }
+    let encoder = |stage: &Stage| Some(RowEncoder::new(&stage.layout, &stage.identity));
+    let beside = stage.beside.as_ref().filter(|_| shadow);
+    let second = beside.map(|beside| Box::new(sink(2, encoder(&beside.stage))) as Box<dyn ForecastSink>);
+    Sinks { forecasts: Box::new(sink(0, encoder(stage))), dead_letters: Box::new(sink(1, None)), shadow: second }
 }
 
 impl SimSink {
@@ -209,14 +212,14 @@ struct Buffer {
     open: Vec<Row>,
     ended: VecDeque<(Vec<Row>, Commits)>,
     /// Rows of each kind, and offsets, that became visible since they were asked for.
-    done: [usize; 2],
+    done: [usize; 3],
     news: Option<Commits>,
 }
 
 struct Transactions {
     process: Arc<Process>,
     buffer: Arc<Mutex<Buffer>>,
-    leads: bool,
+    kind: usize,
 }
 
 impl Transactions {
@@ -249,7 +252,7 @@ impl Store for Transactions {
     }
 
     fn end(&mut self, commits: &Commits, force: bool) -> Result<()> {
-        if !self.leads {
+        if self.kind != 0 {
             return Ok(());
         }
         {
@@ -264,18 +267,20 @@ impl Store for Transactions {
     }
 
     fn progress(&mut self) -> Result<(usize, Option<Commits>)> {
-        while self.leads && !self.buffer().ended.is_empty() && self.process.world.chance(0.4) {
+        while self.kind == 0 && !self.buffer().ended.is_empty() && self.process.world.chance(0.4) {
             self.publish_one()?;
         }
         let mut buffer = self.buffer();
-        let rows = std::mem::take(&mut buffer.done[usize::from(!self.leads)]);
-        Ok((rows, if self.leads { buffer.news.take() } else { None }))
+        let rows = std::mem::take(&mut buffer.done[self.kind]);
+        Ok((rows, if self.kind == 0 { buffer.news.take() } else { None }))
     }
 }
 
 /// Files that tile a partition's log: the name is the number of the file, and is taken once.
 struct Folder {
     disk: Disk,
+    /// Of its rows; those of the shadow are closed only when they are told to.
+    kind: usize,
     parts: BTreeMap<Partition, Part>,
     /// Whether the next epoch's end closes the files: dead letters must be durable before.
     due: bool,
@@ -297,9 +302,9 @@ struct Content {
 }
 
 /// The files of a partition, oldest first.
-fn files(objects: &dyn Objects, partition: Partition) -> Result<Vec<(Commit, Vec<Row>)>> {
+fn files(objects: &dyn Objects, kind: usize, partition: Partition) -> Result<Vec<(Commit, Vec<Row>)>> {
     let mut found = Vec::new();
-    for entry in objects.list(&format!("{partition}/"))? {
+    for entry in objects.list(&format!("{kind}-{partition}/"))? {
         let bytes = objects.get(&entry.name)?.unwrap_or_default();
         let content: Content = serde_json::from_slice(&bytes).map_err(|e| Error::internal("sim", format!("{}: {e}", entry.name)))?;
         let commit = Commit { next: Offset(content.to), note: Note::read(&content.note).unwrap() };
@@ -309,15 +314,15 @@ fn files(objects: &dyn Objects, partition: Partition) -> Result<Vec<(Commit, Vec
 }
 
 /// What the folder shows: rows of a partition and how far it is committed.
-pub fn look(objects: &dyn Objects, partition: Partition) -> Result<(Vec<Row>, Option<Commit>)> {
-    let files = files(objects, partition)?;
+pub fn look(objects: &dyn Objects, kind: usize, partition: Partition) -> Result<(Vec<Row>, Option<Commit>)> {
+    let files = files(objects, kind, partition)?;
     let last = files.last().map(|(commit, _)| commit.clone());
     Ok((files.into_iter().flat_map(|(_, rows)| rows).collect(), last))
 }
 
 impl Store for Folder {
     fn recover(&mut self, partition: Partition) -> Result<Option<Commit>> {
-        let found = files(&self.disk, partition)?;
+        let found = files(&self.disk, self.kind, partition)?;
         let committed = found.last().map(|(commit, _)| commit.clone());
         self.parts.insert(partition, Part { files: found.len(), committed: committed.clone(), rows: Vec::new() });
         Ok(committed)
@@ -332,7 +337,7 @@ impl Store for Folder {
     fn end(&mut self, commits: &Commits, force: bool) -> Result<()> {
         let process = Arc::clone(&self.disk.process);
         let now = force || self.due;
-        self.due = process.world.chance(0.4);
+        self.due = self.kind == 0 && process.world.chance(0.4);
         if !now {
             return Ok(());
         }
@@ -342,7 +347,7 @@ impl Store for Folder {
             let count = rows.len();
             let rows = rows.into_iter().map(|(kind, _, offset, json)| (kind, offset.0, json)).collect();
             let content = Content { to: commit.next.0, note: commit.note.to_string(), rows };
-            let (name, bytes) = (format!("{partition}/{:06}", part.files), serde_json::to_vec(&content).unwrap());
+            let (name, bytes) = (format!("{}-{partition}/{:06}", self.kind, part.files), serde_json::to_vec(&content).unwrap());
             if !process.world.fencing {
                 self.disk.put(&name, &bytes)?;
             } else if self.disk.put_new(&name, &bytes)? == Put::Exists {

@@ -24,8 +24,8 @@ pub enum Flavour {
     AtLeastOnce,
 }
 
-/// Visible outputs by position: forecasts, dead letters.
-pub type Outputs = [BTreeMap<(Partition, Offset), Vec<String>>; 2];
+/// Visible outputs by position: forecasts, dead letters, forecasts of the shadow.
+pub type Outputs = [BTreeMap<(Partition, Offset), Vec<String>>; 3];
 
 pub struct State {
     pub rng: ChaCha8Rng,
@@ -43,6 +43,8 @@ pub struct World {
     pub flavour: Flavour,
     /// Whether a process that has lost a partition is kept from publishing; off only to show that this matters.
     pub fencing: bool,
+    /// Snapshots of the shadow.
+    pub shadows: MemoryDisk,
     /// Snapshots, and the files of the folder sink.
     pub snapshots: MemoryDisk,
     pub folder: MemoryDisk,
@@ -59,7 +61,8 @@ impl World {
             violations: Vec::new(),
             processes: 0,
         };
-        World { log, flavour, fencing, snapshots: MemoryDisk::new(), folder: MemoryDisk::new(), state: Mutex::new(state) }
+        let [snapshots, folder, shadows] = [(); 3].map(|()| MemoryDisk::new());
+        World { log, flavour, fencing, shadows, snapshots, folder, state: Mutex::new(state) }
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -180,12 +183,24 @@ pub fn fenced(what: &str) -> Error {
 /// A process's view of a disk: a crash may come in the middle of an operation.
 pub struct Disk {
     pub process: Arc<Process>,
-    pub folder: bool,
+    pub of: Of,
+}
+
+/// What is on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    Snapshots,
+    Shadows,
+    Folder,
 }
 
 impl Disk {
     fn disk(&self) -> &MemoryDisk {
-        if self.folder { &self.process.world.folder } else { &self.process.world.snapshots }
+        match self.of {
+            Of::Snapshots => &self.process.world.snapshots,
+            Of::Shadows => &self.process.world.shadows,
+            Of::Folder => &self.process.world.folder,
+        }
     }
 
     /// A write: four steps of the disk, each of which the crash may come before.
@@ -197,7 +212,7 @@ impl Disk {
         } else if left >= 0 {
             self.process.fuse.fetch_sub(4, Ordering::Relaxed);
         }
-        if !self.folder && self.process.faulty && self.process.world.chance(0.02) {
+        if self.of != Of::Folder && self.process.faulty && self.process.world.chance(0.02) {
             return Err(Error::new(Kind::Unavailable, "sim", "the disk does not answer"));
         }
         let done = run(self.disk());

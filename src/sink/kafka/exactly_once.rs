@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::epoch::Epoch;
 use super::transactions::{self, Transactions};
 use super::{Encode, Position};
 use crate::base::error::Result;
@@ -14,9 +15,8 @@ use crate::link::kafka::{Client, Instance, Membership};
 use crate::sink::json::{RowEncoder, dead_letter as dead_letter_json};
 use crate::sink::{DeadLetterSink, ForecastSink, Settings, Sink};
 
-/// Topics by index, as `transactions::Opening::topics` has them.
+/// The topic that is always there, as `transactions::Opening::topics` has it.
 const FORECASTS: u8 = 0;
-const DEAD_LETTERS: u8 = 1;
 
 /// What the sinks of one lane are opened with.
 pub struct Opening<'a> {
@@ -34,10 +34,10 @@ pub struct Opening<'a> {
     pub header: bool,
 }
 
-/// A sink for forecasts, and one for dead letters if it is part of the same transactions.
-pub type Pair = (Box<dyn ForecastSink>, Option<Box<dyn DeadLetterSink>>);
+/// A sink for forecasts; one for dead letters if it is part of the same transactions; and one for the forecasts of a second model, if there is one.
+pub type Shared = (Box<dyn ForecastSink>, Option<Box<dyn DeadLetterSink>>, Option<Box<dyn ForecastSink>>);
 
-/// Opens the sinks of a lane. Dead letters share the transactions if they go to the same brokers; otherwise `None`: they need a sink of their own.
+/// Opens the sinks of a lane. `shadow` is the topic of a second model. Dead letters share the transactions if they go to the same brokers; otherwise `None`: they need a sink of their own.
 ///
 /// # Errors
 /// As `Transactions::open`.
@@ -45,7 +45,8 @@ pub fn open_exactly_once(
     opening: Opening<'_>,
     (layout, identity): (&Layout, &Identity),
     (dead_letter, origin): (&Settings, &str),
-) -> Result<Pair> {
+    shadow: Option<(&str, &Layout, &Identity)>,
+) -> Result<Shared> {
     let Opening { client, forecasts, membership, instance, lane, header } = opening;
     let mut topics = vec![forecasts.to_owned()];
     if let Settings::Kafka { client: theirs, topic } = dead_letter
@@ -53,17 +54,32 @@ pub fn open_exactly_once(
     {
         topics.push(topic.clone());
     }
-    let shared = topics.len() > 1;
+    let shared = (topics.len() > 1).then(|| next(&topics, 1));
+    let second = shadow.map(|(topic, layout, identity)| {
+        topics.push(topic.to_owned());
+        (next(&topics, 1), RowEncoder::new(layout, identity))
+    });
     let transactions = Transactions::open(transactions::Opening { client, topics, membership, instance, lane, header })?;
     let mut encoder = RowEncoder::new(layout, identity);
     let encode = Box::new(move |forecasts: &Forecasts, row: usize, out: &mut Vec<u8>| encoder.row(forecasts, row, out));
     let sink = ExactlyOnceForecasts { transactions: Arc::new(Mutex::new(transactions)), encode };
-    let dead_letters = shared.then(|| {
+    let shadow = second.map(|(topic, mut encoder)| {
+        let encode = Box::new(move |forecasts: &Forecasts, row: usize, out: &mut Vec<u8>| encoder.row(forecasts, row, out));
+        let transactions = Arc::clone(&sink.transactions);
+        Box::new(Riding { transactions, topic, encode: encode as Encode<Forecasts>, written: 0 }) as Box<dyn ForecastSink>
+    });
+    let dead_letters = shared.map(|topic| {
         let origin = origin.to_owned();
         let encode = Box::new(move |rejected: &Rejected, row: usize, out: &mut Vec<u8>| dead_letter_json(rejected, row, &origin, out));
-        Box::new(ExactlyOnceDeadLetters { transactions: Arc::clone(&sink.transactions), encode, written: 0 }) as Box<dyn DeadLetterSink>
+        let transactions = Arc::clone(&sink.transactions);
+        Box::new(Riding { transactions, topic, encode: encode as Encode<Rejected>, written: 0 }) as Box<dyn DeadLetterSink>
     });
-    Ok((Box::new(sink), dead_letters))
+    Ok((Box::new(sink), dead_letters, shadow))
+}
+
+/// Index of the last of these topics.
+fn next(topics: &[String], less: usize) -> u8 {
+    u8::try_from(topics.len() - less).unwrap_or(u8::MAX)
 }
 
 /// Forecasts; ends the epochs.
@@ -72,14 +88,15 @@ pub struct ExactlyOnceForecasts {
     encode: Encode<Forecasts>,
 }
 
-/// Dead letters, which ride in the forecasts' transactions.
-pub struct ExactlyOnceDeadLetters {
+/// Dead letters, or the forecasts of a second model, which ride in the forecasts' transactions.
+pub struct Riding<T> {
     transactions: Arc<Mutex<Transactions>>,
-    encode: Encode<Rejected>,
+    topic: u8,
+    encode: Encode<T>,
     written: u64,
 }
 
-/// Both sinks live on one thread; the lock is never contended.
+/// All sinks live on one thread; the lock is never contended.
 fn lock(transactions: &Mutex<Transactions>) -> MutexGuard<'_, Transactions> {
     transactions.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -87,11 +104,7 @@ fn lock(transactions: &Mutex<Transactions>) -> MutexGuard<'_, Transactions> {
 impl ForecastSink for ExactlyOnceForecasts {
     fn write(&mut self, forecasts: &Forecasts) -> Result<()> {
         let mut transactions = lock(&self.transactions);
-        let epoch = transactions.filling()?;
-        for (row, (partition, offset)) in forecasts.partitions.iter().zip(&forecasts.offsets).enumerate() {
-            let at = Position { overdue: forecasts.overdue_at(row), ..Position::of(*partition, *offset) };
-            epoch.push(FORECASTS, at, forecasts.keys.get(row), |out| (self.encode)(forecasts, row, out));
-        }
+        push(transactions.filling()?, FORECASTS, forecasts, &mut self.encode);
         transactions.wrote(forecasts.len());
         Ok(())
     }
@@ -137,12 +150,12 @@ impl Sink for ExactlyOnceForecasts {
     }
 }
 
-impl DeadLetterSink for ExactlyOnceDeadLetters {
+impl DeadLetterSink for Riding<Rejected> {
     fn write(&mut self, rejected: &Rejected) -> Result<()> {
         let mut transactions = lock(&self.transactions);
         let epoch = transactions.filling()?;
         for (row, (partition, offset)) in rejected.partitions.iter().zip(&rejected.offsets).enumerate() {
-            epoch.push(DEAD_LETTERS, Position::of(*partition, *offset), rejected.keys.get(row), |out| (self.encode)(rejected, row, out));
+            epoch.push(self.topic, Position::of(*partition, *offset), rejected.keys.get(row), |out| (self.encode)(rejected, row, out));
         }
         transactions.wrote(rejected.len());
         self.written = self.written.saturating_add(u64::try_from(rejected.len()).unwrap_or(0));
@@ -150,7 +163,24 @@ impl DeadLetterSink for ExactlyOnceDeadLetters {
     }
 }
 
-impl Sink for ExactlyOnceDeadLetters {
+impl ForecastSink for Riding<Forecasts> {
+    fn write(&mut self, forecasts: &Forecasts) -> Result<()> {
+        let mut transactions = lock(&self.transactions);
+        push(transactions.filling()?, self.topic, forecasts, &mut self.encode);
+        transactions.wrote(forecasts.len());
+        self.written = self.written.saturating_add(u64::try_from(forecasts.len()).unwrap_or(0));
+        Ok(())
+    }
+}
+
+fn push(epoch: &mut Epoch, topic: u8, forecasts: &Forecasts, encode: &mut Encode<Forecasts>) {
+    for (row, (partition, offset)) in forecasts.partitions.iter().zip(&forecasts.offsets).enumerate() {
+        let at = Position { overdue: forecasts.overdue_at(row), ..Position::of(*partition, *offset) };
+        epoch.push(topic, at, forecasts.keys.get(row), |out| encode(forecasts, row, out));
+    }
+}
+
+impl<T> Sink for Riding<T> {
     fn written(&self) -> u64 {
         self.written
     }

@@ -86,7 +86,7 @@ pub struct Transactions {
 pub struct Opening<'a> {
     /// The cluster, which is that of the input.
     pub client: &'a Client,
-    /// Topics by index: forecasts, dead letters.
+    /// Topics by index: forecasts first.
     pub topics: Vec<String>,
     /// The consumer's membership in its group.
     pub membership: Membership,

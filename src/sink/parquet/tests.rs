@@ -112,6 +112,7 @@ fn the_footer_of_a_file_is_the_commit_that_it_made_visible() {
     assert_eq!(take_over(&mut sink, 2), [None, None]);
     sink.write(&forecasts).unwrap();
     let note = Note {
+        shadow: None,
         fingerprint: "f00d".to_owned(),
         last: Some(LastRecord { offset: Offset(11), checksum: 7 }),
         ticks: vec![Tick { at: Offset(9), time: EventTime(5) }],

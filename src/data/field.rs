@@ -1,8 +1,9 @@
 //! The fields of a forecast that are numbers, and how they are read from rows of either side.
 
-use crate::base::time::EventTime;
-use crate::data::forecasts::Forecasts;
-use crate::data::layout::{FieldId, Layout};
+use super::forecasts::Forecasts;
+use super::law::LawSpec;
+use super::layout::{FieldId, Layout};
+use crate::base::time::{EventTime, TimeUnit};
 
 /// What a number is, which decides how a change of it is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,51 @@ impl Field {
         match self.id {
             FieldId::NextTime(_) => seconds(time, moment(text)),
             _ => text.parse().unwrap_or(f64::NAN),
+        }
+    }
+}
+
+/// How numbers of one law are put into the units of another.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Units {
+    /// Added to a surprise of time; `None`: the two cannot be compared.
+    surprise: Option<f64>,
+    /// Factor of an intensity.
+    intensity: f64,
+}
+
+impl Units {
+    /// Both laws have the same.
+    pub const SAME: Units = Units { surprise: Some(0.0), intensity: 1.0 };
+
+    /// From those of `after` to those of `before`. A density is per unit of time; the probability of a tick of a coarse clock is not, and only ticks of the same
+    /// width can be compared.
+    #[must_use]
+    pub fn between(before: Option<&LawSpec>, after: Option<&LawSpec>) -> Units {
+        let (Some(before), Some(after)) = (before, after) else { return Units::SAME };
+        let seconds = |unit: TimeUnit| unit.seconds();
+        let width = |law: &LawSpec| law.resolution.map(|width| width * seconds(law.time_unit));
+        let surprise = match (width(before), width(after)) {
+            (None, None) => Some(seconds(after.time_unit).ln() - seconds(before.time_unit).ln()),
+            (Some(a), Some(b)) if a == b => Some(0.0),
+            _ => None,
+        };
+        Units { surprise, intensity: seconds(before.time_unit) / seconds(after.time_unit) }
+    }
+
+    /// Whether a field of both can be compared.
+    #[must_use]
+    pub fn has(&self, id: FieldId) -> bool {
+        id != FieldId::SurpriseTime || self.surprise.is_some()
+    }
+
+    /// A value of `after` in the units of `before`.
+    #[must_use]
+    pub fn convert(&self, id: FieldId, value: f64) -> f64 {
+        match id {
+            FieldId::SurpriseTime => value + self.surprise.unwrap_or(f64::NAN),
+            FieldId::IntensityNow => value * self.intensity,
+            _ => value,
         }
     }
 }
