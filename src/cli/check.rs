@@ -202,7 +202,13 @@ mod tests {
         let mut plan = pipeline::load(&broken("good.toml"), &[], Purpose::Run).unwrap();
         plan.source = source::Settings::File(source::FileSettings { paths: vec![at("in.ndjson").into()] });
         let second = std::time::Duration::from_secs(1);
-        plan.sink = sink::Settings::Parquet { place: Place::Folder(at("out")), roll_bytes: 1, roll_every: second, delta: None, folders: sink::Folders::Partition };
+        plan.sink = sink::Settings::Parquet {
+            place: Place::Folder(at("out")),
+            roll_bytes: 1,
+            roll_every: second,
+            delta: None,
+            folders: sink::Folders::Partition,
+        };
         plan.dead_letter = sink::Settings::Ndjson { path: at("dead.ndjson") };
         let mut text = String::new();
         connections(&plan, &mut text).unwrap();

@@ -91,8 +91,13 @@ mod tests {
     fn a_sink_of_files_connects_where_its_folder_can_be_written_and_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/er");
-        let parquet =
-            Settings::Parquet { place: Place::Folder(path.clone()), roll_bytes: 1, roll_every: Duration::from_secs(1), delta: None, folders: Default::default() };
+        let parquet = Settings::Parquet {
+            place: Place::Folder(path.clone()),
+            roll_bytes: 1,
+            roll_every: Duration::from_secs(1),
+            delta: None,
+            folders: Default::default(),
+        };
         assert!(check_connect(&parquet).is_ok());
         assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
         assert!(check_connect(&Settings::Ndjson { path: path.join("out.ndjson") }).is_ok());

@@ -81,7 +81,10 @@ fn read_by_another(python: &std::ffi::OsStr, layout: &str) {
     assert_eq!((&told["rows"], &told["places"], &told["files"]), (&20_000.into(), &20_000.into(), &there().into()), "{told}");
     if layout == "date" {
         assert_eq!(told["by"], serde_json::json!(["event_date"]));
-        assert!(told["pruned"][0] == told["pruned"][1] && told["pruned"][0].as_u64().is_some_and(|rows| rows > 0 && rows < 20_000), "{told}");
+        assert!(
+            told["pruned"][0] == told["pruned"][1] && told["pruned"][0].as_u64().is_some_and(|rows| rows > 0 && rows < 20_000),
+            "{told}"
+        );
     }
     let versions: i64 = told["apps"].as_object().unwrap().values().map(|version| version.as_i64().unwrap()).sum();
     assert_eq!(versions, 20_000, "together the applications have come to the last record");

@@ -114,9 +114,11 @@ fn a_bucket_gets_and_gives_the_same_bytes_as_a_folder() {
     for (name, bytes) in &found {
         assert!(std::fs::read(dated.join("forecasts").join(name)).unwrap() == *bytes, "{name} has other bytes");
     }
-    let there = glob::glob(&format!("{}/forecasts/**/*.*", dated.display())).unwrap().filter(|path| path.as_ref().unwrap().is_file()).count();
+    let there =
+        glob::glob(&format!("{}/forecasts/**/*.*", dated.display())).unwrap().filter(|path| path.as_ref().unwrap().is_file()).count();
     assert!(found.keys().any(|name| name.starts_with("event_date=")) && found.len() == there, "{:?}", found.keys());
-    let verify_dated = program(&s3, "verify").args(["--set", "sink={kind=\"parquet\",path=\"s3://bucket/dated/forecasts\"}"]).output().unwrap();
+    let verify_dated =
+        program(&s3, "verify").args(["--set", "sink={kind=\"parquet\",path=\"s3://bucket/dated/forecasts\"}"]).output().unwrap();
     ran(&verify_dated);
     let names = s3.objects();
     assert!(names.contains_key("out/backfill.json") && names.keys().any(|name| name.starts_with("out/state/")));

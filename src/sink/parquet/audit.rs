@@ -13,8 +13,8 @@ use parquet::file::metadata::ParquetMetaData;
 
 use super::delta::LOG;
 use super::footer::Footer;
-use super::local;
 use super::ledger::COMMITS;
+use super::local;
 use super::name::{self, Name};
 use super::target::Temporary;
 use crate::base::error::{Error, Kind, Result};

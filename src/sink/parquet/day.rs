@@ -67,11 +67,16 @@ mod tests {
         assert_eq!(folder(0), "event_date=1970-01-01");
         assert_eq!((folder(MICROS - 1), folder(MICROS)), ("event_date=1970-01-01".to_owned(), "event_date=1970-01-02".to_owned()));
         assert_eq!(folder(-1), "event_date=1969-12-31");
-        assert_eq!((folder(KNOWN.start * MICROS), folder(KNOWN.end * MICROS - 1)), ("event_date=0001-01-01".into(), "event_date=9999-12-31".into()));
+        assert_eq!(
+            (folder(KNOWN.start * MICROS), folder(KNOWN.end * MICROS - 1)),
+            ("event_date=0001-01-01".into(), "event_date=9999-12-31".into())
+        );
         for unknown in [i64::MIN, KNOWN.start * MICROS - 1, KNOWN.end * MICROS, i64::MAX] {
             assert_eq!(folder(unknown), "event_date=__HIVE_DEFAULT_PARTITION__");
         }
-        for other in ["event_date=2026-2-1", "event_date=2026-02-30", "event_date=", "event_date", "date=2026-02-01", "event_date=0000-01-01"] {
+        for other in
+            ["event_date=2026-2-1", "event_date=2026-02-30", "event_date=", "event_date", "date=2026-02-01", "event_date=0000-01-01"]
+        {
             assert_eq!(Day::read_folder(other), None, "{other}");
         }
     }

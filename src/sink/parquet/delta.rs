@@ -184,7 +184,9 @@ impl Delta {
             let said = |columns: String, none: bool| if none { "not partitioned".to_owned() } else { format!("partitioned by {columns}") };
             let own = said(self.by.join(", "), self.by.is_empty());
             let its = said(theirs.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "), theirs.is_empty());
-            return Err(self.refused(&format!("it is {its}, and the files are {own}")).help("name an empty folder, or write the other layout"));
+            return Err(self
+                .refused(&format!("it is {its}, and the files are {own}"))
+                .help("name an empty folder, or write the other layout"));
         }
         let text = metadata.get("schemaString").and_then(Value::as_str).unwrap_or_default();
         let theirs: Value = serde_json::from_str(text).map_err(|e| self.refused(&format!("its columns cannot be read: {e}")))?;

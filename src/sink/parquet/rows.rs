@@ -143,7 +143,10 @@ mod tests {
         write(&folder.path().join("partition-3/from=00000000000000000002.parquet"), columns(vec![2]));
         write(&folder.path().join("partition-3/.from=00000000000000000003.parquet.tmp"), columns(vec![3]));
         write(&folder.path().join("event_date=2026-11-25/partition-3-from-00000000000000000003-00000-00000.parquet"), columns(vec![3]));
-        write(&folder.path().join("_commits/partition-3/from=00000000000000000003.2026-11-25.00000.0123456789abcdef.staged"), columns(vec![3]));
+        write(
+            &folder.path().join("_commits/partition-3/from=00000000000000000003.2026-11-25.00000.0123456789abcdef.staged"),
+            columns(vec![3]),
+        );
         write(&folder.path().join("elsewhere/from=00000000000000000003.parquet"), columns(vec![4]));
         let names = |overdue: Option<&str>| Names { partition: "p".into(), offset: "o".into(), overdue: overdue.map(str::to_owned) };
         assert_eq!(rows(folder.path(), &names(Some("late"))).unwrap(), [(3, 3, Some(0.9)), (3, 0, None), (3, 1, Some(0.9)), (3, 2, None)]);

@@ -84,8 +84,7 @@ fn once(look: &Look<'_>) -> Result<Audit> {
     audit.faults.extend(found.foreign.drain(..).map(|(path, why)| Fault::Foreign { path: look.shown(&path), why: why.to_owned() }));
     let oldest = found.files.keys().map(|(day, _)| *day).min();
     let mut named = BTreeSet::new();
-    let partitions: BTreeSet<Partition> =
-        found.commits.keys().chain(found.staged.keys()).chain(found.unfinished.keys()).copied().collect();
+    let partitions: BTreeSet<Partition> = found.commits.keys().chain(found.staged.keys()).chain(found.unfinished.keys()).copied().collect();
     for partition in partitions {
         let mut tiles = Tiles { unfinished: found.unfinished.get(&partition).copied().unwrap_or(0), ..Tiles::default() };
         let mut staged = found.staged.remove(&partition).unwrap_or_default();

@@ -229,7 +229,11 @@ fn files_by_date_are_noted_with_the_value_of_their_column_however_often_and_late
         rows += serde_json::from_str::<Value>(add["stats"].as_str().unwrap()).unwrap()["numRecords"].as_u64().unwrap();
     }
     assert_eq!(rows, 20);
-    assert_eq!(values, [("\"2025-01-06\"".to_owned(), 4), ("\"2025-01-07\"".to_owned(), 4), ("\"2025-01-08\"".to_owned(), 2), ("null".to_owned(), 2)].into());
+    assert_eq!(
+        values,
+        [("\"2025-01-06\"".to_owned(), 4), ("\"2025-01-07\"".to_owned(), 4), ("\"2025-01-08\"".to_owned(), 2), ("null".to_owned(), 2)]
+            .into()
+    );
     let metadata = found.iter().find_map(|action| action.get("metaData")).unwrap();
     assert_eq!(metadata["partitionColumns"], json!(["event_date"]));
     let columns: Value = serde_json::from_str(metadata["schemaString"].as_str().unwrap()).unwrap();

@@ -131,7 +131,8 @@ fn the_rows_of_an_epoch_are_in_the_folders_of_their_dates_and_its_commit_is_one_
 /// Epochs of rows that fall on several dates, as a run would have them that starts where the last one died; whether it came to the end of them.
 fn epochs(objects: &Arc<dyn Objects>, width: i64) -> Result<()> {
     // Few columns: there are many crashes.
-    let few = Layout { fields: layout().fields.into_iter().filter(|(name, _)| ["offset", "event_time"].contains(&name.as_str())).collect() };
+    let few =
+        Layout { fields: layout().fields.into_iter().filter(|(name, _)| ["offset", "event_time"].contains(&name.as_str())).collect() };
     let mut sink = by_date_over_store(objects, (u64::MAX, HOUR), &few, &identity());
     let mut from = take_over(&mut sink)?.map_or(0, |commit| commit.next.0);
     while from < 24 {
@@ -166,9 +167,11 @@ fn a_crash_at_any_step_shows_no_row_that_is_not_committed_and_none_twice() {
                 let ended = epochs(&objects, width);
                 again(seed);
                 let ledger = Ledger::over(Arc::clone(&objects));
-                let committed = ledger.names(Partition(0)).unwrap().last().map_or(0, |name| {
-                    ledger.entry(Partition(0), *name).unwrap().footer.commit.next.0
-                });
+                let committed = ledger
+                    .names(Partition(0))
+                    .unwrap()
+                    .last()
+                    .map_or(0, |name| ledger.entry(Partition(0), *name).unwrap().footer.commit.next.0);
                 let seen: Vec<i64> = shown(&*objects).into_values().flatten().collect();
                 let different: BTreeSet<i64> = seen.iter().copied().collect();
                 assert_eq!(seen.len(), different.len(), "twice at step {step}");
@@ -290,7 +293,10 @@ fn a_place_has_one_layout_and_no_run_goes_on_in_the_other() {
         sink.write(&rows(0..1, |_| 0)).unwrap();
         sink.end_epoch(&commits(1, 1), true).unwrap();
         let error = take_over(&mut open(folder.path(), second)).unwrap_err();
-        assert!(error.kind == Kind::Config && error.to_string().contains("by date") && error.to_string().contains("by partition"), "{error}");
+        assert!(
+            error.kind == Kind::Config && error.to_string().contains("by date") && error.to_string().contains("by partition"),
+            "{error}"
+        );
         assert!(take_over(&mut open(folder.path(), first)).is_ok());
     }
 }
@@ -298,7 +304,8 @@ fn a_place_has_one_layout_and_no_run_goes_on_in_the_other() {
 #[test]
 fn a_field_that_would_be_called_as_the_date_is_refused() {
     let place = Place::Folder(tempfile::tempdir().unwrap().path().to_owned());
-    let named = |name: &str| Layout { fields: layout().fields.into_iter().take(3).map(|(_, field)| (name.to_owned(), field)).take(1).collect() };
+    let named =
+        |name: &str| Layout { fields: layout().fields.into_iter().take(3).map(|(_, field)| (name.to_owned(), field)).take(1).collect() };
     let refused = ParquetForecasts::open(opening(&place, Folders::Date), &named("Event_Date"), &identity()).err().unwrap();
     assert!(refused.to_string().contains("Event_Date"), "{refused}");
     assert!(ParquetForecasts::open(opening(&place, Folders::Partition), &named("event_date"), &identity()).is_ok());

@@ -44,9 +44,12 @@ fn dates_in_order_get_one_file_each_however_many_there_are() {
         let folder = tempfile::tempdir().unwrap();
         // Two batches a day; the second comes beside the first of the next day.
         let days = 200_000 / width;
-        let found = spread(folder.path(), (0..days).flat_map(|day| [(day, 2 * day * width), (day - 1, (2 * day - 1) * width)]).filter_map(
-            |(day, from)| (day >= 0).then_some((day, from..from + width)),
-        ));
+        let found = spread(
+            folder.path(),
+            (0..days)
+                .flat_map(|day| [(day, 2 * day * width), (day - 1, (2 * day - 1) * width)])
+                .filter_map(|(day, from)| (day >= 0).then_some((day, from..from + width))),
+        );
         assert_eq!(found.len() as i64, days, "{width}");
         for (day, (of, part, numbers)) in found.into_iter().enumerate() {
             assert_eq!((of, part), (Day::of(EventTime(day as i64 * MICROS)), 0));
@@ -69,7 +72,10 @@ fn dates_in_no_order_get_few_files_and_each_row_is_in_one() {
     let mut all = Vec::new();
     for (day, part, numbers) in found {
         let next = (day, part, numbers[0]);
-        assert!(last.is_none_or(|last: (Day, u32, i64)| last < next && (last.0 != day || last.2 < next.2)), "files sort as their rows came");
+        assert!(
+            last.is_none_or(|last: (Day, u32, i64)| last < next && (last.0 != day || last.2 < next.2)),
+            "files sort as their rows came"
+        );
         last = Some(next);
         assert!(numbers.iter().all(|n| Day::of(EventTime(n / width % days * MICROS)) == day));
         all.extend(numbers);
