@@ -6,6 +6,7 @@ use super::Settings;
 use super::survey::Survey;
 use crate::base::error::{Error, Result};
 use crate::link::objects::{Objects, Put};
+use crate::link::query::{SELECT, WHERE};
 use crate::sink::Folders;
 
 /// Its name in the output folder.
@@ -32,6 +33,12 @@ pub struct Manifest {
     /// Which folders the forecasts' files are in.
     #[serde(default, skip_serializing_if = "is_default")]
     pub layout: Folders,
+    /// Condition on the rows.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// Computed columns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub select: Option<String>,
     /// Input files in their order.
     pub files: Vec<InputFile>,
 }
@@ -72,6 +79,8 @@ impl Manifest {
             positions: settings.positions.as_ref().map(|positions| (positions.partition.clone(), positions.offset.clone())),
             ties: settings.ties.clone(),
             layout: settings.folders,
+            filter: settings.query.as_ref().and_then(|query| query.filter()).map(str::to_owned),
+            select: settings.query.as_ref().and_then(|query| query.select()).map(str::to_owned),
             files: files.collect(),
         }
     }
@@ -100,6 +109,12 @@ impl Manifest {
         if begun.layout != self.layout {
             let called = |layout: Folders| if layout == Folders::Date { "date" } else { "partition" };
             return Some(format!("it was begun with --layout {}, now it is {}", called(begun.layout), called(self.layout)));
+        }
+        for (option, then, now) in [(WHERE, &begun.filter, &self.filter), (SELECT, &begun.select, &self.select)] {
+            if then != now {
+                let said = |text: &Option<String>| text.as_ref().map_or_else(|| "none".to_owned(), |text| format!("`{text}`"));
+                return Some(format!("it was begun with another {option}: {}, now it is {}", said(then), said(now)));
+            }
         }
         if begun.fingerprint != self.fingerprint {
             return Some("the pipeline or the model has changed since it was begun".to_owned());

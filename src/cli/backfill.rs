@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::progress::Progress;
+use super::query::QueryArgs;
 use super::run::execute;
 use super::stop::Signals;
 use super::summary::{self, grouped};
@@ -18,6 +19,7 @@ use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::time::EventTime;
 use crate::link::objects::Place;
+use crate::link::query::WHERE;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::unit::Size;
 use crate::pipeline::{self, Purpose};
@@ -35,8 +37,10 @@ pub struct Args {
     /// time those of the file that is named first come first.
     #[arg(long, value_name = "GLOB", num_args = 1.., required = true)]
     from: Vec<String>,
-    /// Where to write: a folder, or `s3://bucket/prefix` (credentials and endpoint come from the AWS_ variables). There will be forecasts/ and
-    /// dead-letters/ (Parquet, a sub-folder a shard, or see --layout), state/ (snapshots), backfill.json.
+    #[command(flatten)]
+    query: QueryArgs,
+    /// Where to write: a folder, or `s3://bucket/prefix`, also gs:// and az:// (credentials and endpoint come from the AWS_, GOOGLE_ or AZURE_
+    /// variables). There will be forecasts/ and dead-letters/ (Parquet, a sub-folder a shard, or see --layout), state/ (snapshots), backfill.json.
     #[arg(long, value_name = "DIR|URL")]
     to: String,
     /// Shards: keys are spread over them as Kafka spreads them over as many partitions. By default as many as there are lanes ([run] lanes).
@@ -194,9 +198,15 @@ fn settings(args: &Args, plan: &Plan, scratch: PathBuf) -> Result<Settings> {
         let text = format!("--shard {}/{} of {shards} shards leaves some machines without any", mine.0, mine.1);
         return Err(Error::new(Kind::Usage, "backfill", text).help("give more --shards, at least one a machine"));
     }
+    let query = args.query.query("backfill", &fields)?;
+    if args.hand_over && positions.is_some() && query.as_ref().is_some_and(|query| query.filter().is_some()) {
+        let text = format!("{WHERE} leaves out records of the topic, and those after the last that is taken would be taken live");
+        return Err(Error::new(Kind::Usage, "backfill", text).help("leave out one of --where, --positions and --hand-over"));
+    }
     Ok(Settings {
         paths,
         schema: plan.schema.clone(),
+        query,
         fields,
         positions,
         ties: args.ties.clone(),
@@ -248,6 +258,14 @@ fn show(settings: &Settings, survey: &Survey, plan: &Plan, args: &Args, to: &Pla
     let mine = settings.shards().count();
     eprintln!("backfill of {}", plan.name);
     eprintln!("  files    {}, {} rows, {} MB", survey.files.len(), grouped(survey.rows()), grouped(survey.bytes() / 1_000_000));
+    if let Some(query) = &settings.query {
+        for (name, text) in [("where", query.filter()), ("select", query.select())] {
+            text.iter().for_each(|text| eprintln!("  {name:<8} {text}"));
+        }
+        if query.filter().is_some() {
+            eprintln!("  excluded {} rows by {WHERE}", grouped(survey.excluded()));
+        }
+    }
     if let Some((first, last)) = span {
         eprintln!("  time     {} to {}", EventTime(first), EventTime(last));
     }

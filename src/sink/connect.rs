@@ -61,7 +61,7 @@ fn check_store(objects: &dyn Objects, moves: bool) -> Result<()> {
     let outcome = match (objects.put_new(&probe, b"")?, objects.put_new(&probe, b"")?) {
         (Put::Created, Put::Exists) => Ok(()),
         _ => Err(Error::config("sink", "the store replaces an object that it was told not to replace").at(objects.to_string()).help(
-            "exactly once rests on conditional puts (If-None-Match), as S3, MinIO, R2 and Ceph have them: name a bucket of such a store",
+            "exactly once rests on conditional puts (If-None-Match), as S3, MinIO, R2, Ceph, Google and Azure have them: name a bucket of such a store",
         )),
     };
     let moved = format!("{probe}-moved");

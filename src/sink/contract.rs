@@ -293,8 +293,8 @@ fn parquet_files_in_a_store_hold_to_the_contract() {
 #[test]
 fn parquet_files_in_a_bucket_hold_to_the_contract_over_http_that_fails_now_and_then() {
     use crate::link::objects::cloud::of_double;
-    use crate::link::objects::s3::{Fault, KEY, S3};
-    let s3 = S3::start("bucket");
+    use crate::link::objects::double::{Double, Fault, KEY};
+    let s3 = Double::start("bucket");
     check_store(&|name| {
         for (method, fault) in [("PUT", Fault::Busy), ("PUT", Fault::DoneThenBusy), ("PUT", Fault::DoneThenGone), ("GET", Fault::Busy)] {
             s3.fail(method, fault);

@@ -45,6 +45,7 @@ mod name;
 mod open;
 mod rolling;
 pub mod rows;
+mod scribe;
 mod spread;
 mod store;
 mod target;
@@ -184,7 +185,7 @@ impl ForecastSink for ParquetForecasts {
         self.groups.fill(&forecasts.partitions, day);
         for (partition, day, rows) in self.groups.iter() {
             let batch = self.columns.batch(forecasts, rows)?;
-            self.rolling.write(partition, day, &batch)?;
+            self.rolling.write(partition, day, batch)?;
         }
         self.rolling.bound_memory()
     }
@@ -261,7 +262,7 @@ impl DeadLetterSink for ParquetDeadLetters {
             let rows = self.rolling.fresh(partition, rows, &rejected.offsets);
             if !rows.is_empty() {
                 let batch = columns::dead_letters(&self.schema, rejected, &rows, &self.origin)?;
-                self.rolling.write(partition, None, &batch)?;
+                self.rolling.write(partition, None, batch)?;
             }
         }
         self.rolling.bound_memory()

@@ -19,48 +19,48 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-const EVENTS: &str = "20000";
+pub const EVENTS: &str = "20000";
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn cards() -> PathBuf {
+pub fn cards() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/cards")
 }
 
-fn generate(path: &Path, events: &str) {
+pub fn generate(path: &Path, events: &str) {
     let pipeline = cards();
     let arguments = ["generate", pipeline.to_str().unwrap(), "--events", events, "--keys", "300", "--to", "file", "--out"];
     let output = Command::new(env!("CARGO_BIN_EXE_meantime")).args(arguments).arg(path).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
-fn command(from: &[&str], to: &Path, more: &[&str]) -> Command {
+pub fn command(from: &[&str], to: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_meantime"));
     command.arg("backfill").arg(cards()).arg("--from").args(from).arg("--to").arg(to);
     command.args(["--set", "dead_letter.max_bad_ratio=0.5", "--rows-per-file", "1000"]).args(more);
     command
 }
 
-fn backfill(from: &[&str], to: &Path, more: &[&str]) -> Output {
+pub fn backfill(from: &[&str], to: &Path, more: &[&str]) -> Output {
     command(from, to, more).output().unwrap()
 }
 
-fn read(path: &Path) -> RecordBatch {
+pub fn read(path: &Path) -> RecordBatch {
     let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap();
     let schema = builder.schema().clone();
     concat_batches(&schema, &builder.build().unwrap().map(Result::unwrap).collect::<Vec<_>>()).unwrap()
 }
 
-fn write(path: &Path, rows: &RecordBatch) {
+pub fn write(path: &Path, rows: &RecordBatch) {
     let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), rows.schema(), None).unwrap();
     writer.write(rows).unwrap();
     writer.close().unwrap();
 }
 
 /// All files below a folder, by name from there.
-fn files(folder: &Path) -> BTreeMap<String, PathBuf> {
+pub fn files(folder: &Path) -> BTreeMap<String, PathBuf> {
     let mut found = BTreeMap::new();
     let mut open = vec![folder.to_owned()];
     while let Some(folder_of) = open.pop() {
@@ -161,7 +161,7 @@ fn shards_batches_lanes_and_the_order_of_the_files_change_no_forecast() {
     same_files(&whole, &parts);
 }
 
-fn same_files(expected: &Path, found: &Path) {
+pub fn same_files(expected: &Path, found: &Path) {
     let of =
         |folder: &Path| files(&folder.join("forecasts")).into_iter().chain(files(&folder.join("dead-letters"))).collect::<BTreeMap<_, _>>();
     let (expected, found) = (of(expected), of(found));

@@ -254,6 +254,7 @@ fn settings(args: &Args, plan: &crate::pipeline::plan::Plan, shards: u32, scratc
         paths: files::named("state", &args.from)?.paths,
         schema: plan.schema.clone(),
         fields,
+        query: None,
         positions: Some(Positions { partition, offset }),
         ties: None,
         until: None,

@@ -140,13 +140,17 @@ fn places_are_read_and_what_cannot_be_reached_is_refused() {
     assert_eq!(Place::parse("snapshots", folder).unwrap(), folder_at("/pipelines/cards/snapshots"));
     assert_eq!(Place::parse("/var/lib/x", folder).unwrap(), folder_at("/var/lib/x"));
     assert_eq!(Place::parse("file:///var/lib/x", folder).unwrap(), folder_at("/var/lib/x"));
-    for wrong in ["file://var/lib", "gs://bucket/x", "s3://"] {
+    for wrong in ["file://var/lib", "abfss://c@account/x", "ftp://bucket/x", "s3://"] {
         assert!(Place::parse(wrong, folder).is_err(), "{wrong}");
     }
-    let s3 = Place::parse("s3://bucket/some/prefix/", folder);
-    if cfg!(feature = "cloud") {
-        assert_eq!(s3.unwrap(), Place::S3 { bucket: "bucket".to_owned(), prefix: "some/prefix".to_owned() });
-    } else {
-        assert!(s3.unwrap_err().to_string().contains("--features cloud"));
+    for (url, cloud) in [("s3", Cloud::Amazon), ("gs", Cloud::Google), ("az", Cloud::Azure)] {
+        let place = Place::parse(&format!("{url}://bucket/some/prefix/"), folder);
+        if cfg!(feature = "cloud") {
+            let place = place.unwrap();
+            assert_eq!(place, Place::Bucket { cloud, bucket: "bucket".to_owned(), prefix: "some/prefix".to_owned() });
+            assert_eq!(place.join("x").to_string(), format!("{url}://bucket/some/prefix/x"));
+        } else {
+            assert!(place.unwrap_err().to_string().contains("--features cloud"));
+        }
     }
 }

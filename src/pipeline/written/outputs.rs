@@ -42,7 +42,7 @@ pub enum Sink {
     },
     /// A folder of Parquet files, in sub-folders by partition or by date.
     Parquet {
-        /// The folder: a path, `file:///path` or `s3://bucket/prefix`.
+        /// The folder: a path, `file:///path` or `s3://bucket/prefix` (`gs://`, `az://`).
         #[schemars(required, length(min = 1), example = &"forecasts")]
         path: Option<String>,
         /// A file is closed when it has about this size.
@@ -159,7 +159,7 @@ pub enum DeadLetter {
     },
     /// A folder of Parquet files.
     Parquet {
-        /// The folder: a path, `file:///path` or `s3://bucket/prefix`.
+        /// The folder: a path, `file:///path` or `s3://bucket/prefix` (`gs://`, `az://`).
         #[schemars(required, length(min = 1), example = &"dead-letters")]
         path: Option<String>,
         /// A file is closed when it has about this size.

@@ -12,17 +12,16 @@ use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 use sha2::{Digest, Sha256};
 
+use super::scribe::{GROUP_ROWS, Scribe, Writing};
 use super::target::{Draft, unavailable};
 use crate::base::error::Result;
-
-/// Rows of one row group: what a reader must hold at once.
-const GROUP_ROWS: usize = 131_072;
 
 /// Columns of a file, and how they are stored.
 pub struct Form {
     /// Names and types.
     pub schema: SchemaRef,
     properties: WriterProperties,
+    scribe: Scribe,
 }
 
 impl Form {
@@ -32,22 +31,22 @@ impl Form {
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_max_row_group_row_count(Some(GROUP_ROWS))
             .set_created_by(concat!("meantime ", env!("CARGO_PKG_VERSION")).to_owned());
-        // Numbers hardly repeat: a dictionary of them is built only to be given up.
-        let numbers = schema
-            .fields()
-            .iter()
-            .filter(|field| field.data_type().is_floating() || matches!(field.data_type(), DataType::Int64 | DataType::Timestamp(..)));
+        // Numbers hardly repeat, and identifiers of events do not: a dictionary of them is built only to be given up.
+        let single = schema.fields().iter().filter(|field| {
+            let number = field.data_type().is_floating() || matches!(field.data_type(), DataType::Int64 | DataType::Timestamp(..));
+            number || field.name() == "event_id"
+        });
         let plain = |builder: parquet::file::properties::WriterPropertiesBuilder, name: &str| {
             builder.set_column_dictionary_enabled(ColumnPath::from(name), false)
         };
-        let properties = numbers.fold(builder, |builder, field| plain(builder, field.name())).build();
-        Form { schema, properties }
+        let properties = single.fold(builder, |builder, field| plain(builder, field.name())).build();
+        Form { schema, properties, scribe: Scribe::default() }
     }
 }
 
 /// A file that is being written.
 pub struct Open {
-    writer: ArrowWriter<Hashing>,
+    writing: Writing<Hashing>,
     rows: u64,
     draft: Draft,
 }
@@ -71,36 +70,35 @@ impl Open {
     pub fn create((file, draft): (File, Draft), form: &Form) -> Result<Open> {
         let file = Hashing { file, hash: Sha256::new(), bytes: 0 };
         let writer = ArrowWriter::try_new(file, form.schema.clone(), Some(form.properties.clone()));
-        let writer = writer.map_err(|e| unavailable(&draft.path, e))?;
-        Ok(Open { writer, rows: 0, draft })
+        let writing = writer.and_then(|writer| form.scribe.open(writer)).map_err(|e| unavailable(&draft.path, e))?;
+        Ok(Open { writing, rows: 0, draft })
     }
 
     /// Adds rows.
-    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+    pub fn write(&mut self, batch: RecordBatch) -> Result<()> {
         self.rows += u64::try_from(batch.num_rows()).unwrap_or(0);
-        self.writer.write(batch).map_err(|e| unavailable(&self.draft.path, e))
+        self.writing.write(batch).map_err(|e| unavailable(&self.draft.path, e))
     }
 
     /// Ends a row group, so that it is not in memory any more.
     pub fn flush(&mut self) -> Result<()> {
-        self.writer.flush().map_err(|e| unavailable(&self.draft.path, e))
+        self.writing.flush().map_err(|e| unavailable(&self.draft.path, e))
     }
 
     /// Bytes that it has and will have, about.
     pub fn bytes(&self) -> usize {
-        self.writer.bytes_written() + self.writer.in_progress_size()
+        self.writing.bytes()
     }
 
-    /// Bytes that it holds in memory.
+    /// Bytes of its open row group as they were handed in: more than it holds in memory.
     pub fn memory(&self) -> usize {
-        self.writer.memory_size()
+        self.writing.held()
     }
 
     /// Writes the footer with these notes.
     pub fn end(self, notes: Vec<KeyValue>) -> Result<Written> {
-        let Open { mut writer, rows, draft } = self;
-        notes.into_iter().for_each(|note| writer.append_key_value_metadata(note));
-        let Hashing { file, hash, bytes } = writer.into_inner().map_err(|e| unavailable(&draft.path, e))?;
+        let Open { writing, rows, draft } = self;
+        let Hashing { file, hash, bytes } = writing.finish(notes).map_err(|e| unavailable(&draft.path, e))?;
         let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Written { file, draft, rows, bytes, sha256 })
     }

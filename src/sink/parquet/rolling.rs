@@ -20,8 +20,8 @@ use crate::base::fail_point::fail_point;
 use crate::base::offset::{Offset, Partition};
 use crate::data::commit::{Commit, Commits};
 
-/// Bytes that all files of a sink together may hold in memory before their row groups are written out.
-const MEMORY: usize = 256 << 20;
+/// Bytes of rows, as they were before they were encoded, that all files of a sink together may have in open row groups.
+const MEMORY: usize = 512 << 20;
 
 /// When files are rolled, and who writes them.
 #[derive(Clone, Copy, Debug)]
@@ -256,12 +256,13 @@ impl Rolling {
     }
 
     /// Adds rows of a partition; where files are by date, all of one.
-    pub fn write(&mut self, partition: Partition, day: Option<Day>, batch: &RecordBatch) -> Result<()> {
+    pub fn write(&mut self, partition: Partition, day: Option<Day>, batch: RecordBatch) -> Result<()> {
         self.usable()?;
+        let rows = batch.num_rows();
         let result = self.append(partition, day, batch);
         self.failed |= result.is_err();
         result?;
-        self.count(batch.num_rows());
+        self.count(rows);
         self.due |= self.is_due();
         Ok(())
     }
@@ -273,7 +274,7 @@ impl Rolling {
         }
     }
 
-    fn append(&mut self, partition: Partition, day: Option<Day>, batch: &RecordBatch) -> Result<()> {
+    fn append(&mut self, partition: Partition, day: Option<Day>, batch: RecordBatch) -> Result<()> {
         let Some(part) = self.parts.get_mut(&partition) else {
             return Err(Error::internal("sink", format!("a row of partition {partition} came before `begin`")));
         };

@@ -80,12 +80,12 @@ pub struct Spread {
 
 impl Spread {
     /// Adds rows of a date.
-    pub fn write(&mut self, bench: &Bench<'_>, day: Day, batch: &RecordBatch) -> Result<()> {
+    pub fn write(&mut self, bench: &Bench<'_>, day: Day, batch: RecordBatch) -> Result<()> {
         if !self.open.contains_key(&day) {
             if self.open.len() >= OPEN {
-                self.waiting.entry(day).or_default().push(batch.clone());
                 self.waiting_rows += batch.num_rows();
                 self.waiting_bytes += batch.get_array_memory_size();
+                self.waiting.entry(day).or_default().push(batch);
                 return if self.waiting_rows >= WAITING { self.give_way(bench) } else { Ok(()) };
             }
             self.open.insert(day, Open::create(bench.draft()?, bench.form)?);
@@ -101,7 +101,7 @@ impl Spread {
         let ending = waiting.len().saturating_sub(OPEN);
         for (i, (day, batches)) in waiting.into_iter().enumerate() {
             let mut open = Open::create(bench.draft()?, bench.form)?;
-            batches.iter().try_for_each(|batch| open.write(batch))?;
+            batches.into_iter().try_for_each(|batch| open.write(batch))?;
             self.open.insert(day, open);
             if i < ending {
                 self.end_open(bench)?;

@@ -20,7 +20,7 @@ fn spread(folder: &Path, batches: impl Iterator<Item = (i64, std::ops::Range<i64
     let mut spread = Spread::default();
     for (day, numbers) in batches {
         let batch = RecordBatch::try_new(form.schema.clone(), vec![Arc::new(Int64Array::from_iter_values(numbers))]).unwrap();
-        spread.write(&bench, Day::of(EventTime(day * MICROS)), &batch).unwrap();
+        spread.write(&bench, Day::of(EventTime(day * MICROS)), batch).unwrap();
         assert!(spread.open.len() <= OPEN && spread.waiting_rows < WAITING);
     }
     assert!(spread.bytes() > 0 && spread.memory() > 0);
