@@ -58,7 +58,7 @@ fn read_by_another(python: &std::ffi::OsStr, layout: &str) {
     // Killed when so many files are there, on three lanes that commit to one log.
     let there = || {
         let files = |of: &str| glob::glob(&format!("{forecasts}/{of}.parquet")).unwrap().count();
-        files("partition-*/from=*") + files("event_date=*/*")
+        files("partition-*/from=*") + files("event_date=*/partition-*")
     };
     for files in [1, 4, 7] {
         let mut child = run().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

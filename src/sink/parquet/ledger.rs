@@ -176,6 +176,9 @@ fn folder(partition: Partition) -> String {
     format!("{COMMITS}{}/", name::folder(partition))
 }
 
+/// A staged file: the name of its commit, and its own from the root of the place.
+type Staged = (Name, String);
+
 /// The commits of all partitions.
 pub struct Ledger {
     objects: Arc<dyn Objects>,
@@ -193,7 +196,7 @@ impl Ledger {
     }
 
     /// Commits, oldest first, and staged files.
-    fn listed(&self, partition: Partition) -> Result<(Vec<Name>, Vec<(Name, String)>)> {
+    fn listed(&self, partition: Partition) -> Result<(Vec<Name>, Vec<Staged>)> {
         let (mut commits, mut staged) = (Vec::new(), Vec::new());
         for entry in self.objects.list(&folder(partition))? {
             match lying(entry.name.rsplit('/').next().unwrap_or_default()) {
@@ -241,7 +244,7 @@ impl Ledger {
         self.remove(&staged, newest)
     }
 
-    fn remove(&self, staged: &[(Name, String)], newest: Name) -> Result<()> {
+    fn remove(&self, staged: &[Staged], newest: Name) -> Result<()> {
         staged.iter().filter(|(name, _)| *name <= newest).try_for_each(|(_, path)| self.objects.delete(path))
     }
 
