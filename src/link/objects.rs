@@ -88,6 +88,13 @@ pub trait Objects: fmt::Debug + fmt::Display + Send + Sync {
     /// # Errors
     /// The place cannot be written to.
     fn delete(&self, name: &str) -> Result<()>;
+
+    /// Gives an object another name, and replaces what has that name. After a crash it may have both, never none. False if there is no `from`: then
+    /// nothing was done.
+    ///
+    /// # Errors
+    /// The place cannot be written to.
+    fn rename(&self, from: &str, to: &str) -> Result<bool>;
 }
 
 /// Whose object store.

@@ -2,32 +2,12 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::{Command, Output};
 
 use serde_json::Value;
 
-fn meantime(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_meantime")).args(arguments).output().unwrap()
-}
+use super::program::{done, meantime, pipeline};
 
-const PIPELINE: &str = r#"
-name = "scored"
-[source]
-kind = "file"
-paths = ["events.ndjson"]
-[event]
-format = "json"
-key = "key"
-time = { field = "ts", unit = "ms" }
-label = "label"
-[model]
-package = "model"
-[sink]
-kind = "ndjson"
-path = "-"
-[dead_letter]
-kind = "ndjson"
-path = "dead.ndjson"
+const TABLES: &str = r#"
 [fit]
 numeric = ["amount", "noise"]
 hidden = 4
@@ -48,16 +28,14 @@ fn events(path: &Path) {
 }
 
 fn rows(arguments: &[&str]) -> Vec<Value> {
-    let output = meantime(arguments);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    done(arguments).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]
 fn a_high_score_names_what_raised_it_and_reasons_change_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
-    std::fs::write(at("pipeline.toml"), PIPELINE).unwrap();
+    std::fs::write(at("pipeline.toml"), pipeline("label = \"label\"", TABLES)).unwrap();
     events(&folder.path().join("events.ndjson"));
     let pipeline = folder.path().display().to_string();
     let fitted = meantime(&["fit", &pipeline, "--from", &at("events.ndjson"), "--out", &at("model")]);

@@ -111,6 +111,25 @@ fn gets_and_gives(s3: &Double) {
     let whole = of_bucket(s3, "out/");
     assert_eq!(expected.keys().collect::<Vec<_>>(), whole.keys().collect::<Vec<_>>());
     same(&forecasts(expected), &forecasts(whole.clone()));
+    // By date, in a folder and in the bucket, where the answers of some requests are lost.
+    let dated = folder.path().join("dated");
+    ran(&backfill(&s3, &local, dated.to_str().unwrap()).args(["--layout", "date"]).output().unwrap());
+    for (method, fault) in [("PUT", Fault::DoneThenGone), ("PUT", Fault::DoneThenBusy), ("DELETE", Fault::Busy)] {
+        s3.fail(method, fault);
+    }
+    let mut by_date = backfill(&s3, "s3://bucket/history/*.ndjson", "s3://bucket/dated");
+    ran(&by_date.args(["--layout", "date"]).output().unwrap());
+    let below = |name: &String| name.strip_prefix("dated/forecasts/").map(str::to_owned);
+    let found: BTreeMap<String, Vec<u8>> = s3.objects().into_iter().filter_map(|(name, bytes)| Some((below(&name)?, bytes))).collect();
+    for (name, bytes) in &found {
+        assert!(std::fs::read(dated.join("forecasts").join(name)).unwrap() == *bytes, "{name} has other bytes");
+    }
+    let there =
+        glob::glob(&format!("{}/forecasts/**/*.*", dated.display())).unwrap().filter(|path| path.as_ref().unwrap().is_file()).count();
+    assert!(found.keys().any(|name| name.starts_with("event_date=")) && found.len() == there, "{:?}", found.keys());
+    let verify_dated =
+        program(&s3, "verify").args(["--set", "sink={kind=\"parquet\",path=\"s3://bucket/dated/forecasts\"}"]).output().unwrap();
+    ran(&verify_dated);
     let names = s3.objects();
     assert!(names.contains_key("out/backfill.json") && names.keys().any(|name| name.starts_with("out/state/")));
 

@@ -272,7 +272,7 @@ impl Audit {
     /// What a backfill has written.
     fn backfilled(&mut self, files: &Files) -> Result<()> {
         let (ledger, report) = (&mut self.ledger, &mut self.report);
-        let (mut forecasts, mut late) = (0, 0);
+        let (mut forecasts, mut late, mut without) = (0, 0, 0_u64);
         let (counted, orderless) = (self.count.is_some(), self.orderless);
         let rows = rows::positions(&files.forecasts, &files.names, &mut |row| match row.overdue {
             Some(quantile) => {
@@ -282,6 +282,7 @@ impl Audit {
             None => {
                 forecasts += 1;
                 let rank = if counted { row.count.map(Rank::Count) } else { Some(Rank::Offset) };
+                without += u64::from(row.key.is_none());
                 if ledger.output(row.at, &|| "forecast in a file".to_owned())
                     && !orderless
                     && let (Some(key), Some(rank)) = (row.key, rank)
@@ -293,8 +294,11 @@ impl Audit {
         let letters = rows::positions(&files.dead_letters, &rows::Names::of_dead_letters(), &mut |row| {
             ledger.output(row.at, &|| "dead letter in a file".to_owned());
         })?;
-        if rows > 0 && files.names.key.is_none() {
-            report.notes.push("the order of a key's forecasts in the files was not checked: `key` is not written".to_owned());
+        if without > 0 && !orderless {
+            report.notes.push(format!(
+                "the order of {} forecasts in files was not checked: the files are by date, or their key is not written or no text",
+                grouped(without)
+            ));
         }
         report.forecasts += forecasts;
         report.overdue += late;

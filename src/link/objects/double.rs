@@ -1,6 +1,6 @@
 //! A small object store on a port of this machine, for tests: real HTTP, real conditional puts, and faults on demand. Nothing but the standard library.
 //!
-//! It holds one bucket, and speaks as S3, as Google's store (its XML interface) or as Azure's: PUT, also only if there is none, GET and HEAD, also ranges,
+//! It holds one bucket, and speaks as S3, as Google's store (its XML interface) or as Azure's: PUT, also only if there is none and as a copy, GET and HEAD, also ranges,
 //! LIST in pages, and DELETE of one or many; anything else is answered by 501. Who names another key than `KEY` is refused, whoever names another
 //! bucket is told so.
 
@@ -371,6 +371,19 @@ fn answer(request: &Request, state: &Mutex<State>, dialect: Dialect, bucket: &st
 fn put(request: &Request, state: &mut State, dialect: Dialect, key: &str) -> Answer {
     if dialect.creates(&request.headers) && state.objects.contains_key(key) {
         return dialect.taken();
+    }
+    let source = ["x-amz-copy-source", "x-goog-copy-source", "x-ms-copy-source"].iter().find_map(|name| request.headers.get(*name));
+    if let Some(source) = source {
+        // A bucket and a key; of Azure an address, with the account before them.
+        let source = decoded(source);
+        let path = source.split_once("://").and_then(|(_, rest)| rest.splitn(3, '/').nth(2)).unwrap_or(&source);
+        let key_from = path.trim_start_matches('/').split_once('/').map_or("", |(_, key)| key);
+        let Some(mut object) = state.objects.get(key_from).cloned() else { return Answer::error(404, "NoSuchKey") };
+        state.versions += 1;
+        object.version = state.versions;
+        state.objects.insert(key.to_owned(), object);
+        let version = state.versions;
+        return Answer::new(200, format!("<CopyObjectResult><ETag>\"{version}\"</ETag></CopyObjectResult>"));
     }
     if dialect == Dialect::Azure && request.headers.get("x-ms-blob-type").is_none_or(|kind| kind != "BlockBlob") {
         return Answer::error(400, "MissingRequiredHeader");

@@ -36,6 +36,12 @@ pub(super) fn contract(store: &dyn Objects) {
     store.delete("a/one").unwrap();
     assert_eq!(store.get("a/one").unwrap(), None);
     assert_eq!(names("a/"), [("a/deep/two".to_owned(), 11)]);
+    assert!(store.rename("a/deep/two", "c=1/three").unwrap());
+    assert!(!store.rename("a/deep/two", "c=1/three").unwrap(), "it has its new name already");
+    store.put("a/four", b"other").unwrap();
+    assert!(store.rename("a/four", "c=1/three").unwrap());
+    assert_eq!(names(""), [("b".to_owned(), 0), ("c=1/three".to_owned(), 5)]);
+    assert_eq!(store.get("c=1/three").unwrap().unwrap(), b"other", "what had the name is replaced");
     for name in ["", "/a", "a/", "../a", "a/../../b", "a//b"] {
         assert!(store.put(name, b"").is_err(), "{name} leaves the store");
     }

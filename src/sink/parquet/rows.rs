@@ -7,7 +7,8 @@ use arrow::datatypes::{Float64Type, Int32Type, Int64Type};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::name::{self, Name};
+use super::day::Day;
+use super::name::{self, Name, Slice};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::offset::{Offset, Partition};
 
@@ -35,7 +36,7 @@ pub struct Row<'a> {
     pub at: (Partition, Offset),
     /// The quantile, if it says that its key is overdue.
     pub overdue: Option<f64>,
-    /// Its key; `None` also for one that is no text.
+    /// Its key; `None` also for one that is no text, and in files by date, whose order says nothing of their rows.
     pub key: Option<&'a str>,
     /// How many events its key has had.
     pub count: Option<i64>,
@@ -56,7 +57,11 @@ impl Names {
 /// A file cannot be read, or does not say where its rows come from.
 pub fn positions(folder: &Path, names: &Names, each: &mut dyn FnMut(&Row<'_>)) -> Result<u64> {
     let mut rows = 0;
-    for path in files(folder)? {
+    for (path, ordered) in files(folder)? {
+        let each: &mut dyn FnMut(&Row<'_>) = match ordered {
+            true => each,
+            false => &mut |row| each(&Row { key: None, ..*row }),
+        };
         rows += of_file(&path, names, each)?;
     }
     Ok(rows)
@@ -100,15 +105,26 @@ fn of_file(path: &Path, names: &Names, each: &mut dyn FnMut(&Row<'_>)) -> Result
     Ok(rows)
 }
 
-/// The finished files of all partitions, in order.
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The finished files of all partitions or dates, and whether they come in the order in which they were written: of dates there is none, as an event that is
+/// late goes to its own.
+fn files(folder: &Path) -> Result<Vec<(PathBuf, bool)>> {
     let mut found = Vec::new();
-    for (text, partition) in list(folder)? {
-        let Some(number) = name::read_folder(&text).filter(|_| partition.is_dir()) else { continue };
-        found.extend(list(&partition)?.into_iter().filter_map(|(text, path)| Some(((number, Name::read(&text)?), path))));
+    for (text, within) in list(folder)? {
+        if !within.is_dir() {
+            continue;
+        }
+        match (name::read_folder(&text), Day::read_folder(&text)) {
+            (Some(partition), _) => {
+                found.extend(list(&within)?.into_iter().filter_map(|(text, path)| Some((Some((partition, Name::read(&text)?)), path))));
+            }
+            (None, Some(_)) => {
+                found.extend(list(&within)?.into_iter().filter(|(text, _)| Slice::read(text).is_some()).map(|(_, path)| (None, path)));
+            }
+            (None, None) => {}
+        }
     }
     found.sort_unstable();
-    Ok(found.into_iter().map(|(_, path)| path).collect())
+    Ok(found.into_iter().map(|(place, path)| (path, place.is_some())).collect())
 }
 
 fn list(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
@@ -159,6 +175,11 @@ mod tests {
         write(&folder.path().join("partition-3/from=00000000000000000000.parquet"), columns(vec![0, 1]));
         write(&folder.path().join("partition-3/from=00000000000000000002.parquet"), columns(vec![2]));
         write(&folder.path().join("partition-3/.from=00000000000000000003.parquet.tmp"), columns(vec![3]));
+        write(&folder.path().join("event_date=2026-11-25/partition-3-from-00000000000000000003-00000-00000.parquet"), columns(vec![3]));
+        write(
+            &folder.path().join("_commits/partition-3/from=00000000000000000003.2026-11-25.00000.0123456789abcdef.staged"),
+            columns(vec![3]),
+        );
         write(&folder.path().join("elsewhere/from=00000000000000000003.parquet"), columns(vec![4]));
         let names = |overdue: Option<&str>| Names {
             partition: "p".into(),
@@ -167,8 +188,8 @@ mod tests {
             key: None,
             count: None,
         };
-        assert_eq!(rows(folder.path(), &names(Some("late"))).unwrap(), [(3, 0, None), (3, 1, Some(0.9)), (3, 2, None)]);
-        assert_eq!(rows(folder.path(), &names(None)).unwrap().len(), 3);
+        assert_eq!(rows(folder.path(), &names(Some("late"))).unwrap(), [(3, 3, Some(0.9)), (3, 0, None), (3, 1, Some(0.9)), (3, 2, None)]);
+        assert_eq!(rows(folder.path(), &names(None)).unwrap().len(), 4);
         assert_eq!(rows(&folder.path().join("nowhere"), &names(None)).unwrap(), []);
         let error = rows(folder.path(), &Names::of_dead_letters()).unwrap_err();
         assert!(error.exit_code() == 1 && error.to_string().contains("no columns `partition` and `offset`"), "{error}");
@@ -190,10 +211,12 @@ mod tests {
         write(&at("from=00000000000000000005.00001.parquet"), columns(4, "a", 3));
         write(&at("from=00000000000000000005.parquet"), columns(5, "a", 2));
         write(&at("from=00000000000000000000.parquet"), columns(0, "\u{fffd}", 1));
+        // Which of the files of two dates was written first, nobody can tell.
+        write(&folder.path().join("event_date=2026-11-25/partition-3-from-00000000000000000006-00000-00000.parquet"), columns(6, "a", 4));
         let names = Names { key: Some("key".to_owned()), count: Some("n_events".to_owned()), ..Names::of_dead_letters() };
         let mut found = Vec::new();
         positions(folder.path(), &names, &mut |row| found.push((row.at.1.0, row.key.map(str::to_owned), row.count))).unwrap();
         let a = || Some("a".to_owned());
-        assert_eq!(found, [(0, None, Some(1)), (5, a(), Some(2)), (4, a(), Some(3))]);
+        assert_eq!(found, [(6, None, Some(4)), (0, None, Some(1)), (5, a(), Some(2)), (4, a(), Some(3))]);
     }
 }
