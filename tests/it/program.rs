@@ -14,6 +14,7 @@ pub fn done(arguments: &[&str]) -> String {
 }
 
 /// What it says where it refuses.
+#[cfg(feature = "fit")]
 pub fn refused(arguments: &[&str]) -> String {
     let output = meantime(arguments);
     assert!(!output.status.success(), "{arguments:?} {}", String::from_utf8_lossy(&output.stdout));

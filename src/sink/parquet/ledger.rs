@@ -176,6 +176,9 @@ fn folder(partition: Partition) -> String {
     format!("{COMMITS}{}/", name::folder(partition))
 }
 
+/// Commits, oldest first, and staged files.
+type Listed = (Vec<Name>, Vec<(Name, String)>);
+
 /// The commits of all partitions.
 pub struct Ledger {
     objects: Arc<dyn Objects>,
@@ -193,7 +196,7 @@ impl Ledger {
     }
 
     /// Commits, oldest first, and staged files.
-    fn listed(&self, partition: Partition) -> Result<(Vec<Name>, Vec<(Name, String)>)> {
+    fn listed(&self, partition: Partition) -> Result<Listed> {
         let (mut commits, mut staged) = (Vec::new(), Vec::new());
         for entry in self.objects.list(&folder(partition))? {
             match lying(entry.name.rsplit('/').next().unwrap_or_default()) {
