@@ -1,6 +1,7 @@
 //! `meantime evaluate`: forecasts against what then happened, through the served path.
 
-use std::collections::{BTreeMap, BinaryHeap};
+mod ahead;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,22 +15,21 @@ use crate::base::limits::MAX_BATCH;
 use crate::base::number::f64_of_count;
 use crate::base::time::{EventTime, Gap};
 use crate::data::events::Column;
-use crate::data::events::Events;
 use crate::data::input::Input;
-use crate::data::paths::Place;
 use crate::data::schema::{Field, FieldKind};
 use crate::evaluate::beginnings::{Beginnings, First};
 use crate::evaluate::history::{Arrival, KeyHistory, Moment};
 use crate::evaluate::laws::Laws;
-use crate::evaluate::next::{Asked, NextEvents, Points};
+use crate::evaluate::next::Asked;
 use crate::evaluate::report::Report;
 use crate::evaluate::value::Values;
 use crate::evaluate::{Batch, Evaluation, Settings, html, text};
 use crate::pipeline::plan::Plan;
 use crate::pipeline::unit;
 use crate::pipeline::{self, Purpose};
-use crate::run::{Lane, Pick, Point, Stage, mix};
+use crate::run::{Lane, Stage};
 use crate::source::{self, Feed, Opening, Polled};
+use ahead::Ahead;
 
 /// Longest a poll of a topic waits.
 const WAIT: Duration = Duration::from_millis(50);
@@ -297,71 +297,6 @@ impl Filter {
             Some(Subset::Since(since)) => time >= *since,
         };
         within && self.since.is_none_or(|since| time >= since) && self.only.as_ref().is_none_or(has)
-    }
-}
-
-/// Points from which next events are drawn.
-struct Ahead {
-    asked: Asked,
-    points: Points,
-    states: BTreeMap<Place, Point>,
-    missing: Vec<String>,
-}
-
-/// The rank by which the points are drawn.
-fn rank(seed: u64, place: Place) -> u64 {
-    mix(mix(seed ^ i64::from(place.partition.0).cast_unsigned()) ^ place.offset.0.cast_unsigned())
-}
-
-impl Ahead {
-    fn new(lane: &mut Lane, filter: &Filter, asked: Asked) -> Result<Self> {
-        let missing = lane.undrawn()?;
-        // The lane keeps what is among the best so far; the points forget what falls out again.
-        let (filter, mut best) = (filter.clone(), BinaryHeap::new());
-        let pick: Pick = Box::new(move |events: &Events, row: usize| {
-            let (Some(time), Some(partition), Some(offset)) = (events.times.get(row), events.partitions.get(row), events.offsets.get(row))
-            else {
-                return false;
-            };
-            if !filter.counts(row, *time, events.keys.bytes_at(row), &events.columns) {
-                return false;
-            }
-            let place = Place { partition: *partition, offset: *offset };
-            let own = (rank(asked.seed, place), place);
-            if best.len() >= asked.points {
-                if best.peek().is_none_or(|worst| own >= *worst) {
-                    return false;
-                }
-                best.pop();
-            }
-            best.push(own);
-            true
-        });
-        lane.keep(Some(pick));
-        Ok(Ahead { asked, points: Points::new(asked), states: BTreeMap::new(), missing })
-    }
-
-    /// Takes the lane's last output into account.
-    fn take(&mut self, lane: &mut Lane) {
-        let mut kept = lane.kept().into_iter().peekable();
-        let (forecasts, marks) = (&lane.forecasts, lane.arrived().marks);
-        let places = forecasts.partitions.iter().zip(&forecasts.offsets).zip(&forecasts.event_times);
-        for (row, ((partition, offset), time)) in places.enumerate() {
-            let (key, place) = (forecasts.keys.bytes_at(row), Place { partition: *partition, offset: *offset });
-            self.points.came(key, *time, marks.get(row).copied().flatten());
-            if let Some(point) = kept.next_if(|point| point.place == place) {
-                let gone = self.points.add(rank(self.asked.seed, place), place, key, point.time);
-                self.states.insert(place, point);
-                gone.map(|gone| self.states.remove(&gone));
-            }
-        }
-    }
-
-    fn close(self, lane: &mut Lane, mean_gap_s: f64, end: EventTime, marks: &[String]) -> Result<NextEvents> {
-        let (places, points): (Vec<Place>, Vec<Point>) = self.states.into_iter().unzip();
-        let mut drawn = lane.paths(&points, self.asked.paths, self.asked.events, self.asked.seed)?.into_iter();
-        let paths = places.into_iter().map(|place| (place, drawn.by_ref().take(self.asked.paths).collect())).collect();
-        Ok(self.points.close(&paths, mean_gap_s, end, marks, self.missing))
     }
 }
 

@@ -176,7 +176,8 @@ impl Files {
                 "add overdue = \"overdue\" to [sink] fields and backfill again",
             );
         }
-        let names = rows::Names { partition, offset, overdue };
+        let (key, count) = (name_of(plan, "key"), name_of(plan, "n_events").filter(|_| plan.order.lateness > Gap(0)));
+        let names = rows::Names { partition, offset, overdue, key, count };
         Ok(Files { forecasts: folder.join("forecasts"), dead_letters: folder.join("dead-letters"), names })
     }
 }
@@ -236,7 +237,7 @@ impl Audit {
                 Some(name) => found.payload.and_then(|payload| field(payload, name)).map(Rank::Count),
             };
             if let Some(rank) = rank {
-                self.ledger.in_order(at, &Keyed { key, stands: found.at, rank });
+                self.ledger.in_order(at, &Keyed { key, stands: Some(found.at), rank });
             }
         }
     }
@@ -271,20 +272,34 @@ impl Audit {
     /// What a backfill has written.
     fn backfilled(&mut self, files: &Files) -> Result<()> {
         let (ledger, report) = (&mut self.ledger, &mut self.report);
-        let (mut forecasts, mut late) = (0, 0);
-        let rows = rows::positions(&files.forecasts, &files.names, &mut |at, overdue| match overdue {
+        let (mut forecasts, mut late, mut without) = (0, 0, 0_u64);
+        let (counted, orderless) = (self.count.is_some(), self.orderless);
+        let rows = rows::positions(&files.forecasts, &files.names, &mut |row| match row.overdue {
             Some(quantile) => {
                 late += 1;
-                ledger.overdue(at, quantile);
+                ledger.overdue(row.at, quantile);
             }
             None => {
                 forecasts += 1;
-                ledger.output(at, &|| "forecast in a file".to_owned());
+                let rank = if counted { row.count.map(Rank::Count) } else { Some(Rank::Offset) };
+                without += u64::from(row.key.is_none());
+                if ledger.output(row.at, &|| "forecast in a file".to_owned())
+                    && !orderless
+                    && let (Some(key), Some(rank)) = (row.key, rank)
+                {
+                    ledger.in_order(row.at, &Keyed { key: key.as_bytes(), stands: None, rank });
+                }
             }
         })?;
-        let letters = rows::positions(&files.dead_letters, &rows::Names::of_dead_letters(), &mut |at, _| {
-            ledger.output(at, &|| "dead letter in a file".to_owned());
+        let letters = rows::positions(&files.dead_letters, &rows::Names::of_dead_letters(), &mut |row| {
+            ledger.output(row.at, &|| "dead letter in a file".to_owned());
         })?;
+        if without > 0 && !orderless {
+            report.notes.push(format!(
+                "the order of {} forecasts in files was not checked: the files are by date, or their key is not written or no text",
+                grouped(without)
+            ));
+        }
         report.forecasts += forecasts;
         report.overdue += late;
         report.dead_letters += letters;

@@ -106,8 +106,8 @@ impl Line {
 pub struct Keyed<'a> {
     /// The key.
     pub key: &'a [u8],
-    /// Where the forecast stands.
-    pub stands: Position,
+    /// Where the forecast stands in the output topic; `None` in a file.
+    pub stands: Option<Position>,
     /// What must rise from forecast to forecast of a key in one input partition: the input offset, or the key's count of events, which
     /// begins anew at 1 when a key has expired.
     pub rank: Rank,
@@ -124,7 +124,8 @@ pub enum Rank {
 
 struct Last {
     rank: i64,
-    partition: Partition,
+    /// Of the output topic; `None` as long as all stood in files.
+    partition: Option<Partition>,
 }
 
 /// Outputs counted against inputs. First all records, then all outputs, in the order of each output partition.
@@ -232,20 +233,24 @@ impl Ledger {
             Rank::Offset => offset.0,
             Rank::Count(count) => count,
         };
-        let name = || format!("{partition}:{offset} (output {}:{})", keyed.stands.0, keyed.stands.1);
+        let name = || match keyed.stands {
+            Some((own, at)) => format!("{partition}:{offset} (output {own}:{at})"),
+            None => format!("{partition}:{offset} (in a file)"),
+        };
+        let stands = keyed.stands.map(|(own, _)| own);
         match self.keys.entry(hash) {
             Entry::Vacant(entry) => {
-                entry.insert(Last { rank, partition: keyed.stands.0 });
+                entry.insert(Last { rank, partition: stands });
             }
             Entry::Occupied(mut entry) => {
                 let last = entry.get_mut();
                 let anew = matches!(keyed.rank, Rank::Count(1));
-                if last.partition != keyed.stands.0 {
+                if last.partition.is_some() && stands.is_some() && last.partition != stands {
                     self.findings.split_keys.note(name);
                 } else if rank <= last.rank && !anew {
                     self.findings.out_of_order.note(name);
                 }
-                *last = Last { rank: if anew { rank } else { last.rank.max(rank) }, partition: keyed.stands.0 };
+                *last = Last { rank: if anew { rank } else { last.rank.max(rank) }, partition: stands.or(last.partition) };
             }
         }
         while self.keys.len() > self.max_keys {
@@ -337,7 +342,7 @@ mod tests {
     fn the_forecasts_of_a_key_stand_in_one_partition_in_the_order_of_its_events() {
         let mut ledger = ledger(0, 10, 10, 0..10);
         let mut put = |offset, key: &[u8], out: (i32, i64), rank| {
-            ledger.in_order(at(0, offset), &Keyed { key, stands: at(out.0, out.1), rank });
+            ledger.in_order(at(0, offset), &Keyed { key, stands: Some(at(out.0, out.1)), rank });
         };
         put(0, b"a", (0, 0), Rank::Offset);
         put(3, b"a", (0, 1), Rank::Offset);
@@ -358,13 +363,26 @@ mod tests {
     }
 
     #[test]
+    fn forecasts_in_files_come_before_those_in_the_topic_and_have_no_partition_there() {
+        let mut ledger = ledger(0, 10, 10, 0..10);
+        for (offset, stands) in
+            [(1, None), (3, None), (2, None), (4, Some(at(5, 0))), (6, Some(at(5, 1))), (5, Some(at(5, 2))), (7, Some(at(4, 0)))]
+        {
+            ledger.in_order(at(0, offset), &Keyed { key: b"a", stands, rank: Rank::Offset });
+        }
+        let found = ledger.close();
+        assert_eq!(found.out_of_order.first, ["0:2 (in a file)", "0:5 (output 5:2)"]);
+        assert_eq!(found.split_keys.first, ["0:7 (output 4:0)"]);
+    }
+
+    #[test]
     fn memory_for_keys_is_bounded_and_those_that_are_kept_are_still_checked() {
         let mut ledger = ledger(0, 0, 0, []);
         ledger.max_keys = 100;
         for turn in 0..3_i64 {
             for key in 0..10_000_i64 {
                 let offset = (2 - turn) * 10_000 + key;
-                let keyed = Keyed { key: &key.to_le_bytes(), stands: at(0, turn * 10_000 + key), rank: Rank::Offset };
+                let keyed = Keyed { key: &key.to_le_bytes(), stands: Some(at(0, turn * 10_000 + key)), rank: Rank::Offset };
                 ledger.in_order(at(0, offset), &keyed);
                 assert!(ledger.keys.len() <= 100);
             }

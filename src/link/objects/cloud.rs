@@ -400,10 +400,15 @@ impl Objects for Bucket {
         self.wait(name, async move { store.delete(&key).await }).map(|_| ())
     }
 
-    /// The store copies it itself: nothing of it passes through this machine.
+    /// S3 copies it itself: nothing of it passes through this machine. Of the others it does: Azure may answer before it has copied, and would lose what is
+    /// then deleted; the client's copy of Google replaces nothing (`object_store` 0.13 has its two modes the wrong way round).
     fn rename(&self, from: &str, to: &str) -> Result<bool> {
-        let (store, source, target) = (Arc::clone(&self.store), self.key(from)?, self.key(to)?);
-        let copied = self.wait(from, async move { store.copy(&source, &target).await })?;
+        let copied = if self.cloud == Cloud::Amazon {
+            let (store, source, target) = (Arc::clone(&self.store), self.key(from)?, self.key(to)?);
+            self.wait(from, async move { store.copy(&source, &target).await })?
+        } else {
+            self.get(from)?.map(|bytes| self.put(to, &bytes)).transpose()?
+        };
         copied.map_or(Ok(false), |()| self.delete(from).map(|()| true))
     }
 }

@@ -23,30 +23,51 @@ pub struct Names {
     pub offset: String,
     /// Of `overdue`, where keys may be.
     pub overdue: Option<String>,
+    /// Of `key`, where it is written.
+    pub key: Option<String>,
+    /// Of `n_events`, where that is asked for.
+    pub count: Option<String>,
+}
+
+/// What a row says of itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Row<'a> {
+    /// Position of its record.
+    pub at: (Partition, Offset),
+    /// The quantile, if it says that its key is overdue.
+    pub overdue: Option<f64>,
+    /// Its key; `None` also for one that is no text, and in files by date, whose order says nothing of their rows.
+    pub key: Option<&'a str>,
+    /// How many events its key has had.
+    pub count: Option<i64>,
 }
 
 impl Names {
     /// Those of dead letters.
     #[must_use]
     pub fn of_dead_letters() -> Self {
-        Names { partition: "partition".to_owned(), offset: "offset".to_owned(), overdue: None }
+        Names { partition: "partition".to_owned(), offset: "offset".to_owned(), overdue: None, key: None, count: None }
     }
 }
 
-/// Hands on, of every row of every finished file below a sink's folder, its record's position, and the quantile if it says that a key is overdue. A
-/// folder that is not there has none. Returns how many rows there were.
+/// Hands on what every row of every finished file below a sink's folder says of itself: the files of a partition in the order in which they were written,
+/// their rows as they stand. A folder that is not there has none. Returns how many rows there were.
 ///
 /// # Errors
 /// A file cannot be read, or does not say where its rows come from.
-pub fn positions(folder: &Path, names: &Names, each: &mut dyn FnMut((Partition, Offset), Option<f64>)) -> Result<u64> {
+pub fn positions(folder: &Path, names: &Names, each: &mut dyn FnMut(&Row<'_>)) -> Result<u64> {
     let mut rows = 0;
-    for path in files(folder)? {
+    for (path, ordered) in files(folder)? {
+        let each: &mut dyn FnMut(&Row<'_>) = match ordered {
+            true => each,
+            false => &mut |row| each(&Row { key: None, ..*row }),
+        };
         rows += of_file(&path, names, each)?;
     }
     Ok(rows)
 }
 
-fn of_file(path: &Path, names: &Names, each: &mut dyn FnMut((Partition, Offset), Option<f64>)) -> Result<u64> {
+fn of_file(path: &Path, names: &Names, each: &mut dyn FnMut(&Row<'_>)) -> Result<u64> {
     let broken = |text: String| {
         Error::new(Kind::Check, STAGE, text).at(path.display().to_string()).help(
             "name the folder of a backfill by --positions whose rows say where they come from: `partition` and `offset` in [sink] fields",
@@ -54,7 +75,8 @@ fn of_file(path: &Path, names: &Names, each: &mut dyn FnMut((Partition, Offset),
     };
     let file = std::fs::File::open(path).map_err(|e| Error::io(STAGE, path, e))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| broken(e.to_string()))?;
-    let wanted: Vec<&str> = [&names.partition, &names.offset].into_iter().chain(&names.overdue).map(String::as_str).collect();
+    let optional = [&names.overdue, &names.key, &names.count].into_iter().flatten();
+    let wanted: Vec<&str> = [&names.partition, &names.offset].into_iter().chain(optional).map(String::as_str).collect();
     let mask = ProjectionMask::columns(builder.parquet_schema(), wanted);
     let mut rows = 0;
     for batch in builder.with_projection(mask).build().map_err(|e| broken(e.to_string()))? {
@@ -67,31 +89,42 @@ fn of_file(path: &Path, names: &Names, each: &mut dyn FnMut((Partition, Offset),
             return Err(broken(text));
         };
         let overdue = names.overdue.as_ref().and_then(|name| batch.column_by_name(name)?.as_primitive_opt::<Float64Type>());
+        let keys = names.key.as_ref().and_then(|name| batch.column_by_name(name)?.as_string_opt::<i32>());
+        let counts = names.count.as_ref().and_then(|name| batch.column_by_name(name)?.as_primitive_opt::<Int64Type>());
         for (row, (partition, offset)) in partitions.values().iter().zip(offsets.values()).enumerate() {
-            let overdue = overdue.filter(|column| column.is_valid(row)).map(|column| column.value(row));
-            each((Partition(*partition), Offset(*offset)), overdue);
+            each(&Row {
+                at: (Partition(*partition), Offset(*offset)),
+                overdue: overdue.filter(|column| column.is_valid(row)).map(|column| column.value(row)),
+                // Bytes that are no text are written as signs that stand for any: several keys may look alike.
+                key: keys.filter(|column| column.is_valid(row)).map(|column| column.value(row)).filter(|key| !key.contains('\u{fffd}')),
+                count: counts.filter(|column| column.is_valid(row)).map(|column| column.value(row)),
+            });
             rows += 1;
         }
     }
     Ok(rows)
 }
 
-/// The finished files of all partitions or dates, in order.
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The finished files of all partitions or dates, and whether they come in the order in which they were written: of dates there is none, as an event that is
+/// late goes to its own.
+fn files(folder: &Path) -> Result<Vec<(PathBuf, bool)>> {
     let mut found = Vec::new();
     for (text, within) in list(folder)? {
         if !within.is_dir() {
             continue;
         }
-        let is_ours = match (name::read_folder(&text), Day::read_folder(&text)) {
-            (Some(_), _) => |text: &str| Name::read(text).is_some(),
-            (None, Some(_)) => |text: &str| Slice::read(text).is_some(),
-            (None, None) => continue,
-        };
-        found.extend(list(&within)?.into_iter().filter(|(text, _)| is_ours(text)).map(|(_, path)| path));
+        match (name::read_folder(&text), Day::read_folder(&text)) {
+            (Some(partition), _) => {
+                found.extend(list(&within)?.into_iter().filter_map(|(text, path)| Some((Some((partition, Name::read(&text)?)), path))));
+            }
+            (None, Some(_)) => {
+                found.extend(list(&within)?.into_iter().filter(|(text, _)| Slice::read(text).is_some()).map(|(_, path)| (None, path)));
+            }
+            (None, None) => {}
+        }
     }
-    found.sort();
-    Ok(found)
+    found.sort_unstable();
+    Ok(found.into_iter().map(|(place, path)| (path, place.is_some())).collect())
 }
 
 fn list(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
@@ -108,7 +141,7 @@ mod tests {
     use std::fs::File;
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch};
+    use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
     use parquet::arrow::ArrowWriter;
 
     use super::*;
@@ -123,7 +156,7 @@ mod tests {
 
     fn rows(folder: &Path, names: &Names) -> Result<Vec<(i32, i64, Option<f64>)>> {
         let mut found = Vec::new();
-        positions(folder, names, &mut |(partition, offset), overdue| found.push((partition.0, offset.0, overdue)))?;
+        positions(folder, names, &mut |row| found.push((row.at.0.0, row.at.1.0, row.overdue)))?;
         Ok(found)
     }
 
@@ -148,11 +181,42 @@ mod tests {
             columns(vec![3]),
         );
         write(&folder.path().join("elsewhere/from=00000000000000000003.parquet"), columns(vec![4]));
-        let names = |overdue: Option<&str>| Names { partition: "p".into(), offset: "o".into(), overdue: overdue.map(str::to_owned) };
+        let names = |overdue: Option<&str>| Names {
+            partition: "p".into(),
+            offset: "o".into(),
+            overdue: overdue.map(str::to_owned),
+            key: None,
+            count: None,
+        };
         assert_eq!(rows(folder.path(), &names(Some("late"))).unwrap(), [(3, 3, Some(0.9)), (3, 0, None), (3, 1, Some(0.9)), (3, 2, None)]);
         assert_eq!(rows(folder.path(), &names(None)).unwrap().len(), 4);
         assert_eq!(rows(&folder.path().join("nowhere"), &names(None)).unwrap(), []);
         let error = rows(folder.path(), &Names::of_dead_letters()).unwrap_err();
         assert!(error.exit_code() == 1 && error.to_string().contains("no columns `partition` and `offset`"), "{error}");
+    }
+
+    #[test]
+    fn keys_and_counts_come_in_the_order_in_which_the_files_were_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let columns = |offset: i64, key: &str, count: i64| -> Vec<(&str, ArrayRef)> {
+            vec![
+                ("partition", Arc::new(Int32Array::from(vec![0]))),
+                ("offset", Arc::new(Int64Array::from(vec![offset]))),
+                ("key", Arc::new(StringArray::from(vec![key]))),
+                ("n_events", Arc::new(Int64Array::from(vec![count]))),
+            ]
+        };
+        let at = |name: &str| folder.path().join("partition-0").join(name);
+        // Rows without a record stand behind the file that begins at the same one.
+        write(&at("from=00000000000000000005.00001.parquet"), columns(4, "a", 3));
+        write(&at("from=00000000000000000005.parquet"), columns(5, "a", 2));
+        write(&at("from=00000000000000000000.parquet"), columns(0, "\u{fffd}", 1));
+        // Which of the files of two dates was written first, nobody can tell.
+        write(&folder.path().join("event_date=2026-11-25/partition-3-from-00000000000000000006-00000-00000.parquet"), columns(6, "a", 4));
+        let names = Names { key: Some("key".to_owned()), count: Some("n_events".to_owned()), ..Names::of_dead_letters() };
+        let mut found = Vec::new();
+        positions(folder.path(), &names, &mut |row| found.push((row.at.1.0, row.key.map(str::to_owned), row.count))).unwrap();
+        let a = || Some("a".to_owned());
+        assert_eq!(found, [(6, None, Some(4)), (0, None, Some(1)), (5, a(), Some(2)), (4, a(), Some(3))]);
     }
 }
