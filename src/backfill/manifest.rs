@@ -6,6 +6,8 @@ use super::Settings;
 use super::survey::Survey;
 use crate::base::error::{Error, Result};
 use crate::link::objects::{Objects, Put};
+use crate::link::query::{SELECT, WHERE};
+use crate::sink::Folders;
 
 /// Its name in the output folder.
 pub const NAME: &str = "backfill.json";
@@ -28,8 +30,21 @@ pub struct Manifest {
     /// Column that orders rows of the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ties: Option<String>,
+    /// Which folders the forecasts' files are in.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub layout: Folders,
+    /// Condition on the rows.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// Computed columns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub select: Option<String>,
     /// Input files in their order.
     pub files: Vec<InputFile>,
+}
+
+fn is_default(layout: &Folders) -> bool {
+    *layout == Folders::default()
 }
 
 /// An input file.
@@ -63,6 +78,9 @@ impl Manifest {
             epoch_rows: settings.epoch_rows,
             positions: settings.positions.as_ref().map(|positions| (positions.partition.clone(), positions.offset.clone())),
             ties: settings.ties.clone(),
+            layout: settings.folders,
+            filter: settings.query.as_ref().and_then(|query| query.filter()).map(str::to_owned),
+            select: settings.query.as_ref().and_then(|query| query.select()).map(str::to_owned),
             files: files.collect(),
         }
     }
@@ -87,6 +105,16 @@ impl Manifest {
         }
         if begun.ties != self.ties {
             return Some("it was begun with other --ties".to_owned());
+        }
+        if begun.layout != self.layout {
+            let called = |layout: Folders| if layout == Folders::Date { "date" } else { "partition" };
+            return Some(format!("it was begun with --layout {}, now it is {}", called(begun.layout), called(self.layout)));
+        }
+        for (option, then, now) in [(WHERE, &begun.filter, &self.filter), (SELECT, &begun.select, &self.select)] {
+            if then != now {
+                let said = |text: &Option<String>| text.as_ref().map_or_else(|| "none".to_owned(), |text| format!("`{text}`"));
+                return Some(format!("it was begun with another {option}: {}, now it is {}", said(then), said(now)));
+            }
         }
         if begun.fingerprint != self.fingerprint {
             return Some("the pipeline or the model has changed since it was begun".to_owned());

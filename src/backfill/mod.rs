@@ -27,6 +27,8 @@ use std::path::PathBuf;
 use crate::base::time::EventTime;
 use crate::data::schema::EventSchema;
 use crate::link::file::Location;
+use crate::link::query::Query;
+use crate::sink::Folders;
 
 /// What is backfilled, and how.
 #[derive(Clone, Debug)]
@@ -37,6 +39,8 @@ pub struct Settings {
     pub schema: EventSchema,
     /// Names of these fields, each once.
     pub fields: Vec<String>,
+    /// Which rows are taken, and columns that are computed before anything else is read of a row.
+    pub query: Option<Query>,
     /// Columns that say where a row stood in its topic. Then the partition is the shard, and rows are taken in the order of their offsets, as live.
     pub positions: Option<Positions>,
     /// Column of numbers that orders rows of the same time, before their files and places do.
@@ -49,6 +53,8 @@ pub struct Settings {
     pub mine: (u32, u32),
     /// A file of output ends after so many rows of all shards together.
     pub epoch_rows: u64,
+    /// Which folders the files of forecasts are in.
+    pub folders: Folders,
     /// Bytes that sorting may hold.
     pub memory: u64,
     /// Folder for sorted parts of files that are not in order.

@@ -11,6 +11,7 @@ use crate::base::error::{Error, Kind as ErrorKind, Result};
 use crate::base::limits::MAX_BATCH_BYTES;
 use crate::data::schema::EventSchema;
 use crate::link::file::Location;
+use crate::link::query::Bound;
 use crate::source::file::{Kind, Lines, Rows};
 
 /// Rows of a chunk.
@@ -23,8 +24,10 @@ pub struct Reading {
     pub schema: EventSchema,
     /// Columns that are read of Parquet files.
     pub fields: Vec<String>,
-    /// Columns that every chunk has; lines of NDJSON files have one.
+    /// These as they are in every file; lines of NDJSON files have one.
     pub columns: SchemaRef,
+    /// Which rows are taken, and what columns every chunk has, if not all and those.
+    pub query: Option<Bound>,
     /// Whether the files hold lines.
     pub lines: bool,
     /// Columns that say where a row stood in its topic.
@@ -46,6 +49,8 @@ pub struct Reader {
     source: Source,
     sight: Sight,
     columns: SchemaRef,
+    query: Option<Bound>,
+    excluded: u64,
 }
 
 impl Reader {
@@ -59,18 +64,33 @@ impl Reader {
             Kind::Ndjson => Source::Lines(Lines::open(path)?),
         };
         let sight = Sight::new(&reading.schema, reading.positions.as_ref(), reading.ties.as_deref(), reading.shards);
-        Ok(Reader { path: path.clone(), source, sight, columns: Arc::clone(&reading.columns) })
+        let (columns, query) = (Arc::clone(&reading.columns), reading.query.clone());
+        Ok(Reader { path: path.clone(), source, sight, columns, query, excluded: 0 })
     }
 
-    /// The next rows; `None` at the end of the file.
+    /// Rows so far that were not taken.
+    #[must_use]
+    pub fn excluded(&self) -> u64 {
+        self.excluded
+    }
+
+    /// The next rows that are taken; `None` at the end of the file.
     ///
     /// # Errors
-    /// The file cannot be read, or a column cannot be read as that of the other files.
+    /// The file cannot be read, a column cannot be read as that of the other files, or an expression has no value for a row.
     pub fn chunk(&mut self) -> Result<Option<Chunk>> {
         match &mut self.source {
             Source::Rows(rows) => {
-                let Some(batch) = rows.next(ROWS)? else { return Ok(None) };
-                let batch = conform(&batch, &self.columns, &self.path)?;
+                let batch = loop {
+                    let Some(batch) = rows.next(ROWS)? else { return Ok(None) };
+                    let batch = conform(&batch, &self.columns, &self.path)?;
+                    let Some(query) = &self.query else { break batch };
+                    let taken = query.apply(&batch).map_err(|e| e.at(self.path.to_string()))?;
+                    self.excluded += u64::try_from(batch.num_rows() - taken.num_rows()).unwrap_or(0);
+                    if taken.num_rows() > 0 {
+                        break taken;
+                    }
+                };
                 self.sight.look(batch, false).map(Some).map_err(|e| e.at(self.path.to_string()))
             }
             Source::Lines(lines) => {

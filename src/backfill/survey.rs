@@ -2,24 +2,31 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use super::Settings;
 use super::chunk::{Turn, line_schema};
 use super::reader::{Reader, Reading};
 use crate::base::error::{Error, Kind as ErrorKind, Result};
+use crate::base::nearest::nearest;
 use crate::base::time::EventTime;
 use crate::data::schema::EventSchema;
 use crate::link::file::Location;
+use crate::link::query::{Bound, SELECT, WHERE};
 use crate::source::file::{Kind, Rows};
+
+/// Names of columns that an error lists.
+const SHOWN: usize = 20;
 
 /// A file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileFacts {
     /// Where it is.
     pub path: Location,
-    /// Rows, or lines that are not blank.
+    /// Rows that are taken, or lines that are not blank.
     pub rows: u64,
+    /// Rows that are not, because the condition on them does not hold.
+    pub excluded: u64,
     /// Bytes.
     pub bytes: u64,
     /// Rows that are not taken because their turn comes at or after the end that is set.
@@ -40,10 +47,16 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Rows of all files.
+    /// Rows of all files that are taken.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.files.iter().map(|file| file.rows).sum()
+    }
+
+    /// Rows of all files that are not taken because the condition on them does not hold.
+    #[must_use]
+    pub fn excluded(&self) -> u64 {
+        self.files.iter().map(|file| file.excluded).sum()
     }
 
     /// Rows of all files that are not taken because they come at or after the end that is set.
@@ -64,7 +77,7 @@ impl Survey {
     }
 }
 
-/// Looks at all files. Of Parquet files only key and time are read, of NDJSON files everything. `progress` hears of each file that is done.
+/// Looks at all files. Of Parquet files only key and time are read, and what a condition or computed columns need, of NDJSON files everything. `progress` hears of each file that is done.
 ///
 /// # Errors
 /// There are no files, or of two kinds; one cannot be read, or its columns cannot be those of the others.
@@ -79,19 +92,32 @@ pub fn survey(settings: &Settings, progress: &mut dyn FnMut(&FileFacts)) -> Resu
             .help("backfill one kind at a time"));
     }
     let lines = kind == Kind::Ndjson;
-    let columns = if lines { line_schema() } else { common_columns(settings)? };
+    if lines && settings.positions.is_some() {
+        return Err(Error::config("backfill", "--positions names columns, and NDJSON files have none").help("write the files as Parquet"));
+    }
+    if lines && settings.query.is_some() {
+        return Err(Error::config("backfill", format!("{WHERE} and {SELECT} read columns, and NDJSON files have none"))
+            .help("write the files as Parquet, or filter their lines before"));
+    }
+    let inputs = |wanted: &[String]| settings.query.as_ref().map_or_else(|| wanted.to_vec(), |query| query.inputs(wanted));
+    let fields = inputs(&settings.fields);
+    let raw = if lines { line_schema() } else { common_columns(settings, &fields)? };
+    if let Some((option, name)) = settings.query.as_ref().and_then(|query| query.missing(&raw)) {
+        return Err(unknown(settings, option, name));
+    }
+    let query = bind(settings, &raw, &settings.fields)?;
+    // Those that come out.
+    let columns = query.as_ref().map_or(&raw, Bound::columns);
     let reading = Reading {
         schema: settings.schema.clone(),
-        fields: settings.fields.clone(),
-        columns: Arc::clone(&columns),
+        fields,
+        columns: Arc::clone(&raw),
+        query: query.clone(),
         lines,
         positions: settings.positions.clone(),
         ties: settings.ties.clone(),
         shards: settings.shards,
     };
-    if lines && settings.positions.is_some() {
-        return Err(Error::config("backfill", "--positions names columns, and NDJSON files have none").help("write the files as Parquet"));
-    }
     // Only what decides order and shard.
     let narrow = EventSchema { id: None, fields: Vec::new(), mark: None, label: None, ..settings.schema.clone() };
     let mut needed = vec![narrow.key.clone(), narrow.time.clone()];
@@ -115,9 +141,11 @@ pub fn survey(settings: &Settings, progress: &mut dyn FnMut(&FileFacts)) -> Resu
             Ok(_) => {}
         }
     }
-    let fields = columns.fields().iter().filter(|field| needed.contains(field.name())).cloned().collect::<Vec<_>>();
-    let looking =
-        Reading { schema: narrow, fields: needed, columns: if lines { columns } else { Arc::new(Schema::new(fields)) }, ..reading.clone() };
+    let read = inputs(&needed);
+    let few = raw.fields().iter().filter(|field| read.contains(field.name())).cloned().collect::<Vec<_>>();
+    let few = if lines { raw } else { Arc::new(Schema::new(few)) };
+    let query = bind(settings, &few, &needed)?;
+    let looking = Reading { schema: narrow, fields: read, columns: few, query, ..reading.clone() };
     let mut files = Vec::new();
     for path in &settings.paths {
         let facts = look(path, &looking, settings.until)?;
@@ -129,7 +157,7 @@ pub fn survey(settings: &Settings, progress: &mut dyn FnMut(&FileFacts)) -> Resu
 
 fn look(path: &Location, reading: &Reading, until: Option<EventTime>) -> Result<FileFacts> {
     let bytes = path.bytes()?;
-    let mut facts = FileFacts { path: path.clone(), rows: 0, bytes, later: 0, span: None, sorted: true };
+    let mut facts = FileFacts { path: path.clone(), rows: 0, excluded: 0, bytes, later: 0, span: None, sorted: true };
     let mut reader = Reader::open(path, reading)?;
     let mut last = Turn::FIRST;
     while let Some(chunk) = reader.chunk()? {
@@ -142,14 +170,47 @@ fn look(path: &Location, reading: &Reading, until: Option<EventTime>) -> Result<
             facts.span = Some((first.min(*turn), end.max(*turn)));
         }
     }
+    facts.excluded = reader.excluded();
     Ok(facts)
 }
 
-/// Columns that every chunk of Parquet files has: those that are read, each of a type that holds what any file has.
-fn common_columns(settings: &Settings) -> Result<Arc<Schema>> {
+/// What is asked of the rows, over columns that the files have.
+fn bind(settings: &Settings, columns: &SchemaRef, wanted: &[String]) -> Result<Option<Bound>> {
+    settings.query.as_ref().map(|query| query.bind(columns, wanted)).transpose()
+}
+
+/// A column that no file has.
+fn unknown(settings: &Settings, option: &str, name: &str) -> Error {
+    let mut known = std::collections::BTreeSet::new();
+    for path in &settings.paths {
+        // What cannot be read has been said before.
+        Rows::columns(path, &[]).unwrap_or_default().iter().for_each(|field| paths(field, "", &mut known));
+    }
+    let help = match nearest(name, known.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("they have {}", known.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ")),
+    };
+    let more = known.len().saturating_sub(SHOWN);
+    let help = if more > 0 && help.starts_with("they") { format!("{help} and {more} more") } else { help };
+    Error::new(ErrorKind::Usage, "backfill", format!("{option}: no file has a column `{name}`"))
+        .help(format!("{help} (a text stands in 'single quotes', capital letters count)"))
+}
+
+/// The paths of a column and of those within it.
+fn paths(field: &Field, above: &str, found: &mut std::collections::BTreeSet<String>) {
+    let path = if above.is_empty() { field.name().clone() } else { format!("{above}.{}", field.name()) };
+    if let DataType::Struct(inner) = field.data_type() {
+        inner.iter().for_each(|field| paths(field, &path, found));
+    } else {
+        found.insert(path);
+    }
+}
+
+/// Columns that are read of every Parquet file, each of a type that holds what any file has.
+fn common_columns(settings: &Settings, fields: &[String]) -> Result<SchemaRef> {
     let mut columns: Vec<Field> = Vec::new();
     for path in &settings.paths {
-        for field in Rows::columns(path, &settings.fields)? {
+        for field in Rows::columns(path, fields)? {
             let kind = plain(field.data_type());
             match columns.iter_mut().find(|known| known.name() == field.name()) {
                 None => columns.push(Field::new(field.name(), kind, true)),

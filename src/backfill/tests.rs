@@ -28,12 +28,14 @@ fn settings(paths: Vec<PathBuf>, shards: u32, memory: u64, scratch: &std::path::
         paths: paths.into_iter().map(Into::into).collect(),
         schema: schema(),
         fields: vec!["k".into(), "t".into(), "n".into()],
+        query: None,
         positions: None,
         ties: None,
         until: None,
         shards,
         mine: (0, 1),
         epoch_rows: 1000,
+        folders: Default::default(),
         memory,
         scratch: scratch.to_owned(),
     }
@@ -273,5 +275,105 @@ fn only_rows_before_an_end_are_handed_out_and_the_others_are_counted() {
         }
         numbers.sort_unstable();
         assert_eq!(numbers, expected);
+    }
+}
+
+#[cfg(feature = "sql")]
+mod query {
+    use super::*;
+    use crate::link::query::Query;
+
+    fn asked(filter: Option<&str>, select: Option<&str>) -> Option<Query> {
+        Query::parse("backfill", filter, select).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(30))]
+
+        #[test]
+        fn rows_come_as_those_of_files_that_were_filtered_by_hand(
+            files in prop::collection::vec(prop::collection::vec((0_u8..5, prop::option::weighted(0.9, 0_i64..40)), 0..60), 1..4),
+            divisor in 2_i64..5, memory in prop_oneof![Just(1_u64), Just(1 << 30)], shards in 1_u32..4,
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let (mut all, mut few, mut excluded) = (Vec::new(), Vec::new(), 0);
+            let mut number = 0;
+            for (i, file) in files.iter().enumerate() {
+                let mut rows: Vec<(String, Option<i64>, i64)> = Vec::new();
+                for (key, time) in file {
+                    number += 1;
+                    rows.push((format!("k{key}"), *time, number));
+                }
+                all.push(folder.path().join(format!("all-{i}.parquet")));
+                write(&all[i], &rows);
+                let before = rows.len();
+                rows.retain(|(key, _, number)| number % divisor != 0 && key != "k3");
+                excluded += (before - rows.len()) as u64;
+                rows.iter_mut().for_each(|(_, time, number)| (*time, *number) = (time.map(|time| time / 2), *number * 10));
+                few.push(folder.path().join(format!("few-{i}.parquet")));
+                write(&few[i], &rows);
+            }
+            let query = asked(Some(&format!("n % {divisor} <> 0 AND k <> 'k3'")), Some("t / 2 AS t, n * 10 AS n"));
+            let all = Settings { query, ..settings(all, shards, memory, folder.path()) };
+            let few = settings(few, shards, memory, folder.path());
+            let (asked, by_hand) = (survey(&all, &mut |_| {}).unwrap(), survey(&few, &mut |_| {}).unwrap());
+            prop_assert_eq!((asked.rows(), asked.excluded()), (by_hand.rows(), excluded));
+            for (asked, by_hand) in asked.files.iter().zip(&by_hand.files) {
+                prop_assert_eq!((asked.rows, asked.span, asked.sorted), (by_hand.rows, by_hand.span, by_hand.sorted));
+            }
+            prop_assert_eq!(merged(&all), merged(&few));
+        }
+    }
+
+    #[test]
+    fn what_the_files_do_not_have_is_refused_with_what_they_have() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        write(&path, &[("a".into(), Some(1), 1)]);
+        for (filter, select, says) in [
+            (Some("nn > 1"), None, "--where: no file has a column `nn`"),
+            (Some("k = a"), None, "they have k, n, t (a text stands in 'single quotes'"),
+            (None, Some("tt + 1 AS t"), "--select: no file has a column `tt`"),
+        ] {
+            let settings = Settings { query: asked(filter, select), ..settings(vec![path.clone()], 1, 1 << 20, folder.path()) };
+            let error = survey(&settings, &mut |_| {}).unwrap_err().to_string();
+            assert!(error.contains(says), "{says}: {error}");
+        }
+        let lines = folder.path().join("a.ndjson");
+        std::fs::write(&lines, "{\"k\": \"a\", \"t\": 1}\n").unwrap();
+        let settings = Settings { query: asked(Some("k = 'a'"), None), ..settings(vec![lines], 1, 1 << 20, folder.path()) };
+        let error = survey(&settings, &mut |_| {}).unwrap_err().to_string();
+        assert!(error.contains("NDJSON files have none"), "{error}");
+    }
+
+    #[test]
+    fn a_column_within_a_column_and_one_of_other_width_are_read_as_the_pipeline_reads_them() {
+        use arrow::array::{Float64Array, StructArray};
+        use arrow::datatypes::{DataType, Field};
+
+        let folder = tempfile::tempdir().unwrap();
+        let paths = vec![folder.path().join("a.parquet"), folder.path().join("b.parquet")];
+        for (path, numbers) in paths.iter().zip([
+            Arc::new(Int64Array::from(vec![Some(5), None, Some(20)])) as ArrayRef,
+            Arc::new(Float64Array::from(vec![Some(5.5), Some(4.0), None])),
+        ]) {
+            let inner = StructArray::new(vec![Arc::new(Field::new("size", numbers.data_type().clone(), true))].into(), vec![numbers], None);
+            let columns: [(&str, ArrayRef); 4] = [
+                ("k", Arc::new(StringArray::from(vec!["a", "b", "c"]))),
+                ("t", Arc::new(Int64Array::from(vec![1, 2, 3]))),
+                ("n", Arc::new(Int64Array::from(vec![1, 2, 3]))),
+                ("body", Arc::new(inner)),
+            ];
+            assert!(matches!(columns[3].1.data_type(), DataType::Struct(_)));
+            let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap();
+            let mut writer = ArrowWriter::try_new(std::fs::File::create(path).unwrap(), batch.schema(), None).unwrap();
+            writer.write(&batch).unwrap();
+            writer.close().unwrap();
+        }
+        // The column is one of fractions in all files, since it is in one: 5 / 2 is 2.5 in both.
+        let query = asked(Some("body.size / 2 > 2.2"), Some("CAST(body.size * 2 AS BIGINT) + n * 100 AS n"));
+        let settings = Settings { query, ..settings(paths, 1, 1 << 20, folder.path()) };
+        assert_eq!(survey(&settings, &mut |_| {}).unwrap().excluded(), 3);
+        assert_eq!(merged(&settings).0, [110, 111, 340]);
     }
 }

@@ -22,10 +22,14 @@ pub const ALL: [&str; 14] = [
 /// Between the steps of a hand-over from a backfill.
 pub const HAND_OVER: [&str; 1] = ["hand_over.snapshots_stored"];
 
+/// Between the steps of the commit of files by date.
+pub const FILES: [&str; 4] = ["files.staged", "files.committed", "files.moving", "files.moved"];
+
 /// Dies here if `MEANTIME_FAIL_POINT` is this name.
 pub fn fail_point(name: &str) {
     if cfg!(debug_assertions) {
-        debug_assert!(ALL.contains(&name) || HAND_OVER.contains(&name), "{name} is no fail point");
+        let known = [&ALL[..], &HAND_OVER, &FILES].concat();
+        debug_assert!(known.contains(&name), "{name} is no fail point");
         if std::env::var_os("MEANTIME_FAIL_POINT").is_some_and(|asked| asked == name) {
             std::process::abort();
         }

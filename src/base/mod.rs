@@ -5,6 +5,7 @@ pub mod error;
 pub mod fail_point;
 pub mod limits;
 pub mod metrics;
+pub mod nearest;
 pub mod number;
 pub mod offset;
 pub mod rfc3339;

@@ -162,6 +162,7 @@ fn reasons_line(plan: &Plan) -> String {
 fn sink_line(settings: &sink::Settings) -> String {
     match settings {
         sink::Settings::Kafka { client, topic } => format!("kafka topic `{topic}` at {}", client.brokers),
+        sink::Settings::Parquet { place, folders: sink::Folders::Date, .. } => format!("parquet in {place}, by date"),
         sink::Settings::Parquet { place, .. } => format!("parquet in {place}"),
         sink::Settings::Ndjson { path } if path == Path::new("-") => "ndjson on stdout".to_owned(),
         sink::Settings::Ndjson { path } => format!("ndjson in {}", path.display()),
@@ -206,7 +207,13 @@ mod tests {
         let mut plan = pipeline::load(&broken("good.toml"), &[], Purpose::Run).unwrap();
         plan.source = source::Settings::File(source::FileSettings { paths: vec![at("in.ndjson").into()] });
         let second = std::time::Duration::from_secs(1);
-        plan.sink = sink::Settings::Parquet { place: Place::Folder(at("out")), roll_bytes: 1, roll_every: second, delta: None };
+        plan.sink = sink::Settings::Parquet {
+            place: Place::Folder(at("out")),
+            roll_bytes: 1,
+            roll_every: second,
+            delta: None,
+            folders: sink::Folders::Partition,
+        };
         plan.dead_letter = sink::Settings::Ndjson { path: at("dead.ndjson") };
         let mut text = String::new();
         connections(&plan, &mut text).unwrap();

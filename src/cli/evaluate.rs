@@ -387,6 +387,8 @@ struct Watcher<'a> {
     /// Feature rows and gaps of the watched keys, of a model with attention.
     steps: Option<HashMap<Vec<u8>, Vec<Stepped>>>,
     rejected: usize,
+    /// The first of them, and why.
+    example: Option<String>,
     rows: usize,
     end: EventTime,
     laws: Option<Laws>,
@@ -420,6 +422,7 @@ impl<'a> Watcher<'a> {
             histories: HashMap::new(),
             steps: stage.package.manifest.attention.as_ref().map(|_| HashMap::new()),
             rejected: 0,
+            example: None,
             rows: 0,
             end: EventTime(i64::MIN),
             laws: None,
@@ -465,7 +468,19 @@ impl<'a> Watcher<'a> {
         self.lane.finish()?;
         self.take();
         feed.close()?;
-        Ok(progress.stop().as_secs_f64())
+        let elapsed = progress.stop();
+        match &self.example {
+            _ if self.rows > 0 => {}
+            Some(example) => {
+                let text = format!("none of {read} records could be used; the first: {example}");
+                return Err(Error::new(Kind::Data, "evaluate", text).help("see which fields [event] of the pipeline names"));
+            }
+            None => return Err(Error::new(Kind::Data, "evaluate", "there is no record").help("name files with history in them")),
+        }
+        if let Some(example) = &self.example {
+            tracing::warn!(records = self.rejected, first = %example, "records could not be used");
+        }
+        Ok(elapsed.as_secs_f64())
     }
 
     fn close(mut self, seconds: f64, open_gaps: bool) -> Result<Report> {
@@ -499,7 +514,11 @@ impl<'a> Watcher<'a> {
             ahead.take(&mut self.lane);
         }
         let (forecasts, arrived) = (&self.lane.forecasts, self.lane.arrived());
-        self.rejected += self.lane.rejected.len();
+        let rejected = &self.lane.rejected;
+        self.rejected += rejected.len();
+        if let (None, Some(reason), Some(detail)) = (&self.example, rejected.reasons.first(), rejected.details.first()) {
+            self.example = Some(format!("{}: {detail}", reason.code()));
+        }
         self.rows += forecasts.len();
         let times = &forecasts.event_times;
         let counts = |(row, time): (usize, &EventTime)| self.filter.counts(row, *time, forecasts.keys.bytes_at(row), arrived.columns);

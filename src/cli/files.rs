@@ -42,8 +42,8 @@ pub fn named(command: &'static str, patterns: &[String]) -> Result<FileSettings>
 /// The objects of a bucket that a pattern names.
 fn objects(command: &'static str, pattern: &str) -> Result<Vec<Location>> {
     let place = Place::parse(pattern, Path::new("")).map_err(|e| Error { stage: command, ..e }.at(format!("--from {pattern}")))?;
-    let Place::S3 { bucket, prefix } = place else { return Err(Error::internal(command, "a URL that is no bucket")) };
-    let store = Place::S3 { bucket, prefix: String::new() }.open()?;
+    let Place::Bucket { cloud, bucket, prefix } = place else { return Err(Error::internal(command, "a URL that is no bucket")) };
+    let store = Place::Bucket { cloud, bucket, prefix: String::new() }.open()?;
     let wanted = Pattern::new(&prefix).map_err(|e| {
         Error::new(Kind::Usage, command, format!("--from {pattern} is not a pattern: {e}"))
             .help("quote it; `*`, `?`, `[..]` and `**` are known")

@@ -91,7 +91,10 @@ pub fn run(args: &Args) -> Result<()> {
     let written = fit::write(&fitted, &args.out)?;
     watch.stop();
     let mut out = io::stdout().lock();
-    summary(&mut out, args, &fitted, &written, started.elapsed()).map_err(|e| Error::io("fit", std::path::Path::new("stdout"), e))
+    let served = plan.package.canonicalize().ok().zip(args.out.canonicalize().ok()).is_some_and(|(own, out)| own == out);
+    summary(&mut out, args, &fitted, &written, started.elapsed())
+        .and_then(|()| farewell(&mut out, args, served))
+        .map_err(|e| Error::io("fit", std::path::Path::new("stdout"), e))
 }
 
 /// Reads the history and fits.
@@ -189,8 +192,13 @@ fn summary(out: &mut dyn Write, args: &Args, fitted: &Fitted, written: &Written,
             losses.iter().filter(|(_, loss)| !loss.is_nan()).map(|(name, loss)| format!("{name} {loss:.6}")).collect();
         writeln!(out, "by the served path, {} split: {}", served.part.name(), losses.join(", "))?;
     }
-    writeln!(out, "package: {folder} (figures and limits in {folder}/CARD.md)")?;
-    writeln!(out, "next:    meantime run {}", args.pipeline.pipeline.display())
+    writeln!(out, "package: {folder} (figures and limits in {folder}/CARD.md)")
+}
+
+/// What to do with the package, which the pipeline names or does not.
+fn farewell(out: &mut dyn Write, args: &Args, served: bool) -> io::Result<()> {
+    let before = if served { "" } else { "name it in [model] package of the pipeline, then " };
+    writeln!(out, "next:    {before}meantime run {}", args.pipeline.pipeline.display())
 }
 
 /// Shows how far the fit is: a bar on a terminal, a line every ten seconds elsewhere.

@@ -17,6 +17,7 @@ pub mod http;
 pub mod model;
 pub mod parity;
 pub mod progress;
+pub mod query;
 pub mod replay;
 pub mod run;
 pub mod state;

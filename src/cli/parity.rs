@@ -10,6 +10,7 @@ use parquet::file::reader::ChunkReader;
 use serde_json::Value;
 
 use super::progress::Progress;
+use super::query::QueryArgs;
 use super::summary::grouped;
 use super::{PipelineArgs, files};
 use crate::backfill::Settings;
@@ -39,13 +40,15 @@ const MEMORY: u64 = 1 << 30;
 pub struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// What was sent: a folder of Parquet files (of `run` or `backfill`), `s3://bucket/prefix`, or the name of a topic on the brokers of the pipeline's
+    /// What was sent: a folder of Parquet files (of `run` or `backfill`), `s3://bucket/prefix` (`gs://`, `az://`), or the name of a topic on the brokers of the pipeline's
     /// source.
     #[arg(long, value_name = "DIR|URL|TOPIC")]
     live: String,
     /// The same events as files: Parquet or NDJSON, or patterns of them in quotes.
     #[arg(long, value_name = "GLOB", num_args = 1.., required = true)]
     files: Vec<String>,
+    #[command(flatten)]
+    query: QueryArgs,
     /// Column of numbers that orders rows of the same time in the files, where they do not stand in the order in which they were sent.
     #[arg(long, value_name = "COLUMN")]
     ties: Option<String>,
@@ -69,6 +72,7 @@ pub fn run(args: &Args) -> Result<()> {
     let settings = Settings {
         paths: files::named("parity", &args.files)?.paths,
         schema: plan.schema.clone(),
+        query: args.query.query("parity", &fields)?,
         fields,
         positions: None,
         ties: args.ties.clone(),
@@ -76,6 +80,7 @@ pub fn run(args: &Args) -> Result<()> {
         shards: 1,
         mine: (0, 1),
         epoch_rows: u64::MAX,
+        folders: sink::Folders::default(),
         memory: MEMORY,
         scratch: scratch.path().to_owned(),
     };

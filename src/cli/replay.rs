@@ -12,6 +12,7 @@ use arrow::compute::filter_record_batch;
 use serde_json::{Map, Value, json};
 
 use super::PipelineArgs;
+use super::query::QueryArgs;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
@@ -41,6 +42,8 @@ pub struct From {
     /// consumer group of its own.
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     from: Vec<String>,
+    #[command(flatten)]
+    query: QueryArgs,
 }
 
 /// Arguments of `replay`.
@@ -181,7 +184,7 @@ impl Replay {
         };
         let mut plan = pipeline::load(&arguments.pipeline, &arguments.sets, Purpose::Backfill)?;
         aim(&mut plan, !from.from.is_empty());
-        let past = Past::new(&plan, plan.field_names(), &from.from)?;
+        let past = Past::new(&plan, plan.field_names(), from)?;
         let Some((_, recipe)) = plan.model.clone() else { return Err(Error::internal("replay", "the plan was made without a model")) };
         let wording = Wording::load(&plan.package, &recipe)?;
         Ok(Replay { stage: Stage::load(plan)?, recipe, wording, past })

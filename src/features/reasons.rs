@@ -12,9 +12,9 @@ use crate::base::error::{Error, Result};
 /// Name of the wording's file in a package.
 pub const FILE: &str = "reasons.toml";
 
-/// Subjects of a surprise, which is about the event that came and not about columns: how far out in the law before it its time lay, and
-/// how rare its mark was.
-pub const OF_SURPRISE: [&str; 3] = ["gap is short", "gap is long", "mark is rare"];
+/// Subjects of a surprise, which is about the event that came and not about columns: how far out in the laws before it its time and its value lay,
+/// and how rare its mark was.
+pub const OF_SURPRISE: [&str; 5] = ["gap is short", "gap is long", "mark is rare", "value is low", "value is high"];
 
 /// `reasons.toml`: codes and texts that stay the same from one model to the next, whatever its columns are called.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,7 +30,7 @@ pub struct Wording {
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// What it is about: a field of the recipe, `earlier FIELD`, `earlier events`, `gap`, `calendar`; or, of a surprise, `gap is short`, `gap is long`,
-    /// `mark is rare`.
+    /// `mark is rare`, `value is low`, `value is high`.
     pub subject: String,
     /// What forecasts say, such as `R07`; by default the subject.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,12 +1,18 @@
 //! Cohorts of keys by their first events, and the state each starts from.
 //!
-//! First events are grouped by k-means over their standardised feature rows (S. P. Lloyd, "Least squares quantization in PCM", 1982; the first centres by
-//! D. Arthur, S. Vassilvitskii, "k-means++", 2007). The state of a cohort lies on the line from the initial state to the mean of what its keys' states
+//! First events are grouped by linfa's k-means over their standardised feature rows (S. P. Lloyd, "Least squares quantization in PCM", 1982; the first
+//! centres by D. Arthur, S. Vassilvitskii, "k-means++", 2007). The state of a cohort lies on the line from the initial state to the mean of what its keys' states
 //! are some events later; where on that line is chosen by the loss of the keys' first events, so that a cohort that would be worse off keeps the initial
 //! state.
 
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use std::cmp::Ordering;
+
+use linfa::DatasetBase;
+use linfa::traits::Fit;
+use linfa_clustering::KMeans;
+use ndarray::Array2;
+use rand_xoshiro::Xoshiro256Plus;
+use rand_xoshiro::rand_core::SeedableRng;
 
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::{f32_of, f64_of, f64_of_count, i64_of_count};
@@ -14,8 +20,9 @@ use crate::model::cohorts::{Cohort, Cohorts};
 
 /// Fewest keys of a cohort: a mean of fewer is chance.
 pub const FEWEST: usize = 30;
-/// Rounds of Lloyd's algorithm at most.
-const ROUNDS: usize = 100;
+/// Rounds of Lloyd's algorithm at most, and how often it is begun anew.
+const ROUNDS: u64 = 100;
+const RUNS: usize = 3;
 /// Places on the line, as shares of the way to the mean.
 const SHARES: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 
@@ -45,65 +52,25 @@ pub fn group(rows: &[f32], width: usize, k: usize, seed: u64) -> Result<Groups> 
         if variance > 1e-12 && variance.is_finite() { f32_of(1.0 / variance.sqrt()) } else { 0.0 }
     };
     let scale: Vec<f32> = (0..width).map(scale).collect();
-    let scaled: Vec<Vec<f64>> =
-        rows.chunks_exact(width.max(1)).map(|row| row.iter().zip(&scale).map(|(x, s)| f64::from(*x) * f64::from(*s)).collect()).collect();
-    let mut centres = seeds(&scaled, k, seed);
-    for _ in 0..ROUNDS {
-        let mut sums = vec![(0.0, vec![0.0; width]); centres.len()];
-        for row in &scaled {
-            if let Some((count, sum)) = nearest(&centres, row).and_then(|(place, _)| sums.get_mut(place)) {
-                *count += 1.0;
-                sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
-            }
-        }
-        let mut moved = false;
-        for (centre, (count, sum)) in centres.iter_mut().zip(sums).filter(|(_, (count, _))| *count > 0.0) {
-            let mean: Vec<f64> = sum.iter().map(|sum| sum / count).collect();
-            moved |= distance(centre, &mean) > 1e-12;
-            *centre = mean;
-        }
-        if !moved {
-            break;
-        }
-    }
+    let scaled = rows.chunks_exact(width.max(1)).flat_map(|row| row.iter().zip(&scale).map(|(x, s)| f64::from(*x) * f64::from(*s)));
+    let scaled: Vec<f64> = scaled.collect();
+    let mut centres = centres(scaled, width, k, seed)?;
+    // Rows that are all alike give centres that are the same.
+    centres.sort_by(|a, b| a.iter().zip(b).map(|(a, b)| a.total_cmp(b)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal));
+    centres.dedup();
     let unscaled =
         |centre: &Vec<f64>| centre.iter().zip(&scale).map(|(x, s)| if *s > 0.0 { f32_of(x / f64::from(*s)) } else { 0.0 }).collect();
     Ok(Groups { centres: centres.iter().map(unscaled).collect(), scale })
 }
 
-/// The first centres: each drawn from the rows with a probability that grows as the square of the distance from those before. Rows that are all alike
-/// give fewer than `k`.
-fn seeds(rows: &[Vec<f64>], k: usize, seed: u64) -> Vec<Vec<f64>> {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let mut centres: Vec<Vec<f64>> = rows.first().cloned().into_iter().collect();
-    let mut far: Vec<f64> = vec![f64::INFINITY; rows.len()];
-    while centres.len() < k {
-        let Some(last) = centres.last() else { break };
-        far.iter_mut().zip(rows).for_each(|(far, row)| *far = far.min(distance(last, row)));
-        let total: f64 = far.iter().sum();
-        if total <= 0.0 {
-            break;
-        }
-        let mut left = random.random::<f64>() * total;
-        let drawn = far.iter().position(|far| {
-            left -= far;
-            left < 0.0 && *far > 0.0
-        });
-        match drawn.and_then(|row| rows.get(row)) {
-            Some(row) => centres.push(row.clone()),
-            None => break,
-        }
-    }
-    centres
-}
-
-fn nearest(centres: &[Vec<f64>], row: &[f64]) -> Option<(usize, f64)> {
-    let distances = centres.iter().map(|centre| distance(centre, row)).enumerate();
-    distances.reduce(|best, other| if other.1 < best.1 { other } else { best })
-}
-
-fn distance(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum()
+/// Centres of rows `[n, width]`, found by linfa.
+fn centres(rows: Vec<f64>, width: usize, k: usize, seed: u64) -> Result<Vec<Vec<f64>>> {
+    let fault = |why: String| Error::new(Kind::Data, "calibrate", format!("the keys cannot be grouped: {why}"));
+    let n = rows.len() / width.max(1);
+    let rows = Array2::from_shape_vec((n, width), rows).map_err(|e| fault(e.to_string()).caused_by(e))?;
+    let params = KMeans::params_with_rng(k, Xoshiro256Plus::seed_from_u64(seed)).n_runs(RUNS).max_n_iterations(ROUNDS).tolerance(1e-9);
+    let found = params.fit(&DatasetBase::from(rows)).map_err(|e| fault(e.to_string()).caused_by(e))?;
+    Ok(found.centroids().rows().into_iter().map(|row| row.to_vec()).collect())
 }
 
 /// Mean loss of the first events of some keys that start from a state.
@@ -148,6 +115,10 @@ fn mean<'a>(width: usize, states: impl Iterator<Item = &'a Vec<f32>>) -> Vec<f64
 
 #[cfg(test)]
 mod tests {
+    use rand::Rng;
+    use rand::SeedableRng as _;
+    use rand_chacha::ChaCha8Rng;
+
     use super::*;
 
     /// Two features of very different sizes that say which of three groups a row is of, and one that says nothing.

@@ -88,6 +88,40 @@ pub trait Objects: fmt::Debug + fmt::Display + Send + Sync {
     /// # Errors
     /// The place cannot be written to.
     fn delete(&self, name: &str) -> Result<()>;
+
+    /// Gives an object another name, and replaces what has that name. After a crash it may have both, never none. False if there is no `from`: then
+    /// nothing was done.
+    ///
+    /// # Errors
+    /// The place cannot be written to.
+    fn rename(&self, from: &str, to: &str) -> Result<bool>;
+}
+
+/// Whose object store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cloud {
+    /// S3, and those that speak its language.
+    Amazon,
+    /// Google Cloud Storage.
+    Google,
+    /// Azure Blob Storage.
+    Azure,
+}
+
+impl Cloud {
+    fn of(scheme: &str) -> Option<Cloud> {
+        [Cloud::Amazon, Cloud::Google, Cloud::Azure].into_iter().find(|cloud| cloud.scheme() == scheme)
+    }
+
+    /// How its URLs begin.
+    #[must_use]
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Cloud::Amazon => "s3",
+            Cloud::Google => "gs",
+            Cloud::Azure => "az",
+        }
+    }
 }
 
 /// Where a store is: a pipeline's path or URL, read but not opened.
@@ -95,9 +129,11 @@ pub trait Objects: fmt::Debug + fmt::Display + Send + Sync {
 pub enum Place {
     /// A folder of this machine.
     Folder(PathBuf),
-    /// Objects below a prefix of a bucket, S3 or compatible. Credentials, region and endpoint come from the `AWS_` variables.
-    S3 {
-        /// The bucket.
+    /// Objects below a prefix of a bucket. Credentials and endpoint come from the variables of the cloud: `AWS_`, `GOOGLE_`, `AZURE_`.
+    Bucket {
+        /// Whose.
+        cloud: Cloud,
+        /// The bucket; Azure calls it a container.
         bucket: String,
         /// What every name starts with; empty, or without a `/` at its end.
         prefix: String,
@@ -110,12 +146,14 @@ impl Place {
     pub fn below(&self, name: &str) -> Place {
         match self {
             Place::Folder(path) => Place::Folder(path.join(name)),
-            Place::S3 { bucket, prefix } if prefix.is_empty() => Place::S3 { bucket: bucket.clone(), prefix: name.to_owned() },
-            Place::S3 { bucket, prefix } => Place::S3 { bucket: bucket.clone(), prefix: format!("{prefix}/{name}") },
+            Place::Bucket { cloud, bucket, prefix } => {
+                let prefix = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
+                Place::Bucket { cloud: *cloud, bucket: bucket.clone(), prefix }
+            }
         }
     }
 
-    /// Reads `file:///path`, `s3://bucket/prefix` or a path, which is taken relative to `folder`.
+    /// Reads `file:///path`, `s3://bucket/prefix` (also `gs://` and `az://`) or a path, which is taken relative to `folder`.
     ///
     /// # Errors
     /// Another scheme, no bucket, or a store that this build cannot reach.
@@ -127,22 +165,27 @@ impl Place {
         match scheme {
             "file" if rest.starts_with('/') => Ok(Place::Folder(PathBuf::from(rest))),
             "file" => refused("a file URL names a whole path".to_owned(), "write file:///path, with three slashes"),
-            "s3" if !cfg!(feature = "cloud") => {
-                refused("this build has no object stores".to_owned(), "build with `--features cloud`, or write a path on this machine")
-            }
-            "s3" => {
-                let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-                if bucket.is_empty() {
-                    return refused("the URL names no bucket".to_owned(), "write s3://bucket/prefix");
-                }
-                Ok(Place::S3 { bucket: bucket.to_owned(), prefix: prefix.trim_matches('/').to_owned() })
-            }
-            "gs" | "az" | "abfs" | "abfss" => refused(
-                "of object stores only S3 and those that speak its language are reached, with conditional puts (If-None-Match)".to_owned(),
-                "write s3://bucket/prefix, or a path on this machine and copy the files: their names stay valid",
+            "abfs" | "abfss" | "wasb" | "wasbs" => refused(
+                "a container of Azure's store is written az://".to_owned(),
+                "write az://container/prefix, and name the account by AZURE_STORAGE_ACCOUNT_NAME",
             ),
-            // Without its text: it may come from the environment.
-            _ => refused("the URL has another scheme".to_owned(), "write a path, file:///path or s3://bucket/prefix"),
+            _ => match Cloud::of(scheme) {
+                Some(_) if !cfg!(feature = "cloud") => {
+                    refused("this build has no object stores".to_owned(), "build with `--features cloud`, or write a path on this machine")
+                }
+                Some(cloud) => {
+                    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+                    if bucket.is_empty() {
+                        return refused("the URL names no bucket".to_owned(), "write s3://bucket/prefix");
+                    }
+                    Ok(Place::Bucket { cloud, bucket: bucket.to_owned(), prefix: prefix.trim_matches('/').to_owned() })
+                }
+                // Without its text: it may come from the environment.
+                None => refused(
+                    "the URL has another scheme".to_owned(),
+                    "write a path, file:///path, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix",
+                ),
+            },
         }
     }
 
@@ -151,8 +194,10 @@ impl Place {
     pub fn join(&self, name: &str) -> Place {
         match self {
             Place::Folder(path) => Place::Folder(path.join(name)),
-            Place::S3 { bucket, prefix } if prefix.is_empty() => Place::S3 { bucket: bucket.clone(), prefix: name.to_owned() },
-            Place::S3 { bucket, prefix } => Place::S3 { bucket: bucket.clone(), prefix: format!("{prefix}/{name}") },
+            Place::Bucket { cloud, bucket, prefix } => {
+                let prefix = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
+                Place::Bucket { cloud: *cloud, bucket: bucket.clone(), prefix }
+            }
         }
     }
 
@@ -161,7 +206,7 @@ impl Place {
     pub fn folder(&self) -> Option<&Path> {
         match self {
             Place::Folder(path) => Some(path),
-            Place::S3 { .. } => None,
+            Place::Bucket { .. } => None,
         }
     }
 
@@ -173,9 +218,9 @@ impl Place {
         match self {
             Place::Folder(path) => Ok(Arc::new(Folder::open(path)?)),
             #[cfg(feature = "cloud")]
-            Place::S3 { bucket, prefix } => Ok(Arc::new(cloud::Bucket::open(bucket, prefix)?)),
+            Place::Bucket { cloud, bucket, prefix } => Ok(Arc::new(cloud::Bucket::open(*cloud, bucket, prefix)?)),
             #[cfg(not(feature = "cloud"))]
-            Place::S3 { .. } => Err(Error::config("objects", "this build has no object stores").at(self.to_string())),
+            Place::Bucket { .. } => Err(Error::config("objects", "this build has no object stores").at(self.to_string())),
         }
     }
 }
@@ -184,8 +229,10 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::Folder(path) => path.display().fmt(f),
-            Place::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
-            Place::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+            Place::Bucket { cloud, bucket, prefix } => {
+                let separator = if prefix.is_empty() { "" } else { "/" };
+                write!(f, "{}://{bucket}{separator}{prefix}", cloud.scheme())
+            }
         }
     }
 }
@@ -213,6 +260,6 @@ fn content(file: &File) -> Result<Vec<u8>> {
 }
 
 #[cfg(all(test, feature = "cloud"))]
-pub mod s3;
+pub mod double;
 #[cfg(test)]
 mod tests;

@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::Purpose;
 use super::document::{Document, Node, Value};
 use super::fault::{Faults, Place};
-use super::nearest::nearest;
 use super::plan::{OnChange, Plan};
 use super::schema;
 use super::settings;
 use super::snapshots;
 use super::written::{self, Written};
+use crate::base::nearest::nearest;
 use crate::base::number::index;
 use crate::base::time::Gap;
 use crate::data::forecasts::Identity;
@@ -307,10 +307,11 @@ impl Build<'_> {
                 let client = self.sink_client("sink", brokers.as_ref(), client.as_ref(), source);
                 Some(sink::Settings::Kafka { client: client?, topic: topic.clone()? })
             }
-            written::Sink::Parquet { path, roll_size, roll_every, delta, .. } => {
+            written::Sink::Parquet { path, roll_size, roll_every, delta, layout, .. } => {
                 let mut settings = self.parquet("sink", path.as_deref(), roll_size.bytes, roll_every.value);
-                if let (true, Some(sink::Settings::Parquet { delta, .. })) = (*delta, &mut settings) {
-                    delta.clone_from(name);
+                let noted = name.as_ref().filter(|_| *delta);
+                if let Some(sink::Settings::Parquet { delta, folders, .. }) = &mut settings {
+                    (*delta, *folders) = (noted.cloned(), *layout);
                 }
                 settings
             }
@@ -340,7 +341,7 @@ impl Build<'_> {
     ) -> Option<sink::Settings> {
         let path_of = [table, "path"];
         match objects::Place::parse(path?, self.folder) {
-            Ok(place) => Some(sink::Settings::Parquet { place, roll_bytes, roll_every, delta: None }),
+            Ok(place) => Some(sink::Settings::Parquet { place, roll_bytes, roll_every, delta: None, folders: sink::Folders::default() }),
             Err(error) => {
                 let label = format!("got {}: {}", self.shown(&path_of), error.message);
                 self.note("pipeline::bad_value", &path_of, "this is no place for Parquet files", label, error.help.unwrap_or_default());
@@ -530,6 +531,11 @@ impl Build<'_> {
         for (out, field) in sink.fields() {
             let path = ["sink", "fields", out.as_str()];
             fields.push((self.document.place(&path), out.clone(), field.clone()));
+            if matches!(sink, written::Sink::Parquet { layout: sink::Folders::Date, .. }) && sink::parquet::is_date_column(out) {
+                let label = format!("got a field called `{out}`");
+                let message = "engines make a column of this name of the folders' names";
+                self.note("pipeline::reserved_name", &path, message, label, "give the field another name");
+            }
             if given.find(field).is_some() {
                 continue;
             }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::build::Build;
-use super::nearest::nearest;
 use super::plan::{FitPlan, Split, ValuePlan};
 use super::written;
+use crate::base::nearest::nearest;
 use crate::base::number::index;
 use crate::base::time::Gap;
 

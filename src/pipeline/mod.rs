@@ -29,7 +29,6 @@ mod document;
 pub mod fault;
 mod fit;
 mod identity;
-mod nearest;
 mod package;
 pub mod plan;
 mod schema;

@@ -9,8 +9,8 @@ use serde_json::Value as Json;
 
 use super::document::{Document, Entry, Node, Value};
 use super::fault::{Faults, Place};
-use super::nearest::nearest;
 use super::unit::{Length, Moment, Size, UNIT};
+use crate::base::nearest::nearest;
 use crate::base::number::{f64_of, i64_of_count};
 use words::{cure, example, expected, last, one_of, toml_text};
 

@@ -433,6 +433,7 @@ impl Lane {
     /// Keys to slots; gaps, counts and late events, in the order of application.
     fn intern(&mut self, input: &Input) -> Result<()> {
         self.seen.clear();
+        self.seen.look_up(&self.partitions, &self.ready);
         let mut dropped: Vec<usize> = Vec::new();
         let mut cached: Option<(Partition, usize)> = None;
         let most = if self.plan.state.when_full == WhenFull::Evict { self.plan.state.max_keys } else { usize::MAX };
@@ -446,7 +447,7 @@ impl Lane {
             cached = Some((partition, home));
             let Some(state) = self.partitions.get_mut(home) else { continue };
             let Some(time) = self.ready.times.get(row).copied() else { continue };
-            let (slot, forgotten) = state.keys.intern_within(key, time, most);
+            let (slot, forgotten) = state.keys.intern_within(key, time, most, self.seen.expected.get(row).copied().flatten());
             let evicted = forgotten.is_some();
             if let Some(key) = forgotten.filter(|_| self.plan.order.timed) {
                 self.seen.forgotten.push(Forgotten { row, home, slot, key });

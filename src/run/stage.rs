@@ -106,9 +106,13 @@ impl Beside {
     fn sink(&self, lane: usize) -> Result<Box<dyn ForecastSink>> {
         let settings = match &self.stage.plan.sink {
             // They are closed together with those of the first model, and never by themselves.
-            sink::Settings::Parquet { place, delta, .. } => {
-                sink::Settings::Parquet { place: place.clone(), roll_bytes: u64::MAX, roll_every: Duration::MAX, delta: delta.clone() }
-            }
+            sink::Settings::Parquet { place, delta, folders, .. } => sink::Settings::Parquet {
+                place: place.clone(),
+                roll_bytes: u64::MAX,
+                roll_every: Duration::MAX,
+                delta: delta.clone(),
+                folders: *folders,
+            },
             other => other.clone(),
         };
         sink::open_forecasts(&settings, &self.stage.layout, &self.stage.identity, lane)

@@ -1,7 +1,9 @@
 //! A sink in front of a sink: sums up the forecasts that pass, and compares each forecast time with what then happened.
 
+use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex};
 
+use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::counts::Counts;
@@ -38,7 +40,50 @@ pub struct Calibration {
     pub residual: (f64, usize),
     /// Sum and number of `score`.
     pub score: (f64, usize),
-    pending: HashMap<Vec<u8>, Vec<Option<EventTime>>>,
+    pending: Pending,
+}
+
+/// Most keys whose forecasts are kept to be compared: what a summary says must not cost memory for every key.
+const FOLLOWED: usize = 100_000;
+
+/// Times of the quantiles of a forecast; `None` for never.
+type Times = Box<[Option<EventTime>]>;
+
+/// The last forecast of some keys: of all as long as they are few, then of those whose hashes are low enough.
+#[derive(Clone, Debug, Default)]
+struct Pending {
+    next: HashMap<Box<[u8]>, Times, FixedState>,
+    /// Bits of a hash that must be 0.
+    halved: u32,
+}
+
+/// Bits that are 0, of those that the map does not look at.
+fn zeros(hasher: &FixedState, key: &[u8]) -> u32 {
+    (hasher.hash_one(key) >> 32).trailing_zeros()
+}
+
+impl Pending {
+    fn follows(&self, key: &[u8]) -> bool {
+        self.halved == 0 || zeros(self.next.hasher(), key) >= self.halved
+    }
+
+    /// Another forecast of a key, and the one before it.
+    fn put(&mut self, key: &[u8], next: impl Iterator<Item = Option<EventTime>>, compare: impl FnOnce(&[Option<EventTime>])) {
+        if !self.follows(key) {
+            return;
+        }
+        if let Some(forecast) = self.next.get_mut(key) {
+            compare(forecast);
+            forecast.iter_mut().zip(next).for_each(|(own, next)| *own = next);
+            return;
+        }
+        self.next.insert(key.into(), next.collect());
+        while self.next.len() > FOLLOWED {
+            self.halved += 1;
+            let (hasher, halved) = (self.next.hasher().clone(), self.halved);
+            self.next.retain(|key, _| zeros(&hasher, key) >= halved);
+        }
+    }
 }
 
 impl Calibration {
@@ -59,28 +104,22 @@ impl Calibration {
         add(&mut self.surprise_value, &forecasts.surprise_value);
         add(&mut self.residual, &forecasts.residual);
         add(&mut self.score, &forecasts.score);
+        if forecasts.next_times.is_empty() {
+            return;
+        }
         // That no event has come is said of the forecast before, not of an event.
         for (row, time) in forecasts.event_times.iter().enumerate().filter(|(row, _)| forecasts.overdue_at(*row).is_none()) {
-            let next: Vec<_> = forecasts.next_times.iter().map(|column| column.get(row).copied().flatten()).collect();
-            if next.is_empty() {
-                continue;
-            }
-            let key = forecasts.keys.bytes_at(row);
+            let next = forecasts.next_times.iter().map(|column| column.get(row).copied().flatten());
             let first = forecasts.n_events.get(row) == Some(&1);
-            match self.pending.get_mut(key) {
-                None => {
-                    self.pending.insert(key.to_vec(), next);
-                }
-                Some(forecast) => {
-                    if !first {
-                        self.compared += 1;
-                        for (count, bound) in self.before.iter_mut().zip(forecast.iter()) {
-                            *count += usize::from(bound.is_some_and(|bound| *time <= bound));
-                        }
+            let (compared, before) = (&mut self.compared, &mut self.before);
+            self.pending.put(forecasts.keys.bytes_at(row), next, |forecast| {
+                if !first {
+                    *compared += 1;
+                    for (count, bound) in before.iter_mut().zip(forecast) {
+                        *count += usize::from(bound.is_some_and(|bound| *time <= bound));
                     }
-                    *forecast = next;
                 }
-            }
+            });
         }
     }
 
@@ -133,7 +172,7 @@ impl Raise {
             kind: "drift",
             pipeline: self.pipeline.clone(),
             time: String::from_utf8_lossy(&time).into_owned(),
-            windows: drift.in_a_row,
+            windows: drift.windows,
             window_events: trust::WINDOW,
             distance: drift.distance,
             bound: drift.bound,
@@ -175,9 +214,9 @@ impl ForecastSink for Tally {
             trust.cover(place, *quantile, self.own.compared - compared, by - before.get(place).copied().unwrap_or(0));
         }
         // Every doubling of a drift's length is worth a line: a law that stays wrong must not fill the log.
-        if let Some(drift) = trust.add(&forecasts.residual).filter(|drift| drift.in_a_row.is_power_of_two()) {
+        if let Some(drift) = trust.add(&forecasts.residual).filter(|drift| drift.windows.is_power_of_two()) {
             tracing::warn!(
-                windows = drift.in_a_row,
+                windows = drift.windows,
                 distance = format!("{:.4}", drift.distance),
                 bound = format!("{:.4}", drift.bound),
                 mean_residual = format!("{:.3}", drift.mean),
@@ -241,5 +280,35 @@ impl Sink for Tally {
             shared.merge(std::mem::take(&mut self.own));
         }
         self.inner.close()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_compared_while_they_are_few_and_a_fair_share_of_them_when_they_are_many() {
+        let mut pending = Pending::default();
+        let key = |i: usize| format!("c{i:07}").into_bytes();
+        let due = |i: usize| std::iter::once(Some(EventTime(i as i64)));
+        for i in 0..FOLLOWED {
+            pending.put(&key(i), due(i), |_| panic!("nothing came before"));
+        }
+        let mut compared = 0;
+        for i in 0..FOLLOWED {
+            pending.put(&key(i), due(i + 1), |before| compared += usize::from(before == [Some(EventTime(i as i64))]));
+        }
+        assert_eq!(compared, FOLLOWED);
+        for i in FOLLOWED..8 * FOLLOWED {
+            pending.put(&key(i), due(i), |_| panic!("nothing came before"));
+        }
+        assert!((FOLLOWED / 3..=FOLLOWED).contains(&pending.next.len()), "{}", pending.next.len());
+        let mut odd = 0;
+        for i in 0..8 * FOLLOWED {
+            pending.put(&key(i), due(i), |_| odd += i % 2);
+        }
+        let half = pending.next.len() / 2;
+        assert!(odd.abs_diff(half) < half / 20, "{odd} of {half}: who is followed has nothing to do with the key");
     }
 }

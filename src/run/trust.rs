@@ -14,6 +14,8 @@ pub const WINDOW: usize = 10_000;
 const BINS: usize = 1000;
 /// How often an unchanged law is said to have drifted, per window.
 pub const FALSE_ALARMS: f64 = 0.001;
+/// Windows without a drift after which one is over: a law at the bound goes to and fro over it.
+const OVER: u64 = 10;
 /// Two samples of n differ by more than this times sqrt(2 / n) once in a thousand times (Smirnov 1939).
 const ONE_IN_THOUSAND: f64 = 1.949;
 
@@ -32,8 +34,9 @@ struct Windows {
     count: usize,
     sum: f64,
     drifts: u64,
-    /// Drifted windows one after the other.
-    in_a_row: u64,
+    /// Drifted windows since the drift began, and those since that had none.
+    drifted: u64,
+    clean: u64,
     quantiles: Vec<Coverage>,
 }
 
@@ -54,8 +57,8 @@ pub struct Drift {
     pub bound: f64,
     /// Mean residual of the window; above 1, events come later than the law says.
     pub mean: f64,
-    /// How many windows one after the other have drifted by now.
-    pub in_a_row: u64,
+    /// How many windows have drifted since the drift began. It is over after ten that have not.
+    pub windows: u64,
 }
 
 /// What is known now; `None` before the first window is full.
@@ -143,7 +146,7 @@ impl Windows {
             distance: distance(&bins, reference),
             bound: ONE_IN_THOUSAND * (2.0 / f64_of_count(WINDOW)).sqrt(),
             mean,
-            in_a_row: self.in_a_row + 1,
+            windows: self.drifted + 1,
         });
         // At the beginning of a stream short gaps end first: what is compared with is the first window that is like the one before it.
         let bound = ONE_IN_THOUSAND * (2.0 / f64_of_count(WINDOW)).sqrt();
@@ -154,7 +157,13 @@ impl Windows {
         self.last = Some((bins, mean));
         let drift = drift.filter(|drift| drift.distance > drift.bound);
         self.drifts += u64::from(drift.is_some());
-        self.in_a_row = drift.map_or(0, |drift| drift.in_a_row);
+        match drift {
+            Some(drift) => (self.drifted, self.clean) = (drift.windows, 0),
+            None => self.clean += 1,
+        }
+        if self.clean >= OVER {
+            self.drifted = 0;
+        }
         drift
     }
 }
@@ -198,11 +207,14 @@ mod tests {
         let reading = trust.read();
         assert!((reading.mean.unwrap() - 1.1).abs() < 0.05 && (0.01..0.08).contains(&reading.ks.unwrap()), "{reading:?}");
         let drift = trust.add(&residuals(&mut random, WINDOW, 1.3)).unwrap();
-        assert!(drift.distance > drift.bound && drift.mean > 1.2 && drift.in_a_row == 1, "{drift:?}");
+        assert!(drift.distance > drift.bound && drift.mean > 1.2 && drift.windows == 1, "{drift:?}");
         assert_eq!(trust.read().drifts, u64::try_from(alarms).unwrap() + 1);
-        assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.3)).unwrap().in_a_row, 2);
         assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.1)), None);
-        assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.3)).unwrap().in_a_row, 1, "an end ends the count");
+        assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.3)).unwrap().windows, 2, "one window is no end");
+        for _ in 0..OVER {
+            assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.1)), None);
+        }
+        assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.3)).unwrap().windows, 1, "an end ends the count");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Settings;
+use super::{Folders, Settings};
 use crate::base::clock;
 use crate::base::error::{Error, Result};
 use crate::link::objects::{Objects, Put};
@@ -14,13 +14,13 @@ use crate::link::objects::{Objects, Put};
 /// A folder cannot be made or written, a broker cannot be reached, a topic is missing or may not be written, or this build has no Kafka.
 pub fn check_connect(settings: &Settings) -> Result<Vec<String>> {
     match settings {
-        Settings::Parquet { place, .. } => match place.folder() {
+        Settings::Parquet { place, folders, .. } => match place.folder() {
             Some(path) => {
                 check_folder(path)?;
                 Ok(vec![format!("folder {} is writable", path.display())])
             }
             None => {
-                check_store(&*place.open()?)?;
+                check_store(&*place.open()?, *folders == Folders::Date)?;
                 Ok(vec![format!("bucket {place} is writable, a name is taken once")])
             }
         },
@@ -55,15 +55,20 @@ fn check_folder(folder: &Path) -> Result<()> {
     std::fs::remove_file(&probe).map_err(|e| Error::io("sink", &probe, e))
 }
 
-/// Creates an object of a hidden name, sees that the name is taken then, and removes it.
-fn check_store(objects: &dyn Objects) -> Result<()> {
+/// Creates an object of a hidden name, sees that the name is taken then, gives it another one if files are to be moved, and removes it.
+fn check_store(objects: &dyn Objects, moves: bool) -> Result<()> {
     let probe = format!(".meantime-check-{}-{}", std::process::id(), clock::now().0);
     let outcome = match (objects.put_new(&probe, b"")?, objects.put_new(&probe, b"")?) {
         (Put::Created, Put::Exists) => Ok(()),
         _ => Err(Error::config("sink", "the store replaces an object that it was told not to replace").at(objects.to_string()).help(
-            "exactly once rests on conditional puts (If-None-Match), as S3, MinIO, R2 and Ceph have them: name a bucket of such a store",
+            "exactly once rests on conditional puts (If-None-Match), as S3, MinIO, R2, Ceph, Google and Azure have them: name a bucket of such a store",
         )),
     };
+    let moved = format!("{probe}-moved");
+    if moves && outcome.is_ok() {
+        objects.rename(&probe, &moved)?;
+        objects.delete(&moved)?;
+    }
     objects.delete(&probe)?;
     outcome
 }
@@ -86,8 +91,13 @@ mod tests {
     fn a_sink_of_files_connects_where_its_folder_can_be_written_and_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/er");
-        let parquet =
-            Settings::Parquet { place: Place::Folder(path.clone()), roll_bytes: 1, roll_every: Duration::from_secs(1), delta: None };
+        let parquet = Settings::Parquet {
+            place: Place::Folder(path.clone()),
+            roll_bytes: 1,
+            roll_every: Duration::from_secs(1),
+            delta: None,
+            folders: Default::default(),
+        };
         assert!(check_connect(&parquet).is_ok());
         assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
         assert!(check_connect(&Settings::Ndjson { path: path.join("out.ndjson") }).is_ok());

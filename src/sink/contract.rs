@@ -13,7 +13,7 @@ use parquet::file::reader::ChunkReader;
 use serde_json::Value as Json;
 
 use super::memory::Store;
-use super::{DeadLetterSink, ForecastSink, Settings, open_dead_letters, open_forecasts};
+use super::{DeadLetterSink, Folders, ForecastSink, Settings, open_dead_letters, open_forecasts};
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
 use crate::data::commit::{Commit, Commits};
@@ -103,7 +103,8 @@ fn from_json<'a>(lines: impl Iterator<Item = &'a str>) -> Rows {
 
 fn from_parquet(folder: &Path) -> Rows {
     let mut rows = Rows::new();
-    for path in glob::glob(&format!("{}/partition-*/*.parquet", folder.display())).unwrap() {
+    let paths = ["partition-*", "event_date=*"].map(|of| glob::glob(&format!("{}/{of}/*.parquet", folder.display())).unwrap());
+    for path in paths.into_iter().flatten() {
         add(&mut rows, File::open(path.unwrap()).unwrap());
     }
     rows
@@ -112,7 +113,7 @@ fn from_parquet(folder: &Path) -> Rows {
 /// What a store shows below a prefix.
 fn from_store(store: &dyn Objects) -> Rows {
     let mut rows = Rows::new();
-    for entry in store.list("").unwrap() {
+    for entry in store.list("").unwrap().into_iter().filter(|entry| !entry.name.starts_with('_')) {
         add(&mut rows, bytes::Bytes::from(store.get(&entry.name).unwrap().unwrap()));
     }
     rows
@@ -242,11 +243,15 @@ fn ndjson_files_hold_to_the_contract() {
 fn parquet_folders_hold_to_the_contract() {
     for (roll_bytes, roll_every) in [(1 << 30, Duration::from_secs(3600)), (1, Duration::ZERO)] {
         let folder = tempfile::tempdir().unwrap();
-        let settings =
-            |name: &str| Settings::Parquet { place: Place::Folder(folder.path().join(name)), roll_bytes, roll_every, delta: None };
-        let mut sink = open_forecasts(&settings("forecasts"), &full(), &identity(), 0).unwrap();
-        check(&mut *sink, true, || from_parquet(&folder.path().join("forecasts")));
-        let mut sink = open_dead_letters(&settings("dead"), "t", 0).unwrap();
+        let settings = |name: &str, folders| {
+            let place = Place::Folder(folder.path().join(name));
+            Settings::Parquet { place, roll_bytes, roll_every, delta: None, folders }
+        };
+        for (name, folders) in [("forecasts", Folders::Partition), ("by-date", Folders::Date)] {
+            let mut sink = open_forecasts(&settings(name, folders), &full(), &identity(), 0).unwrap();
+            check(&mut *sink, true, || from_parquet(&folder.path().join(name)));
+        }
+        let mut sink = open_dead_letters(&settings("dead", Folders::Date), "t", 0).unwrap();
         check_dead_letters(&mut *sink, || {
             let paths = glob::glob(&format!("{}/dead/partition-*/*.parquet", folder.path().display())).unwrap();
             let rows = |path: std::path::PathBuf| {
@@ -263,6 +268,8 @@ fn check_store(at: &dyn Fn(&str) -> Arc<dyn Objects>) {
         let store = at(&format!("forecasts-{i}"));
         let (mut sink, _) = super::parquet::over_store(&store, pace, &full(), &identity());
         check(&mut sink, true, || from_store(&*store));
+        let store = at(&format!("by-date-{i}"));
+        check(&mut super::parquet::by_date_over_store(&store, pace, &full(), &identity()), true, || from_store(&*store));
         let store = at(&format!("dead-{i}"));
         let (_, mut sink) = super::parquet::over_store(&store, pace, &full(), &identity());
         check_dead_letters(&mut sink, || {
@@ -286,8 +293,8 @@ fn parquet_files_in_a_store_hold_to_the_contract() {
 #[test]
 fn parquet_files_in_a_bucket_hold_to_the_contract_over_http_that_fails_now_and_then() {
     use crate::link::objects::cloud::of_double;
-    use crate::link::objects::s3::{Fault, KEY, S3};
-    let s3 = S3::start("bucket");
+    use crate::link::objects::double::{Double, Fault, KEY};
+    let s3 = Double::start("bucket");
     check_store(&|name| {
         for (method, fault) in [("PUT", Fault::Busy), ("PUT", Fault::DoneThenBusy), ("PUT", Fault::DoneThenGone), ("GET", Fault::Busy)] {
             s3.fail(method, fault);

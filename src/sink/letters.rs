@@ -190,6 +190,7 @@ mod tests {
             roll_bytes: 1 << 20,
             roll_every: Duration::from_secs(60),
             delta: None,
+            folders: Default::default(),
         });
         std::fs::write(tables.join("partition-0/.hidden.parquet"), "half a file").unwrap();
         let expected = [(0, 3), (2, 1), (2, 9)].map(|(partition, offset)| (Partition(partition), Offset(offset)));

@@ -37,7 +37,7 @@ pub enum Settings {
         /// Topic to write.
         topic: String,
     },
-    /// A folder of Parquet files, one sub-folder a partition, rolled by size and time.
+    /// A folder of Parquet files, rolled by size and time.
     Parquet {
         /// The folder or bucket.
         place: Place,
@@ -47,12 +47,26 @@ pub enum Settings {
         roll_every: Duration,
         /// Name of the pipeline, if the files are to be noted in a Delta log too.
         delta: Option<String>,
+        /// Which folders the files of forecasts are in.
+        folders: Folders,
     },
     /// One JSON object a line, to a file or to stdout (`-`).
     Ndjson {
         /// The file; `-` for stdout.
         path: PathBuf,
     },
+}
+
+/// Which folders the Parquet files of forecasts are in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Folders {
+    /// One a partition: `partition-P/`.
+    #[default]
+    Partition,
+    /// One a day, by the UTC date of the event's time, as Hive and the engines after it have them: `event_date=2026-11-25/`. Engines that are asked for
+    /// some days leave the others unread.
+    Date,
 }
 
 impl Settings {
@@ -157,8 +171,9 @@ pub fn open_forecasts(settings: &Settings, layout: &Layout, identity: &Identity,
         }
         #[cfg(not(feature = "kafka"))]
         Settings::Kafka { topic, .. } => Err(connect::without_kafka(topic)),
-        Settings::Parquet { place, roll_bytes, roll_every, delta } => {
-            let opening = parquet::Opening { place, roll_bytes: *roll_bytes, roll_every: *roll_every, lane, delta: delta.as_deref() };
+        Settings::Parquet { place, roll_bytes, roll_every, delta, folders } => {
+            let (roll_bytes, roll_every, delta, folders) = (*roll_bytes, *roll_every, delta.as_deref(), *folders);
+            let opening = parquet::Opening { place, roll_bytes, roll_every, lane, delta, folders };
             Ok(Box::new(parquet::ParquetForecasts::open(opening, layout, identity)?))
         }
         Settings::Ndjson { path } => Ok(Box::new(ndjson::NdjsonForecasts::open(path, layout, identity)?)),
@@ -179,8 +194,9 @@ pub fn open_dead_letters(settings: &Settings, origin: &str, lane: usize) -> Resu
         }
         #[cfg(not(feature = "kafka"))]
         Settings::Kafka { topic, .. } => Err(connect::without_kafka(topic)),
-        Settings::Parquet { place, roll_bytes, roll_every, delta } => {
-            let opening = parquet::Opening { place, roll_bytes: *roll_bytes, roll_every: *roll_every, lane, delta: delta.as_deref() };
+        Settings::Parquet { place, roll_bytes, roll_every, delta, folders } => {
+            let (roll_bytes, roll_every, delta, folders) = (*roll_bytes, *roll_every, delta.as_deref(), *folders);
+            let opening = parquet::Opening { place, roll_bytes, roll_every, lane, delta, folders };
             Ok(Box::new(parquet::ParquetDeadLetters::open(opening, origin)?))
         }
         Settings::Ndjson { path } => Ok(Box::new(ndjson::NdjsonDeadLetters::open(path, origin)?)),

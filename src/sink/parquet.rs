@@ -1,4 +1,4 @@
-//! Forecasts and dead letters to Parquet, exactly once: `<path>/partition-P/from=<20 digits>.parquet`.
+//! Forecasts and dead letters to Parquet, exactly once: `<path>/partition-P/from=<20 digits>.parquet`, or forecasts by date.
 //!
 //! # The protocol
 //! A file is about the records of one partition in [from, to): it holds the rows that taking these records in has brought about (with held events: not
@@ -17,6 +17,15 @@
 //! **All files of a sink are closed together**, as soon as one is large or old enough and an epoch ends. A partition whose records brought
 //! about no rows gets a file without rows then, or it would not be committed.
 //!
+//! # By date
+//! Engines leave unread what they need not read if the folders say so: `<path>/event_date=2026-11-25/`. The rows of an epoch may fall on several dates
+//! then, and its commit is a file of its own, `_commits/partition-P/from=<20 digits>.json`: see `ledger`. What is said above of the names and footers
+//! of files holds for the commits.
+//!
+//! The folder is a function of a row, not of an epoch. Ending an epoch wherever the date changes, so that each has one file whose name is the fence, would do for
+//! history in order, but not for what comes a little out of order around midnight, clamped late events, or rows in the order of their offsets:
+//! these change the date at every other row.
+//!
 //! # Dead letters
 //! They have their own folder and their own chain of files, only where there are some, each about the records since the one before. They are
 //! published before the forecasts' files. After a crash between the two the records are taken in again, and the same dead letters come again, byte for byte,
@@ -27,33 +36,41 @@
 pub mod audit;
 mod checkpoint;
 mod columns;
+mod day;
 mod delta;
 mod footer;
+mod ledger;
 mod local;
 mod name;
+mod open;
 mod rolling;
 pub mod rows;
+mod scribe;
+mod spread;
 mod store;
 mod target;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 
 use self::columns::Columns;
+use self::day::Day;
 use self::delta::Delta;
+use self::ledger::{COMMITS, Ledger};
 use self::name::Name;
 use self::rolling::{Pace, Rolling, Tiling};
 use self::target::Target;
-use super::{DeadLetterSink, ForecastSink, Sink};
-use crate::base::error::Result;
+use super::{DeadLetterSink, Folders, ForecastSink, Sink};
+use crate::base::error::{Error, Result};
 use crate::base::offset::{Offset, Partition};
 use crate::data::commit::{Commit, Commits};
 use crate::data::forecasts::{Forecasts, Identity};
 use crate::data::layout::Layout;
 use crate::data::rejected::Rejected;
-use crate::link::objects::Place;
+use crate::link::objects::{Folder, Objects, Place};
 
 /// Version of the file layout: names, footer entries and columns. Format 1 noted no commit; nothing can go on from it.
 pub const FORMAT: u32 = 2;
@@ -71,6 +88,8 @@ pub struct Opening<'a> {
     pub lane: usize,
     /// Name of the pipeline, if the files are to be noted in a Delta log.
     pub delta: Option<&'a str>,
+    /// Which folders the files of forecasts are in.
+    pub folders: Folders,
 }
 
 impl Opening<'_> {
@@ -79,22 +98,29 @@ impl Opening<'_> {
     }
 }
 
-/// Rows of each partition, reused from batch to batch.
+/// Whether a column would be called as the one that engines make of the names of folders by date. Several of them do not tell capitals from small
+/// letters.
+#[must_use]
+pub fn is_date_column(name: &str) -> bool {
+    name.eq_ignore_ascii_case(day::COLUMN)
+}
+
+/// Rows of each partition, and date where files are by date, reused from batch to batch.
 #[derive(Default)]
-struct Groups(BTreeMap<Partition, Vec<usize>>);
+struct Groups(BTreeMap<(Partition, Option<Day>), Vec<usize>>);
 
 impl Groups {
-    fn fill(&mut self, partitions: &[Partition]) {
+    fn fill(&mut self, partitions: &[Partition], day: impl Fn(usize) -> Option<Day>) {
         self.0.values_mut().for_each(Vec::clear);
         for (row, partition) in partitions.iter().enumerate() {
-            self.0.entry(*partition).or_default().push(row);
+            self.0.entry((*partition, day(row))).or_default().push(row);
         }
         self.0.retain(|_, rows| !rows.is_empty());
     }
 
-    /// Each partition with its rows.
-    fn iter(&self) -> impl Iterator<Item = (Partition, &[usize])> {
-        self.0.iter().map(|(partition, rows)| (*partition, rows.as_slice()))
+    /// Each partition and date with its rows.
+    fn iter(&self) -> impl Iterator<Item = (Partition, Option<Day>, &[usize])> {
+        self.0.iter().map(|((partition, day), rows)| (*partition, *day, rows.as_slice()))
     }
 }
 
@@ -102,6 +128,7 @@ impl Groups {
 pub struct ParquetForecasts {
     rolling: Rolling,
     columns: Columns,
+    by_date: bool,
     groups: Groups,
 }
 
@@ -111,9 +138,23 @@ impl ParquetForecasts {
     /// # Errors
     /// The folder cannot be made; the bucket's settings are not complete.
     pub fn open(opening: Opening<'_>, layout: &Layout, identity: &Identity) -> Result<Self> {
-        let mut sink = Self::over(target::open(opening.place)?, opening.pace(), layout, identity);
+        let by_date = opening.folders == Folders::Date;
+        let within = if by_date { COMMITS } else { "" };
+        let mut sink = Self::over(target::open(opening.place, within)?, opening.pace(), layout, identity);
+        if by_date {
+            if let Some(field) = sink.schema().fields().iter().find(|field| is_date_column(field.name())) {
+                let text = format!("a field is called `{}`, and engines make a column of this name of the folders' names", field.name());
+                return Err(Error::config("sink", text).at(opening.place.to_string()).help("give the field another name: [sink] fields"));
+            }
+            let objects: Arc<dyn Objects> = match opening.place.folder() {
+                // Only what is there is moved in it.
+                Some(folder) => Arc::new(Folder::as_it_is(folder)),
+                None => opening.place.open()?,
+            };
+            sink = sink.by_date(objects);
+        }
         if let Some(pipeline) = opening.delta {
-            let delta = Delta::open(opening.place.open()?, pipeline, &sink.schema())?;
+            let delta = Delta::open(opening.place.open()?, pipeline, &sink.schema(), by_date)?;
             sink.rolling = sink.rolling.with_delta(Some(delta));
         }
         Ok(sink)
@@ -122,7 +163,12 @@ impl ParquetForecasts {
     fn over(target: Box<dyn Target>, pace: Pace, layout: &Layout, identity: &Identity) -> Self {
         let columns = Columns::new(layout, identity);
         let rolling = Rolling::new(target, pace, Tiling::Whole, columns.schema());
-        ParquetForecasts { rolling, columns, groups: Groups::default() }
+        ParquetForecasts { rolling, columns, by_date: false, groups: Groups::default() }
+    }
+
+    /// The same in folders by date of the place `objects`, in whose folder of commits the target's partitions are.
+    fn by_date(self, objects: Arc<dyn Objects>) -> Self {
+        ParquetForecasts { rolling: self.rolling.by_date(Ledger::over(objects)), by_date: true, ..self }
     }
 
     /// The columns of the files.
@@ -134,10 +180,12 @@ impl ParquetForecasts {
 
 impl ForecastSink for ParquetForecasts {
     fn write(&mut self, forecasts: &Forecasts) -> Result<()> {
-        self.groups.fill(&forecasts.partitions);
-        for (partition, rows) in self.groups.iter() {
+        let by_date = self.by_date;
+        let day = |row: usize| forecasts.event_times.get(row).filter(|_| by_date).map(|time| Day::of(*time));
+        self.groups.fill(&forecasts.partitions, day);
+        for (partition, day, rows) in self.groups.iter() {
             let batch = self.columns.batch(forecasts, rows)?;
-            self.rolling.write(partition, &batch)?;
+            self.rolling.write(partition, day, batch)?;
         }
         self.rolling.bound_memory()
     }
@@ -197,7 +245,7 @@ impl ParquetDeadLetters {
     /// # Errors
     /// As of forecasts.
     pub fn open(opening: Opening<'_>, origin: &str) -> Result<Self> {
-        Ok(Self::over(target::open(opening.place)?, opening.pace(), origin))
+        Ok(Self::over(target::open(opening.place, "")?, opening.pace(), origin))
     }
 
     fn over(target: Box<dyn Target>, pace: Pace, origin: &str) -> Self {
@@ -209,12 +257,12 @@ impl ParquetDeadLetters {
 
 impl DeadLetterSink for ParquetDeadLetters {
     fn write(&mut self, rejected: &Rejected) -> Result<()> {
-        self.groups.fill(&rejected.partitions);
-        for (partition, rows) in self.groups.iter() {
+        self.groups.fill(&rejected.partitions, |_| None);
+        for (partition, _, rows) in self.groups.iter() {
             let rows = self.rolling.fresh(partition, rows, &rejected.offsets);
             if !rows.is_empty() {
                 let batch = columns::dead_letters(&self.schema, rejected, &rows, &self.origin)?;
-                self.rolling.write(partition, &batch)?;
+                self.rolling.write(partition, None, batch)?;
             }
         }
         self.rolling.bound_memory()
@@ -255,6 +303,18 @@ impl Sink for ParquetDeadLetters {
         self.rolling.close();
         Ok(())
     }
+}
+
+/// A sink of forecasts by date over an open store.
+#[cfg(test)]
+pub fn by_date_over_store(
+    objects: &Arc<dyn Objects>,
+    (roll_bytes, roll_every): (u64, Duration),
+    layout: &Layout,
+    identity: &Identity,
+) -> ParquetForecasts {
+    let target = Box::new(store::Store::over(Arc::clone(objects)).within(COMMITS));
+    ParquetForecasts::over(target, Pace { roll_bytes, roll_every, lane: 0 }, layout, identity).by_date(Arc::clone(objects))
 }
 
 /// Both sinks over an open store.

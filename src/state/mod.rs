@@ -16,6 +16,9 @@ use idle::Idle;
 
 use crate::base::time::{EventTime, Gap};
 
+/// Bytes that a processor fetches at once.
+const CACHE_LINE: usize = 64;
+
 /// The `[state]` table, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -99,6 +102,15 @@ impl KeyStates {
     /// The slot of a key that is about to change, made and initialised if it is new. Whatever writes to a slot's row after a cut has
     /// begun must come through here (or `touch`) first, once a batch: that is what makes a cut a picture of one moment.
     pub fn intern(&mut self, key: &[u8]) -> Slot {
+        self.intern_at(key, None)
+    }
+
+    /// As `intern`, for a key that `expect` found in a slot, where it is not looked up again if it still lies there.
+    fn intern_at(&mut self, key: &[u8], expected: Option<Slot>) -> Slot {
+        if let Some(slot) = expected.filter(|slot| self.keys.key(*slot) == Some(key)) {
+            self.touch(slot);
+            return slot;
+        }
         let (slot, new) = self.keys.intern(key);
         if new {
             self.metas.push(&[KeyMeta::default()]);
@@ -113,13 +125,28 @@ impl KeyStates {
         slot
     }
 
+    /// The slot of a key, if it is known.
+    #[must_use]
+    pub fn expect(&self, key: &[u8]) -> Option<Slot> {
+        self.keys.find(key)
+    }
+
+    /// Reads of everything that is known of a slot's key, and does nothing with it: among millions of keys each of these is a wait for memory, and in a
+    /// loop that does nothing else a processor waits for many at once.
+    pub fn fetch(&self, slot: Slot) {
+        let hidden = self.hidden.row(slot).iter().step_by(CACHE_LINE / size_of::<f32>()).fold(0.0, |sum, value| sum + value);
+        let aggregates = self.aggregates.row(slot).iter().step_by(CACHE_LINE / size_of::<f64>()).fold(0.0, |sum, value| sum + value);
+        let events = self.metas.row(slot).first().map_or(0, |meta| meta.events);
+        std::hint::black_box((hidden, aggregates, events));
+    }
+
     /// As `intern`, for an event at `time`, which a new key must be given as its last. Where there are `most` keys, a new one takes the
     /// place of the one whose last event is the oldest, of several the one with the smallest key; who that is depends on nothing but
     /// the events so far. The key that was forgotten for it is returned as well: `hidden`, `aggregates` and `timers` are still its own, as events of
-    /// it may yet have to be stepped, and are to be set anew when the new key's turn comes.
-    pub fn intern_within(&mut self, key: &[u8], time: EventTime, most: usize) -> (Slot, Option<Box<[u8]>>) {
+    /// it may yet have to be stepped, and are to be set anew when the new key's turn comes. `expected` is what `expect` said of the key earlier.
+    pub fn intern_within(&mut self, key: &[u8], time: EventTime, most: usize, expected: Option<Slot>) -> (Slot, Option<Box<[u8]>>) {
         if self.len() < most || self.keys.find(key).is_some() {
-            return (self.intern(key), None);
+            return (self.intern_at(key, expected), None);
         }
         let mut idle = std::mem::take(&mut self.idle);
         let Some(slot) = idle.longest(&self.keys, &self.metas) else { return (self.intern(key), None) };
@@ -219,6 +246,8 @@ mod tests {
             let mut expected: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
             for (i, (number, step)) in events.into_iter().enumerate() {
                 let key = [b'k', number, number].repeat(1 + usize::from(number % 3));
+                // Where it was some events ago, or never.
+                let stale = (number % 2 == 0).then_some(Slot(u32::from(number) % most as u32));
                 // Also a new key may come late, and many come at one time.
                 let mut time = (i as i64 / 4) * 4 + step;
                 let known = expected.get(&key).copied();
@@ -232,7 +261,7 @@ mod tests {
                     None => {}
                 }
                 expected.insert(key.clone(), time);
-                let (slot, evicted) = states.intern_within(&key, EventTime(time), most);
+                let (slot, evicted) = states.intern_within(&key, EventTime(time), most, stale);
                 let meta = &mut states.metas.row_mut(slot)[0];
                 prop_assert_eq!(meta.events == 0, known.is_none());
                 (meta.last, meta.events) = (EventTime(time), meta.events + 1);

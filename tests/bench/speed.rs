@@ -1,10 +1,11 @@
-//! Speed, as ratios within one run: `cargo bench --bench speed [-- step | decode | lane | memory | snapshots | kafka | latency | recovery]`.
+//! Speed, as ratios within one run: `cargo bench --bench speed [-- step | decode | lane | memory | files | snapshots | kafka | latency | recovery]`.
 //!
 //! The machine's absolute numbers mean little; what is printed beside each is what the same machine does bare in the same run.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::cast_possible_truncation)]
 #![allow(clippy::cast_sign_loss, clippy::cast_possible_wrap, clippy::cast_precision_loss)]
 
 mod bare_copy;
+mod files;
 #[path = "../broker/harness.rs"]
 mod harness;
 mod kafka;
@@ -42,6 +43,9 @@ fn main() {
     }
     if runs("memory") {
         lane::memory();
+    }
+    if runs("files") {
+        files::files();
     }
     if runs("snapshots") {
         snapshots::snapshots();

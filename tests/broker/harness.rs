@@ -86,6 +86,17 @@ fn found(sources: &[&str]) -> Option<Broker> {
 impl Broker {
     /// Starts a broker of its own, for a test that kills it. `Err` says what is missing.
     pub fn start() -> Result<Broker, String> {
+        Broker::start_with(None)
+    }
+
+    /// As `start`; clients that come by way of this port of a `Wire` are led there for everything. Returns where the wire has to end, too.
+    pub fn start_behind(wire: u16) -> Result<(Broker, u16), String> {
+        let broker = Broker::start_with(Some(wire))?;
+        let port = broker.own.as_ref().map_or(0, |own| own.port + 2);
+        Ok((broker, port))
+    }
+
+    fn start_with(wire: Option<u16>) -> Result<Broker, String> {
         let java = java_version()?;
         if java < 17 {
             return Err(format!("Java {java} is too old"));
@@ -96,7 +107,7 @@ impl Broker {
         let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut last = String::new();
         for attempt in 0..3 {
-            match Broker::start_on(&classpath, free_port(attempt)) {
+            match Broker::start_on(&classpath, free_port(attempt), wire) {
                 Ok(broker) => return Ok(broker),
                 Err(why) => last = why,
             }
@@ -104,16 +115,18 @@ impl Broker {
         Err(last)
     }
 
-    fn start_on(classpath: &str, port: u16) -> Result<Broker, String> {
+    fn start_on(classpath: &str, port: u16, wire: Option<u16>) -> Result<Broker, String> {
         let folder = std::env::temp_dir().join(format!("meantime-broker-{}-{port}", std::process::id()));
         fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
         let logs = folder.join("logs");
         let controller = port + 1;
+        let (listens, advertised) =
+            wire.map_or_else(Default::default, |wire| (format!(",WIRE://127.0.0.1:{}", port + 2), format!(",WIRE://127.0.0.1:{wire}")));
         let settings = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
-             inter.broker.listener.name=PLAINTEXT\nlistener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listens}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}\ncontroller.listener.names=CONTROLLER\n\
+             inter.broker.listener.name=PLAINTEXT\nlistener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,WIRE:PLAINTEXT\n\
              log.dirs={}\noffsets.topic.replication.factor=1\noffsets.topic.num.partitions=4\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\ntransaction.state.log.num.partitions=4\n\
              group.initial.rebalance.delay.ms=0\nlog.retention.ms=-1\nauto.create.topics.enable=true\n",
@@ -369,11 +382,11 @@ fn classpath() -> Result<String, String> {
     fs::read_to_string(&kept.1).map(|path| path.trim().to_owned()).map_err(|error| error.to_string())
 }
 
-/// A port, and the next one, that nobody listens on: below the ephemeral range, so that no client socket takes it meanwhile.
+/// A port, and the next two, that nobody listens on: below the ephemeral range, so that no client socket takes it meanwhile.
 fn free_port(attempt: u32) -> u16 {
     let first = (std::process::id() * 2 + attempt * 1000) % 10_000;
     (0..5_000)
         .map(|step| 19_000 + u16::try_from((first + step * 2) % 10_000).unwrap())
-        .find(|port| [*port, *port + 1].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()))
+        .find(|port| [*port, *port + 1, *port + 2].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()))
         .expect("a free port between 19000 and 29000")
 }

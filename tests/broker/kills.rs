@@ -14,6 +14,7 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use meantime::link::kafka as link;
 use meantime::sink::kafka::{Position, audit};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -24,6 +25,7 @@ use super::broker;
 use super::harness::Broker;
 
 use super::trial::*;
+use super::wire::Wire;
 
 /// Shortest and longest time from kill to kill.
 const BETWEEN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(4000));
@@ -187,6 +189,60 @@ fn a_zombie_that_wakes_after_another_has_taken_over_does_no_harm() {
     trial.finish();
     trial.must_be_complete(events);
     assert_eq!(trial.must_equal_an_undisturbed_run(), 0);
+}
+
+/// One instance has begun to give partitions away, and is cut off from the broker for longer than its session: what it was about to commit for them
+/// reaches the broker when another one has long taken everything over.
+fn cut_off_while_it_gives_partitions_away(named: bool) {
+    if broker().is_none() || std::env::var_os("MEANTIME_KAFKA").is_some() {
+        return; // Somebody else's broker has no listener behind our wire.
+    }
+    let wire = Wire::start();
+    let (own, end) = Broker::start_behind(wire.port).unwrap();
+    wire.to(end);
+    let sets = vec!["source.client={\"session.timeout.ms\"=\"6000\"}".to_owned()];
+    let trial = Trial { named, sets, ..Trial::new(&own, "wire", "exactly_once") };
+    let events = events();
+    // Names are given by address and group: without this both would have the first one of this machine, as no two have whose address is the same.
+    let _first = (!named).then(|| link::Instance::of_machine(&own.address, &trial.output));
+    while_filling(&trial, events, WHILE, |upto| {
+        upto(1, 4);
+        let mut far = trial.start_at("a", &format!("127.0.0.1:{}", wire.port));
+        trial.wait_committed(1);
+        upto(2, 4);
+        let near = trial.start("b");
+        while !fs::read_to_string(&far.log).unwrap_or_default().contains("partitions revoked") {
+            assert!(far.ended(Duration::ZERO).is_none(), "{}", tail(&far.log));
+            std::thread::yield_now();
+        }
+        wire.cut();
+        upto(3, 4);
+        trial.wait_committed(events * 3 / 4);
+        wire.mend();
+        upto(4, 4);
+        trial.wait_committed(events);
+        // It has either stopped by itself or joined again, then it stops when told.
+        let ended = far.ended(Duration::from_secs(5));
+        println!("{}: cut off, named {named}: {ended:?}", trial.name);
+        match ended {
+            None => far.stop(),
+            Some(status) => assert!(matches!(status.code(), Some(75 | 69)), "{status}\n{}", tail(&far.log)),
+        }
+        near.stop();
+    });
+    trial.finish();
+    trial.must_be_complete(events);
+    assert_eq!(trial.must_equal_an_undisturbed_run(), 0);
+}
+
+#[test]
+fn a_partition_of_the_network_while_partitions_are_given_away_loses_nothing_and_repeats_nothing() {
+    cut_off_while_it_gives_partitions_away(false);
+}
+
+#[test]
+fn the_same_under_static_members_loses_nothing_and_repeats_nothing() {
+    cut_off_while_it_gives_partitions_away(true);
 }
 
 /// Kills the broker at random moments while two instances work. One that ends by itself must have asked for a restart by its exit code, and

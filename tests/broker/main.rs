@@ -20,6 +20,7 @@ mod pipelines;
 mod sinks;
 mod sources;
 mod trial;
+mod wire;
 
 /// The shared broker, or `None` where there is none and tests are skipped. `RUST_LOG` shows what edges and librdkafka log.
 fn broker() -> Option<&'static harness::Broker> {

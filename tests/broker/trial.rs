@@ -108,14 +108,27 @@ impl<'a> Trial<'a> {
 
     /// Starts an instance that dies at a fail point.
     pub fn start_dying(&self, instance: &str, point: Option<&str>) -> Instance {
+        self.start_with(instance, &|command| {
+            if let Some(point) = point {
+                command.env("MEANTIME_FAIL_POINT", point);
+            }
+        })
+    }
+
+    /// Starts an instance that reaches the broker at another address.
+    pub fn start_at(&self, instance: &str, address: &str) -> Instance {
+        self.start_with(instance, &|command| {
+            command.args(["--set", &format!("source.brokers={address}")]);
+        })
+    }
+
+    fn start_with(&self, instance: &str, with: &dyn Fn(&mut Command)) -> Instance {
         let log = OpenOptions::new().create(true).append(true).open(self.log(instance)).unwrap();
         let mut command = self.command(&["run"]);
         if self.named {
             command.args(["--set", &format!("source.instance={instance}")]);
         }
-        if let Some(point) = point {
-            command.env("MEANTIME_FAIL_POINT", point);
-        }
+        with(&mut command);
         command.stdout(Stdio::null()).stderr(log);
         Instance { child: command.spawn().unwrap(), log: self.log(instance) }
     }

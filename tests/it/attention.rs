@@ -1,25 +1,10 @@
 //! What a model with attention looks at, in the report.
 
 use std::fmt::Write as _;
-use std::process::Command;
 
-const PIPELINE: &str = r#"
-name = "looking"
-[source]
-kind = "file"
-paths = ["events.ndjson"]
-[event]
-format = "json"
-key = "key"
-time = { field = "ts", unit = "s" }
-[model]
-package = "model"
-[sink]
-kind = "ndjson"
-path = "-"
-[dead_letter]
-kind = "ndjson"
-path = "dead.ndjson"
+use super::program::{done, pipeline};
+
+const TABLES: &str = r#"
 [fit]
 cell = "attention"
 law = "exponential"
@@ -31,26 +16,33 @@ epochs = 2
 fn the_report_of_a_model_with_attention_shows_what_each_event_of_a_key_looks_at() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
-    std::fs::write(at("pipeline.toml"), PIPELINE).unwrap();
+    std::fs::write(at("pipeline.toml"), pipeline("", TABLES)).unwrap();
     let mut text = String::new();
     for i in 0..1200_u32 {
         // Key k0 has 50 events, the others 25 to 48.
         let (key, time) = (i % 30, 1_700_000_000 + i * 613 % 97 + i * 100);
         if key == 0 || i < 720 + 20 * key {
-            writeln!(text, "{{\"key\":\"k{key}\",\"ts\":{time}}}").unwrap();
+            writeln!(text, "{{\"key\":\"k{key}\",\"ts\":{time}000}}").unwrap();
         }
     }
     for i in 0..10_u32 {
-        writeln!(text, "{{\"key\":\"k0\",\"ts\":{}}}", 1_700_130_000 + i * 50).unwrap();
+        writeln!(text, "{{\"key\":\"k0\",\"ts\":{}000}}", 1_700_130_000 + i * 50).unwrap();
     }
     std::fs::write(at("events.ndjson"), text).unwrap();
-    let run = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_meantime")).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
     let pipeline = folder.path().display().to_string();
-    run(&["fit", &pipeline, "--from", &at("events.ndjson"), "--out", &at("model")]);
-    run(&["evaluate", &pipeline, "--from", &at("events.ndjson"), "--key", "k0", "--html", &at("page.html"), "--json", &at("figures.json")]);
+    done(&["fit", &pipeline, "--from", &at("events.ndjson"), "--out", &at("model")]);
+    done(&[
+        "evaluate",
+        &pipeline,
+        "--from",
+        &at("events.ndjson"),
+        "--key",
+        "k0",
+        "--html",
+        &at("page.html"),
+        "--json",
+        &at("figures.json"),
+    ]);
     let figures: serde_json::Value = serde_json::from_slice(&std::fs::read(at("figures.json")).unwrap()).unwrap();
     let weights = figures["history"]["attention"].as_array().unwrap();
     assert_eq!(weights.len(), figures["history"]["events"].as_array().unwrap().len());

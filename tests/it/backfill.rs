@@ -19,48 +19,48 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-const EVENTS: &str = "20000";
+pub const EVENTS: &str = "20000";
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn cards() -> PathBuf {
+pub fn cards() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/cards")
 }
 
-fn generate(path: &Path, events: &str) {
+pub fn generate(path: &Path, events: &str) {
     let pipeline = cards();
     let arguments = ["generate", pipeline.to_str().unwrap(), "--events", events, "--keys", "300", "--to", "file", "--out"];
     let output = Command::new(env!("CARGO_BIN_EXE_meantime")).args(arguments).arg(path).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
-fn command(from: &[&str], to: &Path, more: &[&str]) -> Command {
+pub fn command(from: &[&str], to: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_meantime"));
     command.arg("backfill").arg(cards()).arg("--from").args(from).arg("--to").arg(to);
     command.args(["--set", "dead_letter.max_bad_ratio=0.5", "--rows-per-file", "1000"]).args(more);
     command
 }
 
-fn backfill(from: &[&str], to: &Path, more: &[&str]) -> Output {
+pub fn backfill(from: &[&str], to: &Path, more: &[&str]) -> Output {
     command(from, to, more).output().unwrap()
 }
 
-fn read(path: &Path) -> RecordBatch {
+pub fn read(path: &Path) -> RecordBatch {
     let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap();
     let schema = builder.schema().clone();
     concat_batches(&schema, &builder.build().unwrap().map(Result::unwrap).collect::<Vec<_>>()).unwrap()
 }
 
-fn write(path: &Path, rows: &RecordBatch) {
+pub fn write(path: &Path, rows: &RecordBatch) {
     let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), rows.schema(), None).unwrap();
     writer.write(rows).unwrap();
     writer.close().unwrap();
 }
 
 /// All files below a folder, by name from there.
-fn files(folder: &Path) -> BTreeMap<String, PathBuf> {
+pub fn files(folder: &Path) -> BTreeMap<String, PathBuf> {
     let mut found = BTreeMap::new();
     let mut open = vec![folder.to_owned()];
     while let Some(folder_of) = open.pop() {
@@ -161,7 +161,7 @@ fn shards_batches_lanes_and_the_order_of_the_files_change_no_forecast() {
     same_files(&whole, &parts);
 }
 
-fn same_files(expected: &Path, found: &Path) {
+pub fn same_files(expected: &Path, found: &Path) {
     let of =
         |folder: &Path| files(&folder.join("forecasts")).into_iter().chain(files(&folder.join("dead-letters"))).collect::<BTreeMap<_, _>>();
     let (expected, found) = (of(expected), of(found));
@@ -172,22 +172,36 @@ fn same_files(expected: &Path, found: &Path) {
     }
 }
 
-#[test]
-fn killed_at_any_moment_and_resumed_it_writes_the_same_bytes() {
-    let kills: usize = std::env::var("MEANTIME_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(12);
-    let folder = tempfile::tempdir().unwrap();
-    let events = folder.path().join("events.ndjson");
-    generate(&events, "60000");
-    let mut lines: Vec<String> = std::fs::read_to_string(&events).unwrap().lines().map(str::to_owned).collect();
+/// Events with some lines that are no JSON.
+fn broken_events(folder: &Path, events: &str) -> String {
+    let path = folder.join("events.ndjson");
+    generate(&path, events);
+    let mut lines: Vec<String> = std::fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect();
     for i in (0..lines.len()).step_by(97) {
         lines.insert(i, format!("not JSON {i}"));
     }
-    std::fs::write(&events, lines.join("\n") + "\n").unwrap();
-    let from = events.display().to_string();
+    std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn killed_at_any_moment_and_resumed_it_writes_the_same_bytes() {
+    killed(&[]);
+}
+
+#[test]
+fn by_date_too_killed_at_any_moment_and_resumed_it_writes_the_same_bytes() {
+    killed(&["--layout", "date"]);
+}
+
+fn killed(layout: &[&str]) {
+    let kills: usize = std::env::var("MEANTIME_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(12);
+    let folder = tempfile::tempdir().unwrap();
+    let from = broken_events(folder.path(), "60000");
     let whole = folder.path().join("whole");
     let state = ["--set", "state.snapshots=ignored", "--set", "state.snapshot_every=1s"];
     let started = std::time::Instant::now();
-    let output = backfill(&[&from], &whole, &["--shards", "3"]);
+    let output = backfill(&[&from], &whole, &[&["--shards", "3"], layout].concat());
     assert!(output.status.success(), "{}", text(&output.stderr));
     let takes = started.elapsed();
     assert!(files(&whole.join("dead-letters")).len() > 3);
@@ -197,7 +211,7 @@ fn killed_at_any_moment_and_resumed_it_writes_the_same_bytes() {
     while killed < kills {
         // With and without snapshots, on one lane and on two.
         let to = folder.path().join(format!("killed-{rounds}"));
-        let mut more = vec!["--shards", "3", "--resume"];
+        let mut more = [&["--shards", "3", "--resume"], layout].concat();
         more.extend(if rounds % 2 == 0 { &state[..] } else { &[] });
         more.extend(if rounds % 3 == 0 { &["--set", "run.lanes=2"][..] } else { &["--set", "run.lanes=1"] });
         for _ in 0..3 {
@@ -217,6 +231,79 @@ fn killed_at_any_moment_and_resumed_it_writes_the_same_bytes() {
     }
     println!("{killed} kills in {rounds} rounds; files that were there at a kill: {resumed:?}");
     assert!(resumed.len() > 2, "no kill fell between two files: {resumed:?}");
+}
+
+/// The days of the events in the rows of a file.
+fn days(rows: &RecordBatch) -> BTreeSet<String> {
+    let times = rows.column_by_name("event_time").unwrap();
+    let DataType::Timestamp(unit, _) = times.data_type() else { panic!("no time") };
+    let times = cast(&cast(times, &DataType::Timestamp(*unit, None)).unwrap(), &DataType::Date32).unwrap();
+    let options = FormatOptions::default();
+    let shown = ArrayFormatter::try_new(&times, &options).unwrap();
+    (0..rows.num_rows()).map(|row| shown.value(row).to_string()).collect()
+}
+
+#[test]
+fn by_date_each_row_is_in_the_folder_of_its_day_and_no_row_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = broken_events(folder.path(), EVENTS);
+    let (whole, dated) = (folder.path().join("whole"), folder.path().join("dated"));
+    for (to, more) in [(&whole, &["--shards", "3"][..]), (&dated, &["--shards", "3", "--layout", "date"])] {
+        let output = backfill(&[&from], to, more);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    let mut found = BTreeSet::new();
+    for (name, path) in files(&dated.join("forecasts")) {
+        let Some(day) = name.strip_prefix("event_date=").and_then(|rest| rest.split_once('/')).map(|(day, _)| day.to_owned()) else {
+            assert!(name.starts_with("_commits/partition-") && name.ends_with(".json"), "{name}");
+            continue;
+        };
+        assert_eq!(days(&read(&path)), [day.clone()].into(), "{name}");
+        found.insert(day);
+    }
+    assert!(found.len() > 3, "{found:?}");
+    let all: BTreeSet<String> = files(&whole.join("forecasts")).values().flat_map(|path| days(&read(path))).collect();
+    assert_eq!(found, all);
+    std::fs::rename(dated.join("forecasts/_commits"), folder.path().join("_commits")).unwrap();
+    assert!(forecasts(&whole) == forecasts(&dated));
+    std::fs::rename(folder.path().join("_commits"), dated.join("forecasts/_commits")).unwrap();
+    // What others make of it.
+    let sink = format!("sink={{kind=\"parquet\",path=\"{}\"}}", dated.join("forecasts").display());
+    let program = |command: &str, more: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_meantime")).arg(command).arg(cards()).args(more).output().unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+        (output.status.code(), said)
+    };
+    let (code, said) = program("verify", &["--json", "--set", &sink]);
+    assert_eq!((code, &said["complete"]), (Some(0), &true.into()), "{said}");
+    let parity = ["--json", "--live", dated.to_str().unwrap(), "--files", &from, "--set", "dead_letter.max_bad_ratio=0.5"];
+    let (code, said) = program("parity", &parity);
+    assert_eq!((code, said["equal"].to_string(), &said["different"]), (Some(0), EVENTS.to_owned(), &0.into()), "{said}");
+    // A place keeps its layout.
+    let other = backfill(&[&from], &dated, &["--shards", "3", "--resume"]);
+    assert_eq!(other.status.code(), Some(78));
+    assert!(text(&other.stderr).contains("--layout date"), "{}", text(&other.stderr));
+    // Two machines that know nothing of each other do what one does.
+    let parts = folder.path().join("parts");
+    for part in ["1/2", "0/2"] {
+        let output = backfill(&[&from], &parts, &["--shards", "3", "--shard", part, "--layout", "date"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    same_files(&dated, &parts);
+    // Killed between any two steps of a commit.
+    if cfg!(debug_assertions) {
+        for point in meantime::base::fail_point::FILES {
+            let to = folder.path().join(point);
+            let more = ["--shards", "3", "--layout", "date", "--resume"];
+            let died = command(&[&from], &to, &more).env("MEANTIME_FAIL_POINT", point).output().unwrap();
+            assert!(!died.status.success(), "{point} was not passed");
+            let seen = files(&to.join("forecasts")).into_keys().filter(|name| name.starts_with("event_date=")).count();
+            assert_eq!(seen == 0, ["files.staged", "files.committed"].contains(&point), "{point}: {seen} files where readers look");
+            let output = backfill(&[&from], &to, &more);
+            assert!(output.status.success(), "{point}: {}", text(&output.stderr));
+            same_files(&dated, &to);
+        }
+    }
 }
 
 #[test]

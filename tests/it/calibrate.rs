@@ -2,33 +2,13 @@
 //! that is served.
 
 use std::path::Path;
-use std::process::{Command, Output};
 
 use meantime::base::number::{f64_of, i64_of};
 use rand::{Rng, SeedableRng};
 
-fn meantime(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_meantime")).args(arguments).output().unwrap()
-}
+use super::program::{meantime, pipeline};
 
-const PIPELINE: &str = r#"
-name = "scored"
-[source]
-kind = "file"
-paths = ["events.ndjson"]
-[event]
-format = "json"
-key = "key"
-time = { field = "ts", unit = "ms" }
-label = "label"
-[model]
-package = "model"
-[sink]
-kind = "ndjson"
-path = "-"
-[dead_letter]
-kind = "ndjson"
-path = "dead.ndjson"
+const TABLES: &str = r#"
 [fit]
 numeric = ["amount"]
 hidden = 4
@@ -59,7 +39,7 @@ fn events(path: &Path, odds: f64) {
 fn a_score_that_is_too_sure_is_corrected_and_served() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
-    std::fs::write(folder.path().join("pipeline.toml"), PIPELINE).unwrap();
+    std::fs::write(folder.path().join("pipeline.toml"), pipeline("label = \"label\"", TABLES)).unwrap();
     events(&folder.path().join("events.ndjson"), 3.0);
     events(&folder.path().join("later.ndjson"), 0.4);
     let pipeline = folder.path().display().to_string();

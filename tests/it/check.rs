@@ -273,7 +273,9 @@ fn a_small_file_gets_the_defaults_and_paths_from_its_folder() {
     let at = |name: &str| folder.path().join(name);
     assert_eq!(plan.source, source::Settings::File(source::FileSettings { paths: vec![at("a.ndjson").into(), at("b.ndjson").into()] }));
     assert_eq!(plan.dead_letter, sink::Settings::Ndjson { path: at("dead-letters.ndjson") });
-    let sink::Settings::Parquet { place, roll_bytes, roll_every, delta: None } = &plan.sink else { panic!("not Parquet") };
+    let sink::Settings::Parquet { place, roll_bytes, roll_every, delta: None, folders: sink::Folders::Partition } = &plan.sink else {
+        panic!("not Parquet")
+    };
     assert_eq!((place, *roll_bytes, roll_every.as_secs()), (&Place::Folder(at("out")), 128 << 20, 60));
     assert_eq!((plan.max_bad_ratio, plan.lanes, plan.max_batch, plan.asks.marks), (0.001, 1, 4096, 3));
     assert_eq!(plan.stop_timeout.as_secs(), 30);

@@ -129,3 +129,29 @@ fn the_past_of_a_key_comes_out_as_it_was_and_an_event_can_be_explained() {
         assert!(output.status.code() == Some(1) && text(&output.stderr).contains(says), "{}", text(&output.stderr));
     }
 }
+
+#[test]
+fn history_of_which_no_record_can_be_used_is_an_error_that_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let visits = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/visits").display().to_string();
+    let made =
+        meantime(&["generate", &visits, "--events", "500", "--keys", "20", "--to", "file", "--out", "visits.parquet"], folder.path());
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let judged = |more: &[&str]| meantime(&[&["evaluate", &visits, "--from", "visits.parquet"], more].concat(), folder.path());
+    assert!(judged(&[]).status.success());
+    let refused = judged(&["--set", "event.key=nobody"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && refused.stdout.is_empty(), "{text}");
+    assert!(text.contains("none of 500 records could be used") && text.contains("missing_key") && text.contains("[event]"), "{text}");
+}
+
+#[test]
+fn a_package_that_is_named_from_the_wrong_folder_is_refused_with_the_rule() {
+    let folder = tempfile::tempdir().unwrap();
+    let visits = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/visits").display().to_string();
+    std::fs::create_dir(folder.path().join("mine")).unwrap();
+    std::fs::copy(Path::new(&visits).join("model/model.toml"), folder.path().join("mine/model.toml")).unwrap();
+    let refused = meantime(&["check", &visits, "--set", "model.package=mine"], folder.path());
+    let text: String = String::from_utf8_lossy(&refused.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(refused.status.code() == Some(78) && text.contains("relative to its folder"), "{text}");
+}

@@ -7,12 +7,18 @@ use std::process::{Command, Stdio};
 
 /// Prints, of the table in the folder that is named first: rows, different positions, files, and each application's version.
 const READ: &str = r#"
-import sys, json, pyarrow as pa, deltalake
+import sys, json, pyarrow as pa, pyarrow.dataset, deltalake
 table = deltalake.DeltaTable(sys.argv[1])
 rows = pa.table(table.to_pyarrow_table(columns=["partition", "offset", "event_time"])) if hasattr(table, "to_pyarrow_table") else None
 places = set(zip(rows["partition"].to_pylist(), rows["offset"].to_pylist()))
 apps = {app: table.transaction_version(app) for app in sys.argv[2:]}
-print(json.dumps({"rows": rows.num_rows, "places": len(places), "files": len(table.file_uris()), "apps": apps,
+by = table.metadata().partition_columns
+pruned = []
+if by:
+    day = table.to_pyarrow_table(columns=by)[by[0]][0]
+    part = table.to_pyarrow_dataset().to_table(filter=pyarrow.dataset.field(by[0]) == day)
+    pruned = [part.num_rows, sum(time.date() == day.as_py() for time in rows["event_time"].to_pylist())]
+print(json.dumps({"by": by, "pruned": pruned, "rows": rows.num_rows, "places": len(places), "files": len(table.file_uris()), "apps": apps,
                   "time": str(rows.schema.field("event_time").type)}))
 if len(sys.argv) > 2:
     table.optimize.compact()
@@ -33,6 +39,12 @@ fn another_implementation_reads_what_a_backfill_noted_after_kills_and_goes_on_wi
         eprintln!("LEFT OUT: MEANTIME_DELTA names no Python with the package deltalake");
         return;
     };
+    for layout in ["partition", "date"] {
+        read_by_another(&python, layout);
+    }
+}
+
+fn read_by_another(python: &std::ffi::OsStr, layout: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (events, out, forecasts) = (path("events.parquet"), path("out"), path("out/forecasts"));
@@ -40,11 +52,14 @@ fn another_implementation_reads_what_a_backfill_noted_after_kills_and_goes_on_wi
     let run = || {
         let mut command =
             meantime(&["backfill", "--from", &events, "--to", &out, "--shards", "3", "--rows-per-file", "1000", "--delta", "--resume"]);
-        command.args(["--set", "run.lanes=3"]);
+        command.args(["--set", "run.lanes=3", "--layout", layout]);
         command
     };
     // Killed when so many files are there, on three lanes that commit to one log.
-    let there = || glob::glob(&format!("{forecasts}/partition-*/from=*.parquet")).unwrap().count();
+    let there = || {
+        let files = |of: &str| glob::glob(&format!("{forecasts}/{of}.parquet")).unwrap().count();
+        files("partition-*/from=*") + files("event_date=*/*")
+    };
     for files in [1, 4, 7] {
         let mut child = run().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         while there() < files && child.try_wait().unwrap().is_none() {
@@ -56,7 +71,7 @@ fn another_implementation_reads_what_a_backfill_noted_after_kills_and_goes_on_wi
     let ended = run().output().unwrap();
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
     let read = |apps: &[&str]| {
-        let output = Command::new(&python).args(["-c", READ, &forecasts]).args(apps).output().unwrap();
+        let output = Command::new(python).args(["-c", READ, &forecasts]).args(apps).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout).unwrap();
         let mut lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
@@ -64,6 +79,13 @@ fn another_implementation_reads_what_a_backfill_noted_after_kills_and_goes_on_wi
     };
     let (told, compacted) = read(&["meantime/cards/partition-0", "meantime/cards/partition-1", "meantime/cards/partition-2"]);
     assert_eq!((&told["rows"], &told["places"], &told["files"]), (&20_000.into(), &20_000.into(), &there().into()), "{told}");
+    if layout == "date" {
+        assert_eq!(told["by"], serde_json::json!(["event_date"]));
+        assert!(
+            told["pruned"][0] == told["pruned"][1] && told["pruned"][0].as_u64().is_some_and(|rows| rows > 0 && rows < 20_000),
+            "{told}"
+        );
+    }
     let versions: i64 = told["apps"].as_object().unwrap().values().map(|version| version.as_i64().unwrap()).sum();
     assert_eq!(versions, 20_000, "together the applications have come to the last record");
     assert!(told["time"].as_str().unwrap().contains("timestamp[us, tz=UTC]"), "{told}");

@@ -28,11 +28,17 @@ struct Job {
     records: i64,
     /// Whether a second model is run in shadow, to a folder of its own.
     shadow: bool,
+    /// `[sink] layout`.
+    layout: &'static str,
 }
 
 impl Job {
     /// Events as generated, but for some that are out of order, late or malformed: there are held events and dead letters of two kinds.
     fn new() -> Job {
+        Job::with_layout("partition")
+    }
+
+    fn with_layout(layout: &'static str) -> Job {
         let folder = tempfile::tempdir().unwrap();
         let events = folder.path().join("generated.ndjson");
         let (count, path) = (EVENTS.to_string(), events.to_str().unwrap());
@@ -57,12 +63,12 @@ impl Job {
         }
         let manifest = std::fs::read_to_string(pipeline().join("model/model.toml")).unwrap();
         std::fs::write(model.join("model.toml"), manifest.replace("version = \"1\"", "version = \"2\"")).unwrap();
-        Job { records: i64::try_from(lines.len()).unwrap(), folder, shadow: false }
+        Job { records: i64::try_from(lines.len()).unwrap(), folder, shadow: false, layout }
     }
 
     /// The program with the pipeline as arguments, writing below `out`.
     fn command(&self, command: &str, out: &str) -> Command {
-        let folder = self.folder.path().display();
+        let (folder, layout) = (self.folder.path().display(), self.layout);
         let mut program = Command::new(env!("CARGO_BIN_EXE_meantime"));
         program.args([command, pipeline().to_str().unwrap()]);
         for set in [
@@ -70,7 +76,7 @@ impl Job {
             "order.lateness=30m".to_owned(),
             "order.late=dead_letter".to_owned(),
             format!(
-                "sink={{kind=\"parquet\",path=\"{folder}/{out}/forecasts\",roll_size=\"64KiB\",roll_every=\"10ms\",commit_every=\"2ms\"}}"
+                "sink={{kind=\"parquet\",path=\"{folder}/{out}/forecasts\",layout=\"{layout}\",roll_size=\"64KiB\",roll_every=\"10ms\",commit_every=\"2ms\"}}"
             ),
             // Other times than the forecasts': dead letters are also published between their files.
             format!("dead_letter={{kind=\"parquet\",path=\"{folder}/{out}/dead\",roll_every=\"14ms\",max_bad_ratio=0.5}}"),
@@ -110,7 +116,7 @@ impl Job {
 
     /// Rows of forecasts and of dead letters, each by offset.
     fn rows(&self, out: &str) -> [RecordBatch; 2] {
-        ["forecasts", "dead"].map(|of| rows(&self.path(out, of).join("partition-0")))
+        ["forecasts", "dead"].map(|of| rows(&self.path(out, of)))
     }
 
     /// Names of all files below `out`.
@@ -148,14 +154,12 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Rows of partition 0, which is the only one.
 fn rows(folder: &Path) -> RecordBatch {
     let mut batches = Vec::new();
     let mut schema = None;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|ending| ending != "parquet") {
-            continue;
-        }
+    let paths = ["partition-0/from=*", "event_date=*/*"].map(|of| glob::glob(&format!("{}/{of}.parquet", folder.display())).unwrap());
+    for path in paths.into_iter().flatten().map(Result::unwrap) {
         let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap();
         schema = Some(builder.schema().clone());
         batches.extend(builder.build().unwrap().map(Result::unwrap));
@@ -171,8 +175,16 @@ fn signal(child: &Child, name: &str) {
 
 #[test]
 fn killed_at_any_moment_and_started_again_it_writes_every_row_once() {
+    killed(&Job::new());
+}
+
+#[test]
+fn by_date_too_killed_at_any_moment_and_started_again_it_writes_every_row_once() {
+    killed(&Job::with_layout("date"));
+}
+
+fn killed(job: &Job) {
     let kills: u32 = std::env::var("MEANTIME_KILLS").map_or(20, |text| text.parse().unwrap()).min(200);
-    let job = Job::new();
     let started = Instant::now();
     let output = job.run("whole");
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -269,7 +281,15 @@ fn a_shadow_that_is_killed_at_any_moment_writes_every_row_once_and_changes_nothi
 
 #[test]
 fn an_instance_that_was_overtaken_while_it_was_stopped_ends_without_harm() {
-    let job = Job::new();
+    overtaken(&Job::new());
+}
+
+#[test]
+fn by_date_too_an_instance_that_was_overtaken_while_it_was_stopped_ends_without_harm() {
+    overtaken(&Job::with_layout("date"));
+}
+
+fn overtaken(job: &Job) {
     assert!(job.run("whole").status.success());
     let undisturbed = job.rows("whole");
     let mut overtaken = 0;

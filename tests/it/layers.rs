@@ -27,13 +27,14 @@ const LEVELS: [(&str, u32); 19] = [
 ];
 
 /// Crates that may be named in one place only.
-const HOMES: [(&str, &[&str]); 8] = [
+const HOMES: [(&str, &[&str]); 9] = [
     ("rdkafka", &["source/kafka", "sink/kafka", "link/kafka"]),
     ("tract_onnx", &["model"]),
     ("candle_core", &["fit"]),
     ("candle_nn", &["fit"]),
     ("prometheus_client", &["run/exposition"]),
     ("httparse", &["cli/http"]),
+    ("datafusion", &["link/query"]),
     ("object_store", &["link/objects"]),
     ("tokio", &["link/objects"]),
 ];

@@ -21,7 +21,10 @@ mod nab;
 mod next_events;
 #[cfg(unix)]
 mod operations;
+mod program;
 mod pytorch;
+#[cfg(feature = "sql")]
+mod query;
 mod real_data;
 mod reasons;
 mod schemas;

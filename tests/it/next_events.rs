@@ -1,7 +1,6 @@
 //! `meantime evaluate --next` on a stream whose law is known: continuations of the true law are nearer to what came than those of a wrong one.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use meantime::base::time::TimeUnit;
 use meantime::data::law::{HeadSpec, LawSpec};
@@ -11,9 +10,7 @@ use meantime::fit::step::Step;
 use meantime::model::manifest::{FORMAT, Manifest};
 use serde_json::Value as Json;
 
-fn meantime(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_meantime")).args(arguments).output().unwrap()
-}
+use super::program::meantime;
 
 const PIPELINE: &str = r#"
 name = "known"

@@ -1,46 +1,14 @@
 //! `meantime model quantize` and `prune` as a user meets them: smaller packages that still say the same, or are refused.
 
 use std::path::Path;
-use std::process::{Command, Output};
 
 use meantime::base::number::i64_of;
 use meantime::model::onnx::Graph;
 use rand::{Rng, SeedableRng};
 
-fn meantime(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_meantime")).args(arguments).output().unwrap()
-}
+use super::program::{done, pipeline, refused};
 
-fn done(arguments: &[&str]) -> String {
-    let output = meantime(arguments);
-    assert!(output.status.success(), "{arguments:?} {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn refused(arguments: &[&str]) -> String {
-    let output = meantime(arguments);
-    assert!(!output.status.success(), "{arguments:?} {}", String::from_utf8_lossy(&output.stdout));
-    String::from_utf8(output.stderr).unwrap()
-}
-
-const PIPELINE: &str = r#"
-name = "small"
-[source]
-kind = "file"
-paths = ["events.ndjson"]
-[event]
-format = "json"
-key = "key"
-time = { field = "ts", unit = "ms" }
-mark = "what"
-[model]
-package = "model"
-[sink]
-kind = "ndjson"
-path = "-"
-[dead_letter]
-kind = "ndjson"
-path = "dead.ndjson"
+const TABLES: &str = r#"
 [fit]
 time_unit = "s"
 hidden = 64
@@ -69,7 +37,7 @@ fn events(path: &Path) {
 
 /// A folder with pipeline and events; the events' path.
 fn prepared(folder: &Path) -> String {
-    std::fs::write(folder.join("pipeline.toml"), PIPELINE).unwrap();
+    std::fs::write(folder.join("pipeline.toml"), pipeline("mark = \"what\"", TABLES)).unwrap();
     events(&folder.join("events.ndjson"));
     folder.join("events.ndjson").display().to_string()
 }
@@ -102,7 +70,7 @@ fn a_quantised_package_is_a_third_as_large_says_nearly_the_same_and_is_bit_ident
             "{verified}"
         );
         let inspected = done(&["model", "inspect", &at("int8")]);
-        assert!(inspected.starts_with("small 1-int8"), "{inspected}");
+        assert!(inspected.starts_with("tested 1-int8"), "{inspected}");
         assert!(std::fs::read_to_string(folder.path().join("int8/CARD.md")).unwrap().contains("## Quantised"));
         let sums = std::fs::read_to_string(folder.path().join("int8/SHA256SUMS")).unwrap();
         assert_eq!(sums.lines().count(), 5, "{sums}");
@@ -127,7 +95,7 @@ fn a_pruned_package_has_fewer_floats_a_key_and_what_is_not_of_fit_is_refused_wit
         assert!(shown.contains("16 of 64 hidden units are left") && shown.contains("by the test split"), "{shown}");
         let inspected = done(&["model", "inspect", &at("small")]);
         assert!(
-            inspected.starts_with("small 1-h16") && inspected.contains(&format!("{} bytes of recurrent state", 4 * 16 * floats)),
+            inspected.starts_with("tested 1-h16") && inspected.contains(&format!("{} bytes of recurrent state", 4 * 16 * floats)),
             "{inspected}"
         );
         assert!(done(&["model", "verify", &at("small")]).contains("64 golden events"));

@@ -250,7 +250,7 @@ fn of_two(args: &ReplayArgs, span: Span, mut before: Model, mut after: Model) ->
     let common = Common::of(&named(&before.fields), &named(&after.fields), units);
     let mut shift =
         Shift::new(Settings { fields: common.before.clone(), threshold: threshold(args, &common.before)?, top: args.diffs.top });
-    let past = Past::new(&before.stage.plan, fields_read(&[&before, &after]), &args.source.from)?;
+    let past = Past::new(&before.stage.plan, fields_read(&[&before, &after]), &args.source)?;
     let mut waiting: [HashMap<Place, Waiting>; 2] = [HashMap::new(), HashMap::new()];
     let mut progress = Progress::start("events", None);
     let mut read = 0_usize;
@@ -329,7 +329,7 @@ fn of_live(args: &ReplayArgs, span: Span, place: &str, mut after: Model) -> Resu
     let mut shift =
         Shift::new(Settings { fields: common.before.clone(), threshold: threshold(args, &common.before)?, top: args.diffs.top });
     let mut live = Live::read(&plan, &layout, place, &common.before, span)?;
-    let past = Past::new(&after.stage.plan, fields_read(&[&after]), &args.source.from)?;
+    let past = Past::new(&after.stage.plan, fields_read(&[&after]), &args.source)?;
     let mut progress = Progress::start("events", None);
     let (mut read, mut alone) = (0_usize, 0_usize);
     let mut pairs = |model: &Model, shift: &mut Shift| {

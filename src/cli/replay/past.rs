@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::From;
 use crate::backfill::Settings;
 use crate::backfill::chunk::input_of;
 use crate::backfill::feed::runs;
@@ -31,26 +32,32 @@ pub struct Past {
 }
 
 impl Past {
-    /// For a plan: files that `patterns` name, or without any its own source. A topic is read without joining the pipeline's own group. `fields` are read
+    /// For a plan: files that are named, or without any its own source. A topic is read without joining the pipeline's own group. `fields` are read
     /// of tables.
     ///
     /// # Errors
-    /// A pattern names no file.
-    pub fn new(plan: &Plan, fields: Vec<String>, patterns: &[String]) -> Result<Self> {
+    /// A pattern names no file, or what is asked of the rows cannot be read.
+    pub fn new(plan: &Plan, fields: Vec<String>, from: &From) -> Result<Self> {
         let scratch = tempfile::tempdir().map_err(|e| Error::io("replay", &std::env::temp_dir(), e))?;
-        let files = if patterns.is_empty() {
+        let query = from.query.query("replay", &fields)?;
+        let files = if from.from.is_empty() {
+            if query.is_some() {
+                return Err(Error::new(Kind::Usage, "replay", "--where and --select are asked of files").help("name files with --from"));
+            }
             None
         } else {
             Some(Settings {
-                paths: files::named("replay", patterns)?.paths,
+                paths: files::named("replay", &from.from)?.paths,
                 schema: plan.schema.clone(),
                 fields: fields.clone(),
+                query,
                 positions: None,
                 ties: None,
                 until: None,
                 shards: 1,
                 mine: (0, 1),
                 epoch_rows: u64::MAX,
+                folders: Default::default(),
                 memory: MEMORY,
                 scratch: scratch.path().to_owned(),
             })

@@ -48,6 +48,10 @@ fn as_table(audits: &Audits<'_>) -> String {
             lines.push(cells.map(|cell| format!("{cell:>14}")).concat());
         }
         lines.extend(audit.faults.iter().map(|fault| format!("  {fault}")));
+        let retired: u64 = audit.partitions.values().map(|tiles| tiles.retired).sum();
+        if retired > 0 {
+            lines.push(format!("  {} files are of dates before all that are here: taken for removed on purpose", grouped(retired)));
+        }
         let verdict = if audit.faults.is_empty() { "complete: the files tile their records, no hole, no overlap" } else { "not complete" };
         lines.push(format!("  {verdict}"));
     }
@@ -65,7 +69,7 @@ fn as_json(audits: &Audits<'_>) -> Json {
                     json!({
                         "partition": partition.0, "files": tiles.files, "without_rows": tiles.without_rows, "rows": tiles.rows, "bytes": tiles.bytes,
                         "from": tiles.range.map(|(from, _)| from.0), "to": tiles.range.map(|(_, to)| to.0),
-                        "fingerprints": tiles.fingerprints, "unfinished": tiles.unfinished,
+                        "fingerprints": tiles.fingerprints, "unfinished": tiles.unfinished, "retired": tiles.retired,
                     })
                 })
                 .collect();

@@ -75,9 +75,9 @@ fn what_is_no_file_is_told() {
 mod bucket {
     use super::*;
     use crate::link::objects::cloud::of_double;
-    use crate::link::objects::s3::{Fault, KEY, S3};
+    use crate::link::objects::double::{Double, Fault, KEY};
 
-    fn location(s3: &S3) -> Location {
+    fn location(s3: &Double) -> Location {
         only(Arc::new(of_double(s3, "bucket", "", KEY)))
     }
 
@@ -89,7 +89,7 @@ mod bucket {
 
     #[test]
     fn of_an_object_only_the_columns_that_are_read_are_fetched_each_once() {
-        let s3 = S3::start("bucket");
+        let s3 = Double::start("bucket");
         let bytes = table(10_000);
         s3.put("a.parquet", &bytes);
         let location = location(&s3);
@@ -109,7 +109,7 @@ mod bucket {
 
     #[test]
     fn an_object_that_is_replaced_while_it_is_read_is_an_error() {
-        let s3 = S3::start("bucket");
+        let s3 = Double::start("bucket");
         s3.put("a.parquet", &table(10_000));
         let tables = location(&s3);
         s3.put("a.parquet", &table(10_000));

@@ -1,9 +1,9 @@
-//! Objects in a bucket: S3 and stores that speak its language.
+//! Objects in a bucket: S3 and stores that speak its language, Google Cloud Storage, Azure Blob Storage.
 //!
 //! The client is asynchronous; it runs on a thread of its own, and callers wait for it. It repeats what may succeed by itself, for
 //! three minutes at most.
 //!
-//! A create-if-absent is one request (`If-None-Match: *`), whole or not at all. If its answer is lost, or it was answered by a fault after it had been
+//! A create-if-absent is one request (`If-None-Match: *`; of Google `x-goog-if-generation-match: 0`), whole or not at all. If its answer is lost, or it was answered by a fault after it had been
 //! done, the repeated request finds the name taken, by ourselves. So each attempt notes a number of its own in the object's metadata, and who finds
 //! a name taken looks whose it is.
 
@@ -16,22 +16,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path as Key;
 use object_store::{
     Attribute, Attributes, ClientConfigKey, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
 use tokio::runtime::Runtime;
 
-use super::{Entry, Objects, Put, check_name};
+use super::{Cloud, Entry, Objects, Put, check_name};
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 
 /// What one request may take, with everything that it sends or receives: a file of some hundred megabytes on a slow line.
 const REQUEST: Duration = Duration::from_secs(900);
-/// Most bytes that S3 takes in one request.
-const MOST: u64 = 5 << 30;
-/// Name of the metadata that tells who made an object.
-const WRITER: &str = "meantime-writer";
+/// Most bytes that each of the stores takes in one request: Azure 5,000 MiB, the others more.
+const MOST: u64 = 5_000 << 20;
 /// Attempts at a create-if-absent whose outcome is not known, and time after which there is none more.
 const ATTEMPTS: u32 = 4;
 const ENOUGH: Duration = Duration::from_secs(60);
@@ -39,41 +39,56 @@ const ENOUGH: Duration = Duration::from_secs(60);
 /// Objects below a prefix of a bucket.
 pub struct Bucket {
     store: Arc<dyn ObjectStore>,
+    cloud: Cloud,
     bucket: String,
     prefix: String,
     runtime: Runtime,
 }
 
 impl Bucket {
-    /// Prepares the client; nothing is sent yet. Credentials, region and endpoint come from the `AWS_` variables, as other tools read
-    /// them: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`.
+    /// Prepares the client; nothing is sent yet. Credentials, region and endpoint come from the variables that other tools read as well: `AWS_ACCESS_KEY_ID`,
+    /// `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL`; `GOOGLE_APPLICATION_CREDENTIALS`, `GOOGLE_SERVICE_ACCOUNT`;
+    /// `AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCOUNT_KEY`.
     ///
     /// # Errors
-    /// A variable cannot be read, or the client's thread cannot be started.
-    pub fn open(bucket: &str, prefix: &str) -> Result<Self> {
-        let mut builder = AmazonS3Builder::from_env();
-        if std::env::var_os("AWS_TIMEOUT").is_none() {
-            builder = builder.with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), format!("{} s", REQUEST.as_secs()));
-        }
+    /// A variable is missing or cannot be read, or the client's thread cannot be started.
+    pub fn open(cloud: Cloud, bucket: &str, prefix: &str) -> Result<Self> {
+        let own = format!("{}TIMEOUT", cloud.variables());
+        // Nobody has set another.
+        let timeout = std::env::var_os(own).is_none().then(|| (ClientConfigKey::Timeout, format!("{} s", REQUEST.as_secs())));
+        let builder = match cloud {
+            Cloud::Amazon => {
+                let builder = AmazonS3Builder::from_env();
+                Builder::Amazon(timeout.into_iter().fold(builder, |b, (key, time)| b.with_config(AmazonS3ConfigKey::Client(key), time)))
+            }
+            Cloud::Google => {
+                let builder = GoogleCloudStorageBuilder::from_env();
+                Builder::Google(timeout.into_iter().fold(builder, |b, (key, time)| b.with_config(GoogleConfigKey::Client(key), time)))
+            }
+            Cloud::Azure => {
+                let builder = MicrosoftAzureBuilder::from_env();
+                Builder::Azure(timeout.into_iter().fold(builder, |b, (key, time)| b.with_config(AzureConfigKey::Client(key), time)))
+            }
+        };
         Self::built(builder, bucket, prefix)
     }
 
-    fn built(builder: AmazonS3Builder, bucket: &str, prefix: &str) -> Result<Self> {
-        let builder = builder.with_bucket_name(bucket).with_conditional_put(S3ConditionalPut::ETagMatch);
-        let store = builder.build().map_err(|e| {
+    fn built(builder: Builder, bucket: &str, prefix: &str) -> Result<Self> {
+        let cloud = builder.cloud();
+        let store = builder.build(bucket).map_err(|e| {
             Error::config("objects", e.to_string())
-                .at(format!("s3://{bucket}/{prefix}"))
-                .help("look at AWS_REGION, AWS_ENDPOINT_URL and the other AWS_ variables")
+                .at(format!("{}://{bucket}/{prefix}", cloud.scheme()))
+                .help(format!("look at {}", cloud.settings()))
                 .caused_by(e)
         })?;
-        Self::over(Arc::new(store), bucket, prefix)
+        Self::over(store, cloud, bucket, prefix)
     }
 
     /// Any store of the library, with a thread of its own for it.
-    fn over(store: Arc<dyn ObjectStore>, bucket: &str, prefix: &str) -> Result<Self> {
+    fn over(store: Arc<dyn ObjectStore>, cloud: Cloud, bucket: &str, prefix: &str) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("objects").enable_all().build();
         let runtime = runtime.map_err(|e| Error::internal("objects", format!("the client's thread cannot be started: {e}")))?;
-        Ok(Bucket { store, bucket: bucket.to_owned(), prefix: prefix.to_owned(), runtime })
+        Ok(Bucket { store, cloud, bucket: bucket.to_owned(), prefix: prefix.to_owned(), runtime })
     }
 
     fn key(&self, name: &str) -> Result<Key> {
@@ -108,7 +123,7 @@ impl Bucket {
     fn told<T>(&self, name: &str, answer: object_store::Result<T>) -> Result<Option<T>> {
         match answer {
             Ok(value) => Ok(Some(value)),
-            Err(error @ object_store::Error::NotFound { .. }) if error.to_string().contains("NoSuchBucket") => Err(self.fault("", error)),
+            Err(error @ object_store::Error::NotFound { .. }) if is_missing(&error.to_string()) => Err(self.fault("", error)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.fault(name, error)),
         }
@@ -125,7 +140,7 @@ impl Bucket {
         }
         let (payload, own) = (PutPayload::from(bytes), attempt());
         let mut attributes = Attributes::new();
-        attributes.insert(Attribute::Metadata(WRITER.into()), own.clone().into());
+        attributes.insert(Attribute::Metadata(self.cloud.writer().into()), own.clone().into());
         let started = clock::tick();
         let mut attempts = 0..ATTEMPTS;
         loop {
@@ -152,27 +167,44 @@ impl Bucket {
     fn writer(&self, name: &str) -> Result<Option<String>> {
         let (store, key) = (Arc::clone(&self.store), self.key(name)?);
         let found = self.wait(name, async move { store.get_opts(&key, GetOptions::new().with_head(true)).await })?;
-        Ok(found.map(|found| found.attributes.get(&Attribute::Metadata(WRITER.into())).map(|value| value.to_string()).unwrap_or_default()))
+        Ok(found.map(|found| {
+            found.attributes.get(&Attribute::Metadata(self.cloud.writer().into())).map(|value| value.to_string()).unwrap_or_default()
+        }))
+    }
+
+    /// The end of an object, of a store that has to be asked for its length first.
+    fn end(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
+        let (store, key) = (Arc::clone(&self.store), self.key(name)?);
+        let bytes = self.wait(name, async move {
+            let found = store.get_opts(&key, GetOptions::new().with_head(true)).await?.meta;
+            if found.size == 0 {
+                return Ok(Vec::new());
+            }
+            let range = Some(GetRange::Bounded(found.size.saturating_sub(most)..found.size));
+            let options = GetOptions { range, if_match: found.e_tag, ..GetOptions::default() };
+            Ok(store.get_opts(&key, options).await?.bytes().await?.into())
+        })?;
+        Ok(bytes)
     }
 
     fn fault(&self, name: &str, error: object_store::Error) -> Error {
         use object_store::Error as E;
         let text = error.to_string();
         let (kind, help) = match &error {
-            _ if text.contains("NoSuchBucket") => (Kind::Config, "make the bucket, or name another one"),
+            _ if is_missing(&text) => (Kind::Config, "make the bucket, or name another one".to_owned()),
             // Of lists the library does not say that they were refused.
             _ if REFUSED.iter().any(|words| text.contains(words))
                 || matches!(error, E::PermissionDenied { .. } | E::Unauthenticated { .. }) =>
             {
-                (Kind::Config, "look at AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and at what their user may do in this bucket")
+                (Kind::Config, format!("look at {}, and at what their user may do in this bucket", self.cloud.credentials()))
             }
-            E::NotSupported { .. } | E::NotImplemented { .. } => (Kind::Config, CONDITIONAL),
-            _ if text.contains("NotImplemented") => (Kind::Config, CONDITIONAL),
+            E::NotSupported { .. } | E::NotImplemented { .. } => (Kind::Config, CONDITIONAL.to_owned()),
+            _ if text.contains("NotImplemented") => (Kind::Config, CONDITIONAL.to_owned()),
             // Where an instance of a cloud would be asked who it is.
-            _ if text.contains("169.254.169.254") => {
-                (Kind::Config, "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+            _ if METADATA.iter().any(|host| text.contains(host)) => {
+                (Kind::Config, format!("there are no credentials: set {}", self.cloud.credentials()))
             }
-            _ => (Kind::Unavailable, "look at the network and the store's endpoint (AWS_ENDPOINT_URL)"),
+            _ => (Kind::Unavailable, format!("look at the network and the store's endpoint ({})", self.cloud.endpoint())),
         };
         let said = said(&text).unwrap_or(text);
         let place = if name.is_empty() { self.to_string() } else { format!("{self}/{name}") };
@@ -182,7 +214,86 @@ impl Bucket {
 
 /// How the client tells that the store does not let it in.
 const REFUSED: [&str; 2] = ["401 Unauthorized", "403 Forbidden"];
-const CONDITIONAL: &str = "the store must have conditional puts (If-None-Match), as S3, MinIO, R2 and Ceph do";
+/// Who tells a machine of a cloud its credentials.
+const METADATA: [&str; 2] = ["169.254.169.254", "metadata.google.internal"];
+const CONDITIONAL: &str = "the store must have conditional puts (If-None-Match), as S3, MinIO, R2, Ceph, Google and Azure do";
+
+/// Whether the store says that there is no such bucket.
+fn is_missing(text: &str) -> bool {
+    ["NoSuchBucket", "ContainerNotFound"].iter().any(|code| text.contains(code))
+}
+
+/// A client that is being set up.
+enum Builder {
+    Amazon(AmazonS3Builder),
+    Google(GoogleCloudStorageBuilder),
+    Azure(MicrosoftAzureBuilder),
+}
+
+impl Builder {
+    fn cloud(&self) -> Cloud {
+        match self {
+            Builder::Amazon(_) => Cloud::Amazon,
+            Builder::Google(_) => Cloud::Google,
+            Builder::Azure(_) => Cloud::Azure,
+        }
+    }
+
+    fn build(self, bucket: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
+        Ok(match self {
+            Builder::Amazon(builder) => {
+                Arc::new(builder.with_bucket_name(bucket).with_conditional_put(S3ConditionalPut::ETagMatch).build()?)
+            }
+            Builder::Google(builder) => Arc::new(builder.with_bucket_name(bucket).build()?),
+            Builder::Azure(builder) => Arc::new(builder.with_container_name(bucket).build()?),
+        })
+    }
+}
+
+impl Cloud {
+    /// How the names of its variables begin.
+    fn variables(self) -> &'static str {
+        match self {
+            Cloud::Amazon => "AWS_",
+            Cloud::Google => "GOOGLE_",
+            Cloud::Azure => "AZURE_",
+        }
+    }
+
+    fn settings(self) -> &'static str {
+        match self {
+            Cloud::Amazon => "AWS_REGION, AWS_ENDPOINT_URL and the other AWS_ variables",
+            Cloud::Google => "GOOGLE_APPLICATION_CREDENTIALS and the other GOOGLE_ variables",
+            Cloud::Azure => "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY and the other AZURE_ variables",
+        }
+    }
+
+    fn credentials(self) -> &'static str {
+        match self {
+            Cloud::Amazon => "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            Cloud::Google => "GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT",
+            Cloud::Azure => "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+        }
+    }
+
+    fn endpoint(self) -> &'static str {
+        match self {
+            Cloud::Amazon => "AWS_ENDPOINT_URL",
+            Cloud::Google => "GOOGLE_BASE_URL",
+            Cloud::Azure => "AZURE_STORAGE_ENDPOINT",
+        }
+    }
+
+    /// Name of the metadata that tells who made an object. Azure takes names of programs only.
+    fn writer(self) -> &'static str {
+        if self == Cloud::Azure { "meantime_writer" } else { "meantime-writer" }
+    }
+
+    /// A version in a list as requests name it: lists of Azure leave out its quotes.
+    fn quoted(self, version: String) -> String {
+        if self != Cloud::Azure || version.ends_with('"') { version } else { format!("\"{version}\"") }
+    }
+}
 
 /// What the store itself says in the text of an error: code and message of its XML.
 fn said(text: &str) -> Option<String> {
@@ -225,7 +336,11 @@ impl Objects for Bucket {
 
     fn tail(&self, name: &str, most: usize) -> Result<Option<Vec<u8>>> {
         let (store, key) = (Arc::clone(&self.store), self.key(name)?);
-        let range = GetRange::Suffix(u64::try_from(most).unwrap_or(u64::MAX));
+        let most = u64::try_from(most).unwrap_or(u64::MAX);
+        if self.cloud == Cloud::Azure {
+            return self.end(name, most);
+        }
+        let range = GetRange::Suffix(most);
         let asked = self.ask(async move {
             let options = GetOptions { range: Some(range), ..GetOptions::default() };
             store.get_opts(&key, options).await?.bytes().await
@@ -256,7 +371,7 @@ impl Objects for Bucket {
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
-        let store = Arc::clone(&self.store);
+        let (store, cloud) = (Arc::clone(&self.store), self.cloud);
         let whole = [self.prefix.as_str(), prefix.trim_end_matches('/')].into_iter().filter(|part| !part.is_empty());
         let whole = Key::from(whole.collect::<Vec<_>>().join("/"));
         let skip = if self.prefix.is_empty() { 0 } else { self.prefix.len() + 1 };
@@ -266,7 +381,11 @@ impl Objects for Bucket {
             let mut found = Vec::new();
             while let Some(object) = objects.try_next().await? {
                 if let Some(name) = object.location.as_ref().get(skip..) {
-                    found.push(Entry { name: name.to_owned(), bytes: object.size, version: object.e_tag.clone() });
+                    found.push(Entry {
+                        name: name.to_owned(),
+                        bytes: object.size,
+                        version: object.e_tag.map(|version| cloud.quoted(version)),
+                    });
                 }
             }
             Ok(found)
@@ -280,6 +399,13 @@ impl Objects for Bucket {
         let (store, key) = (Arc::clone(&self.store), self.key(name)?);
         self.wait(name, async move { store.delete(&key).await }).map(|_| ())
     }
+
+    /// The store copies it itself: nothing of it passes through this machine.
+    fn rename(&self, from: &str, to: &str) -> Result<bool> {
+        let (store, source, target) = (Arc::clone(&self.store), self.key(from)?, self.key(to)?);
+        let copied = self.wait(from, async move { store.copy(&source, &target).await })?;
+        copied.map_or(Ok(false), |()| self.delete(from).map(|()| true))
+    }
 }
 
 impl fmt::Debug for Bucket {
@@ -292,15 +418,33 @@ impl fmt::Debug for Bucket {
 impl fmt::Display for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let separator = if self.prefix.is_empty() { "" } else { "/" };
-        write!(f, "s3://{}{separator}{}", self.bucket, self.prefix)
+        write!(f, "{}://{}{separator}{}", self.cloud.scheme(), self.bucket, self.prefix)
     }
 }
 
 /// A bucket of the store that tests start.
 #[cfg(test)]
-pub fn of_double(s3: &super::s3::S3, bucket: &str, prefix: &str, key: &str) -> Bucket {
-    let builder = AmazonS3Builder::new().with_endpoint(&s3.endpoint).with_allow_http(true).with_region("us-east-1");
-    Bucket::built(builder.with_access_key_id(key).with_secret_access_key("secret"), bucket, prefix).unwrap()
+pub fn of_double(double: &super::double::Double, bucket: &str, prefix: &str, key: &str) -> Bucket {
+    use super::double::Dialect;
+    use object_store::StaticCredentialProvider;
+    let endpoint = double.endpoint.clone();
+    let builder = match double.dialect {
+        Dialect::S3 => {
+            let builder = AmazonS3Builder::new().with_endpoint(endpoint).with_allow_http(true).with_region("us-east-1");
+            Builder::Amazon(builder.with_access_key_id(key).with_secret_access_key("secret"))
+        }
+        Dialect::Google => {
+            let token = object_store::gcp::GcpCredential { bearer: key.to_owned() };
+            let builder =
+                GoogleCloudStorageBuilder::new().with_base_url(&endpoint).with_credentials(Arc::new(StaticCredentialProvider::new(token)));
+            Builder::Google(builder.with_config(GoogleConfigKey::Client(ClientConfigKey::AllowHttp), "true"))
+        }
+        Dialect::Azure => {
+            let builder = MicrosoftAzureBuilder::new().with_endpoint(endpoint).with_allow_http(true);
+            Builder::Azure(builder.with_account(key).with_access_key("c2VjcmV0"))
+        }
+    };
+    Bucket::built(builder, bucket, prefix).unwrap()
 }
 
 #[cfg(test)]

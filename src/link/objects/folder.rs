@@ -38,6 +38,12 @@ impl Folder {
         Ok(folder)
     }
 
+    /// A folder that is only read: it is neither made nor swept, and has no object if it is absent.
+    #[must_use]
+    pub fn as_it_is(root: &Path) -> Self {
+        Folder { root: root.to_path_buf() }
+    }
+
     /// Removes abandoned temporary files of a folder and those below it.
     fn sweep(&self, folder: &Path, now: EventTime) -> io::Result<()> {
         for (path, is_folder) in entries(folder)? {
@@ -165,6 +171,21 @@ impl Objects for Folder {
             (Some(()), Some(parent)) => sync_folder(parent).map_err(|e| fault(&path, e)),
             _ => Ok(()),
         }
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<bool> {
+        let (from, to) = (self.path(from)?, self.path(to)?);
+        let move_it = || -> io::Result<bool> {
+            let parent = to.parent().unwrap_or(&self.root);
+            make_folder(parent)?;
+            if present(fs::rename(&from, &to))?.is_none() {
+                return Ok(false);
+            }
+            // That the old name is gone need not be durable.
+            sync_folder(parent)?;
+            Ok(true)
+        };
+        move_it().map_err(|e| fault(&to, e))
     }
 }
 

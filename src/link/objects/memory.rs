@@ -248,6 +248,15 @@ impl Objects for MemoryDisk {
         let mut state = self.operate()?;
         if state.names.contains_key(name) { state.name(name, None) } else { Ok(()) }
     }
+
+    fn rename(&self, from: &str, to: &str) -> Result<bool> {
+        check_name(to)?;
+        let mut state = self.operate()?;
+        let Some(file) = state.names.get(from).copied() else { return Ok(false) };
+        state.name(to, Some(file))?;
+        state.name(from, None)?;
+        Ok(true)
+    }
 }
 
 impl fmt::Display for MemoryDisk {

@@ -36,6 +36,12 @@ pub(super) fn contract(store: &dyn Objects) {
     store.delete("a/one").unwrap();
     assert_eq!(store.get("a/one").unwrap(), None);
     assert_eq!(names("a/"), [("a/deep/two".to_owned(), 11)]);
+    assert!(store.rename("a/deep/two", "c=1/three").unwrap());
+    assert!(!store.rename("a/deep/two", "c=1/three").unwrap(), "it has its new name already");
+    store.put("a/four", b"other").unwrap();
+    assert!(store.rename("a/four", "c=1/three").unwrap());
+    assert_eq!(names(""), [("b".to_owned(), 0), ("c=1/three".to_owned(), 5)]);
+    assert_eq!(store.get("c=1/three").unwrap().unwrap(), b"other", "what had the name is replaced");
     for name in ["", "/a", "a/", "../a", "a/../../b", "a//b"] {
         assert!(store.put(name, b"").is_err(), "{name} leaves the store");
     }
@@ -134,13 +140,17 @@ fn places_are_read_and_what_cannot_be_reached_is_refused() {
     assert_eq!(Place::parse("snapshots", folder).unwrap(), folder_at("/pipelines/cards/snapshots"));
     assert_eq!(Place::parse("/var/lib/x", folder).unwrap(), folder_at("/var/lib/x"));
     assert_eq!(Place::parse("file:///var/lib/x", folder).unwrap(), folder_at("/var/lib/x"));
-    for wrong in ["file://var/lib", "gs://bucket/x", "s3://"] {
+    for wrong in ["file://var/lib", "abfss://c@account/x", "ftp://bucket/x", "s3://"] {
         assert!(Place::parse(wrong, folder).is_err(), "{wrong}");
     }
-    let s3 = Place::parse("s3://bucket/some/prefix/", folder);
-    if cfg!(feature = "cloud") {
-        assert_eq!(s3.unwrap(), Place::S3 { bucket: "bucket".to_owned(), prefix: "some/prefix".to_owned() });
-    } else {
-        assert!(s3.unwrap_err().to_string().contains("--features cloud"));
+    for (url, cloud) in [("s3", Cloud::Amazon), ("gs", Cloud::Google), ("az", Cloud::Azure)] {
+        let place = Place::parse(&format!("{url}://bucket/some/prefix/"), folder);
+        if cfg!(feature = "cloud") {
+            let place = place.unwrap();
+            assert_eq!(place, Place::Bucket { cloud, bucket: "bucket".to_owned(), prefix: "some/prefix".to_owned() });
+            assert_eq!(place.join("x").to_string(), format!("{url}://bucket/some/prefix/x"));
+        } else {
+            assert!(place.unwrap_err().to_string().contains("--features cloud"));
+        }
     }
 }

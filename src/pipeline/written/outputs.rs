@@ -9,6 +9,7 @@ use super::Client;
 use super::contract::ndjson_without_kind;
 use super::defaults::*;
 use crate::pipeline::unit::{Length, Size};
+use crate::sink::Folders;
 
 /// Where forecasts go.
 #[derive(Clone, PartialEq, Deserialize, JsonSchema)]
@@ -39,9 +40,9 @@ pub enum Sink {
         #[serde(default = "default_true")]
         position_header: bool,
     },
-    /// A folder of Parquet files, a sub-folder a partition.
+    /// A folder of Parquet files, in sub-folders by partition or by date.
     Parquet {
-        /// The folder: a path, `file:///path` or `s3://bucket/prefix`.
+        /// The folder: a path, `file:///path` or `s3://bucket/prefix` (`gs://`, `az://`).
         #[schemars(required, length(min = 1), example = &"forecasts")]
         path: Option<String>,
         /// A file is closed when it has about this size.
@@ -55,6 +56,9 @@ pub enum Sink {
         /// Whether the files are noted in a log of Delta Lake too, so that the folder is a table for engines that read those.
         #[serde(default)]
         delta: bool,
+        /// Which folders the files are in.
+        #[serde(default)]
+        layout: Folders,
         /// How often outputs are made durable and positions committed.
         #[serde(default = "default_commit_every")]
         #[schemars(extend("x-least" = "1ms", "x-most" = "1h"))]
@@ -155,7 +159,7 @@ pub enum DeadLetter {
     },
     /// A folder of Parquet files.
     Parquet {
-        /// The folder: a path, `file:///path` or `s3://bucket/prefix`.
+        /// The folder: a path, `file:///path` or `s3://bucket/prefix` (`gs://`, `az://`).
         #[schemars(required, length(min = 1), example = &"dead-letters")]
         path: Option<String>,
         /// A file is closed when it has about this size.

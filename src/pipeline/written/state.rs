@@ -10,7 +10,7 @@ use crate::pipeline::unit::Length;
 #[derive(Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct State {
-    /// Where snapshots of the key states go: a path, `file:///path` or `s3://bucket/prefix`, each pipeline its own. Without it, states
+    /// Where snapshots of the key states go: a path, `file:///path` or `s3://bucket/prefix` (`gs://`, `az://`), each pipeline its own. Without it, states
     /// are rebuilt by replaying the topic from its first record.
     #[schemars(length(min = 1), example = &"/var/lib/meantime/cards")]
     pub snapshots: Option<String>,

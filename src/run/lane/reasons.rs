@@ -2,7 +2,7 @@
 //!
 //! Of a score: grouped occlusion. The event is stepped again from the state before it, once per subject of the recipe with that subject's columns at 0,
 //! and the effect is by how much the log-odds fall. Of a surprise: what it is made of, in nats: the gap's two-sided tail probability under the law
-//! before it, -ln(2 min(F, S)), and -ln of the mark's probability.
+//! before it, -ln(2 min(F, S)), that of the value likewise, and -ln of the mark's probability.
 
 use super::Lane;
 use super::seen::LaneMemory;
@@ -114,8 +114,9 @@ impl Lane {
         for row in 0..rows {
             let of = |column: &Vec<f64>| column.get(row).copied().unwrap_or(f64::NAN);
             let (residual, mark) = (of(&self.forecasts.residual), of(&self.forecasts.surprise_mark));
-            let [short, long] = tails(residual);
-            let effects = vec![short, long, mark];
+            let [short, long] = of_gap(residual);
+            let [low, high] = of_value(of(&self.forecasts.residual_value));
+            let effects = vec![short, long, mark, low, high];
             let whole: f64 = effects.iter().filter(|effect| **effect > 0.0).sum();
             if whole >= asked.above {
                 self.name(asked, row, effects);
@@ -136,7 +137,7 @@ impl Lane {
 }
 
 /// -ln of the two-sided tail probability of a gap with this compensator, as `short` or as `long`, the other 0.
-fn tails(residual: f64) -> [f64; 2] {
+fn of_gap(residual: f64) -> [f64; 2] {
     if residual < std::f64::consts::LN_2 {
         // F = 1 - e^-residual; a gap of 0 under a law without ties is as far out as numbers go.
         let below = -libm::expm1(-residual);
@@ -146,18 +147,28 @@ fn tails(residual: f64) -> [f64; 2] {
     }
 }
 
+/// -ln of the two-sided tail probability of a value with this share of the law below it, as `low` or as `high`, the other 0.
+fn of_value(below: f64) -> [f64; 2] {
+    let out = -libm::log(2.0 * below.min(1.0 - below));
+    if below < 0.5 { [out, 0.0] } else { [0.0, out] }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_median_gap_has_no_tail_and_both_sides_grow_from_it() {
-        assert_eq!(tails(std::f64::consts::LN_2), [0.0, 0.0]);
-        let [short, long] = tails(0.01);
+        assert_eq!(of_gap(std::f64::consts::LN_2), [0.0, 0.0]);
+        let [short, long] = of_gap(0.01);
         assert!((short + (2.0 * (1.0 - (-0.01_f64).exp())).ln()).abs() < 1e-12 && long == 0.0);
         // One in a hundred on either side.
-        assert!((tails(-(0.005_f64).ln())[1] - 100.0_f64.ln()).abs() < 1e-12);
-        assert!(tails(0.0)[0].is_finite());
-        assert!(tails(f64::NAN).iter().all(|tail| tail.is_nan() || *tail == 0.0));
+        assert!((of_gap(-(0.005_f64).ln())[1] - 100.0_f64.ln()).abs() < 1e-12);
+        assert!(of_gap(0.0)[0].is_finite());
+        assert_eq!(of_value(0.5), [0.0, 0.0]);
+        assert_eq!(of_value(0.005), [100.0_f64.ln(), 0.0]);
+        assert!((of_value(0.995)[1] - 100.0_f64.ln()).abs() < 1e-12 && of_value(0.995)[0] == 0.0);
+        assert!(of_value(f64::NAN).iter().all(|tail| tail.is_nan() || *tail == 0.0));
+        assert!(of_gap(f64::NAN).iter().all(|tail| tail.is_nan() || *tail == 0.0));
     }
 }

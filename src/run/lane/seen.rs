@@ -1,6 +1,7 @@
 //! What a lane knows of the keys of a batch, and their hidden states as the model asks for them.
 
 use crate::base::time::Gap;
+use crate::data::events::Events;
 use crate::model::Memory;
 use crate::run::overdue::Forgotten;
 use crate::run::partition::PartitionState;
@@ -9,6 +10,8 @@ use crate::state::{KeyStates, Slot};
 /// What interning found out about each ready event.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
+    /// Slot of each ready event's key as the batch began; none for one that was new then.
+    pub expected: Vec<Option<Slot>>,
     /// Index of the partition in the lane.
     pub homes: Vec<usize>,
     pub slots: Vec<Slot>,
@@ -24,6 +27,26 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// Looks up the keys of all ready events together, before they are taken one by one.
+    pub fn look_up(&mut self, partitions: &[PartitionState], ready: &Events) {
+        self.expected.clear();
+        let mut own: Option<&PartitionState> = None;
+        for (row, partition) in ready.partitions.iter().enumerate() {
+            if own.is_none_or(|own| own.partition != *partition) {
+                own = partitions.iter().find(|state| state.partition == *partition);
+            }
+            self.expected.push(own.zip(ready.keys.get(row)).and_then(|(own, key)| own.keys.expect(key)));
+        }
+        for (slot, partition) in self.expected.iter().zip(&ready.partitions) {
+            if own.is_none_or(|own| own.partition != *partition) {
+                own = partitions.iter().find(|state| state.partition == *partition);
+            }
+            if let Some((own, slot)) = own.zip(*slot) {
+                own.keys.fetch(slot);
+            }
+        }
+    }
+
     /// Forgets the batch and keeps the memory.
     pub fn clear(&mut self) {
         self.homes.clear();

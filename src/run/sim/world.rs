@@ -273,4 +273,8 @@ impl Objects for Disk {
     fn delete(&self, name: &str) -> Result<()> {
         self.write(|disk| disk.delete(name))
     }
+
+    fn rename(&self, from: &str, to: &str) -> Result<bool> {
+        self.write(|disk| disk.rename(from, to))
+    }
 }

@@ -446,9 +446,9 @@ impl Publisher {
         if let Some((code, text)) = self.producer.client().fatal_error() {
             let fenced = matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::InvalidProducerIdMapping);
             let error = if fenced {
-                Error::new(Kind::Retry, STAGE, format!("another instance writes as `{}`: this one stops", self.id))
+                Error::new(Kind::Retry, STAGE, format!("another writes as `{}` now, or the broker has ended its transaction: this one stops", self.id))
                     .at(self.client.brokers.clone())
-                    .help("give each instance of a pipeline its own `source.instance`; nothing is lost and nothing is written twice")
+                    .help("start again; nothing is lost and nothing is written twice. If it happens at each start, two instances have one name: give each its own `source.instance`")
             } else {
                 self.explain(doing, &error)
             };

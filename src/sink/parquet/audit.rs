@@ -1,4 +1,7 @@
-//! Whether the files of a folder or bucket tell the whole story: from their names and footers alone, no row is read.
+//! Whether the files of a folder or bucket tell the whole story: from their names and footers (where they are by date, from their commits) alone, no
+//! row is read.
+
+mod by_date;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,6 +13,7 @@ use parquet::file::metadata::ParquetMetaData;
 
 use super::delta::LOG;
 use super::footer::Footer;
+use super::ledger::COMMITS;
 use super::local;
 use super::name::{self, Name};
 use super::target::Temporary;
@@ -50,6 +54,8 @@ pub struct Tiles {
     pub fingerprints: BTreeSet<String>,
     /// Hidden files of runs that are under way or were stopped hard; the next run removes the latter.
     pub unfinished: u64,
+    /// Files by date whose folders are gone, and so are those of all dates before: taken for removed on purpose.
+    pub retired: u64,
 }
 
 /// Something that must not be.
@@ -74,6 +80,15 @@ pub enum Fault {
         partition: Partition,
         /// Name of the missing file.
         file: String,
+    },
+    /// A file of a date that a commit names is missing, or is another one.
+    Gone {
+        /// The partition.
+        partition: Partition,
+        /// The file.
+        file: String,
+        /// What is wrong.
+        why: String,
     },
     /// Two files are about the same records.
     Overlap {
@@ -102,7 +117,7 @@ impl Fault {
         match self {
             Fault::Hole { deleted: true, .. } => "deleted",
             Fault::Hole { .. } => "hole",
-            Fault::Missing { .. } => "missing",
+            Fault::Missing { .. } | Fault::Gone { .. } => "missing",
             Fault::Overlap { .. } => "overlap",
             Fault::Foreign { .. } => "foreign",
         }
@@ -117,6 +132,7 @@ impl fmt::Display for Fault {
                 write!(f, "hole: partition {partition}, records {from} to {to} are in no file: {why}, before {before}")
             }
             Fault::Missing { partition, file } => write!(f, "hole: partition {partition}, the file {file} is missing"),
+            Fault::Gone { partition, file, why } => write!(f, "missing: partition {partition}, the file {file}: {why}"),
             Fault::Overlap { partition, from, to, file } => {
                 write!(f, "overlap: partition {partition}, records {from} to {to} are in two files, the later one {file}")
             }
@@ -134,12 +150,15 @@ pub fn audit(place: &Place) -> Result<Audit> {
 }
 
 /// As `audit`, of an open store.
-#[cfg(all(test, feature = "cloud"))]
+#[cfg(test)]
 pub fn audit_objects(objects: Arc<dyn Objects>) -> Result<Audit> {
     all(&Look::Store(objects))
 }
 
 fn all(look: &Look<'_>) -> Result<Audit> {
+    if look.is_by_date()? {
+        return by_date::audit(look);
+    }
     let mut audit = Audit::default();
     for (text, within) in look.tree()? {
         match (name::read_folder(&text), within) {
@@ -167,6 +186,13 @@ impl<'a> Look<'a> {
             Some(folder) => Look::Folder(folder),
             None => Look::Store(place.open()?),
         })
+    }
+
+    fn is_by_date(&self) -> Result<bool> {
+        match self {
+            Look::Folder(path) => Ok(path.join(COMMITS).is_dir()),
+            Look::Store(objects) => Ok(!objects.list(COMMITS)?.is_empty()),
+        }
     }
 
     fn tree(&self) -> Result<Tree> {
@@ -280,17 +306,25 @@ impl Audit {
                     continue;
                 }
             };
-            if let Some(next) = next {
-                self.compare(partition, next, name, &footer, &|name| look.shown(&format!("{folder}/{name}")));
-            }
-            if let Some(begin) = footer.begin.filter(|begin| *begin > footer.from) {
-                self.faults.push(Fault::Hole { partition, from: footer.from, to: begin, before: look.shown(path), deleted: true });
-            }
-            next = next.max(Some(name.after(footer.commit.next)));
-            tiles.add(&footer, bytes);
+            self.lay(partition, &mut next, name, &footer, &|name| look.shown(&format!("{folder}/{name}")));
+            tiles.files += 1;
+            tiles.without_rows += u64::from(footer.rows == 0);
+            tiles.bytes += bytes;
+            tiles.add(&footer);
         }
         self.partitions.insert(partition, tiles);
         Ok(())
+    }
+
+    /// Lays a tile where the `next` one must come, and notes what is wrong with its place.
+    fn lay(&mut self, partition: Partition, next: &mut Option<Name>, name: Name, footer: &Footer, shown: &dyn Fn(Name) -> String) {
+        if let Some(next) = *next {
+            self.compare(partition, next, name, footer, shown);
+        }
+        if let Some(begin) = footer.begin.filter(|begin| *begin > footer.from) {
+            self.faults.push(Fault::Hole { partition, from: footer.from, to: begin, before: shown(name), deleted: true });
+        }
+        *next = (*next).max(Some(name.after(footer.commit.next)));
     }
 
     /// Notes what is wrong if `name` is not the `next` one.
@@ -307,11 +341,8 @@ impl Audit {
 }
 
 impl Tiles {
-    fn add(&mut self, footer: &Footer, bytes: u64) {
-        self.files += 1;
-        self.without_rows += u64::from(footer.rows == 0);
+    fn add(&mut self, footer: &Footer) {
         self.rows += footer.rows;
-        self.bytes += bytes;
         let (first, last) = self.range.unwrap_or((footer.from, footer.commit.next));
         self.range = Some((first, last.max(footer.commit.next)));
         self.newest = Some(footer.commit.clone());

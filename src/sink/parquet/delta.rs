@@ -19,6 +19,8 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use serde_json::{Value, json};
 
 use super::checkpoint;
+use super::day::{COLUMN, Day};
+use super::ledger::{Entry, Piece};
 use super::name::{self, Name};
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
@@ -32,19 +34,45 @@ const ATTEMPTS: usize = 1000;
 /// What a table may ask of its writers, where it lists that by name, and plain appends need not care about.
 const HARMLESS: [&str; 3] = ["appendOnly", "invariants", "deletionVectors"];
 
-/// A finished file.
+/// A commit of a partition: one file, or where they are by date any number.
 #[derive(Clone, Debug)]
 pub struct Noted {
-    /// Its partition.
+    /// The partition.
     pub partition: Partition,
     /// Its name.
     pub name: Name,
     /// First record that it is not about.
     pub to: Offset,
-    /// Its rows.
-    pub rows: u64,
-    /// Its bytes.
-    pub bytes: u64,
+    /// Its files with rows.
+    pub files: Vec<Added>,
+}
+
+/// A file with rows.
+#[derive(Clone, Debug)]
+pub struct Added {
+    path: String,
+    day: Option<Day>,
+    rows: u64,
+    bytes: u64,
+}
+
+impl Added {
+    /// The file of a commit that is one. Without rows it moves the offset and is nothing to read.
+    pub fn of_partition(partition: Partition, name: Name, rows: u64, bytes: u64) -> Vec<Added> {
+        let path = format!("{}/{name}", name::folder(partition));
+        if rows == 0 { Vec::new() } else { vec![Added { path, day: None, rows, bytes }] }
+    }
+
+    /// The files by date of a commit.
+    pub fn of_dates(entry: &Entry) -> Vec<Added> {
+        let added = |piece: &Piece| Added { path: piece.path(), day: Some(piece.day), rows: piece.rows, bytes: piece.bytes };
+        entry.pieces.iter().map(added).collect()
+    }
+
+    /// Values of the columns that the path has and the file has not.
+    fn partition_values(&self) -> Value {
+        self.day.map_or_else(|| json!({}), |day| json!({ COLUMN: day.date() }))
+    }
 }
 
 /// A table.
@@ -52,6 +80,8 @@ pub struct Delta {
     objects: Arc<dyn Objects>,
     pipeline: String,
     schema: Value,
+    /// Columns that folders are named by.
+    by: Vec<&'static str>,
     /// Last commit that was read.
     version: Option<i64>,
     seen: Seen,
@@ -67,13 +97,16 @@ pub struct Seen {
 }
 
 impl Delta {
-    /// Reads the log, if there is one already.
+    /// Reads the log, if there is one already. `schema`: columns of the files; those by date have one more in their path.
     ///
     /// # Errors
     /// It cannot be read, asks more of its writers than appends, or has other columns.
-    pub fn open(objects: Arc<dyn Objects>, pipeline: &str, schema: &Schema) -> Result<Self> {
-        let schema = json!({ "type": "struct", "fields": fields(schema.fields().iter().map(AsRef::as_ref))? });
-        let mut delta = Delta { objects, pipeline: pipeline.to_owned(), schema, version: None, seen: Seen::default() };
+    pub fn open(objects: Arc<dyn Objects>, pipeline: &str, schema: &Schema, by_date: bool) -> Result<Self> {
+        let date = Field::new(COLUMN, DataType::Date32, true);
+        let columns = schema.fields().iter().map(AsRef::as_ref).chain(Some(&date).filter(|_| by_date));
+        let schema = json!({ "type": "struct", "fields": fields(columns)? });
+        let by = if by_date { vec![COLUMN] } else { Vec::new() };
+        let mut delta = Delta { objects, pipeline: pipeline.to_owned(), schema, by, version: None, seen: Seen::default() };
         delta.load()?;
         Ok(delta)
     }
@@ -146,8 +179,14 @@ impl Delta {
 
     /// Whether our rows fit the table.
     fn compare(&self, metadata: &Value) -> Result<()> {
-        if metadata.get("partitionColumns").and_then(Value::as_array).is_some_and(|columns| !columns.is_empty()) {
-            return Err(self.refused("it is partitioned by columns").help("name an empty folder"));
+        let theirs = metadata.get("partitionColumns").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        if theirs.iter().filter_map(Value::as_str).collect::<Vec<_>>() != self.by {
+            let said = |columns: String, none: bool| if none { "not partitioned".to_owned() } else { format!("partitioned by {columns}") };
+            let own = said(self.by.join(", "), self.by.is_empty());
+            let its = said(theirs.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "), theirs.is_empty());
+            return Err(self
+                .refused(&format!("it is {its}, and the files are {own}"))
+                .help("name an empty folder, or write the other layout"));
         }
         let text = metadata.get("schemaString").and_then(Value::as_str).unwrap_or_default();
         let theirs: Value = serde_json::from_str(text).map_err(|e| self.refused(&format!("its columns cannot be read: {e}")))?;
@@ -230,17 +269,16 @@ impl Delta {
             actions.push(json!({ "protocol": { "minReaderVersion": 1, "minWriterVersion": 2 } }));
             actions.push(json!({ "metaData": {
                 "id": identity(), "name": self.pipeline, "format": { "provider": "parquet", "options": {} },
-                "schemaString": self.schema.to_string(), "partitionColumns": [], "configuration": {}, "createdTime": now,
+                "schemaString": self.schema.to_string(), "partitionColumns": self.by, "configuration": {}, "createdTime": now,
             }}));
         }
         let mut ends: BTreeMap<Partition, Name> = BTreeMap::new();
         for file in files {
             ends.insert(file.partition, file.name.after(file.to));
-            // A file without rows moves the offset and is nothing to read.
-            if file.rows > 0 {
+            for added in &file.files {
                 actions.push(json!({ "add": {
-                    "path": format!("{}/{}", name::folder(file.partition), file.name), "partitionValues": {}, "size": file.bytes,
-                    "modificationTime": now, "dataChange": true, "stats": json!({ "numRecords": file.rows }).to_string(),
+                    "path": added.path, "partitionValues": added.partition_values(), "size": added.bytes,
+                    "modificationTime": now, "dataChange": true, "stats": json!({ "numRecords": added.rows }).to_string(),
                 }}));
             }
         }
@@ -300,6 +338,7 @@ fn kind(of: &DataType) -> Result<Value> {
         DataType::Float32 => json!("float"),
         DataType::Float64 => json!("double"),
         DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => json!("timestamp"),
+        DataType::Date32 => json!("date"),
         DataType::List(item) => json!({ "type": "array", "elementType": kind(item.data_type())?, "containsNull": item.is_nullable() }),
         DataType::Struct(inner) => json!({ "type": "struct", "fields": fields(inner.iter().map(AsRef::as_ref))? }),
         other => return Err(Error::internal("sink", format!("a column of the type {other} has no place in a Delta table"))),

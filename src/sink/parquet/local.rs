@@ -15,17 +15,23 @@ use crate::base::offset::{Offset, Partition};
 /// A folder of this machine.
 pub struct Local {
     path: PathBuf,
+    within: &'static str,
 }
 
 impl Local {
     /// Makes the folder.
     pub fn open(path: &Path) -> Result<Self> {
         fs::create_dir_all(path).map_err(|e| Error::io("sink", path, e))?;
-        Ok(Local { path: path.to_owned() })
+        Ok(Local { path: path.to_owned(), within: "" })
+    }
+
+    /// The same, whose partitions have their folders in another one.
+    pub fn within(self, within: &'static str) -> Self {
+        Local { within, ..self }
     }
 
     fn folder(&self, partition: Partition) -> PathBuf {
-        self.path.join(name::folder(partition))
+        self.path.join(self.within).join(name::folder(partition))
     }
 
     fn file(&self, partition: Partition, name: Name) -> PathBuf {
@@ -67,14 +73,20 @@ impl Target for Local {
 
     fn draft(&self, partition: Partition, temporary: Temporary) -> Result<(File, Draft)> {
         let folder = self.folder(partition);
-        fs::create_dir_all(&folder).map_err(|e| unavailable(&folder, e))?;
+        if !folder.is_dir() {
+            fs::create_dir_all(&folder).map_err(|e| unavailable(&folder, e))?;
+            // What will be in it is durable only if it is.
+            for above in folder.ancestors().skip(1).take_while(|above| above.starts_with(&self.path)) {
+                sync_folder(above).map_err(|e| unavailable(above, e))?;
+            }
+        }
         let path = folder.join(temporary.to_string());
         let file = File::create(&path).map_err(|e| unavailable(&path, e))?;
         Ok((file, Draft::at(path)))
     }
 
-    fn put_new(&self, file: File, draft: &Draft, partition: Partition, name: Name) -> Result<bool> {
-        let (temporary, target) = (&draft.path, self.file(partition, name));
+    fn put_new(&self, file: File, draft: &Draft, partition: Partition, name: &str) -> Result<bool> {
+        let (temporary, target) = (&draft.path, self.folder(partition).join(name));
         file.sync_all().map_err(|e| unavailable(temporary, e))?;
         drop(file);
         // Renames without replacing (Linux, macOS, Windows), or links and then removes; never by looking first.
@@ -91,6 +103,27 @@ impl Target for Local {
         let folder = self.folder(partition);
         sync_folder(&folder).map_err(|e| unavailable(&folder, e))?;
         Ok(true)
+    }
+
+    fn stage(&self, file: File, draft: &Draft, partition: Partition, name: &str) -> Result<()> {
+        let folder = self.folder(partition);
+        let staged = folder.join(name);
+        file.sync_all().map_err(|e| unavailable(&draft.path, e))?;
+        drop(file);
+        fs::rename(&draft.path, &staged).and_then(|()| sync_folder(&folder)).map_err(|e| unavailable(&staged, e))
+    }
+
+    fn holds(&self, folder: &str) -> Result<bool> {
+        let path = self.path.join(folder);
+        let io = |e: std::io::Error| Error::io("sink", &path, e);
+        match fs::read_dir(&path) {
+            Ok(mut entries) => entries.try_fold(false, |held, entry| {
+                let entry = entry.map_err(io)?;
+                Ok(held || !entry.file_name().to_string_lossy().starts_with('.'))
+            }),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(io(e)),
+        }
     }
 
     fn sweep(&self, partition: Partition) -> Result<()> {
@@ -137,7 +170,7 @@ mod tests {
         fs::create_dir(&scratch).unwrap();
         let give = |temporary: PathBuf, name: Name| {
             let file = File::open(folder.path()).unwrap();
-            target.put_new(file, &Draft::at(temporary), Partition(0), name)
+            target.put_new(file, &Draft::at(temporary), Partition(0), &name.to_string())
         };
         let name = Name::first(Offset(0));
         for (content, given) in [("first", true), ("second", false)] {

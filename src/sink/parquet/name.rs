@@ -29,19 +29,59 @@ impl Name {
 
     /// Reads a name; `None` unless it is spelled exactly as `Display` does.
     pub fn read(text: &str) -> Option<Name> {
-        let middle = text.strip_prefix("from=")?.strip_suffix(".parquet")?;
+        Name::read_stem(text.strip_suffix(".parquet")?)
+    }
+
+    /// The name without its ending.
+    pub fn stem(self) -> String {
+        match self.step {
+            0 => format!("from={:020}", self.from.0),
+            step => format!("from={:020}.{step:05}", self.from.0),
+        }
+    }
+
+    /// Reads a name without its ending.
+    pub fn read_stem(text: &str) -> Option<Name> {
+        let middle = text.strip_prefix("from=")?;
         let (from, step) = middle.split_once('.').map_or((middle, "0"), |(from, step)| (from, step));
         let name = Name { from: Offset(from.parse().ok()?), step: step.parse().ok()? };
-        (name.to_string() == text).then_some(name)
+        (name.stem() == text).then_some(name)
     }
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.step {
-            0 => write!(f, "from={:020}.parquet", self.from.0),
-            step => write!(f, "from={:020}.{step:05}.parquet", self.from.0),
-        }
+        write!(f, "{}.parquet", self.stem())
+    }
+}
+
+/// Name of a file of the rows of one date, which lies among those of other partitions: `partition-P-from-<20 digits>-<5 digits>-<5 digits>.parquet`.
+/// There is no `=` in it, which some readers take for a column. Texts of a partition sort as their rows came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Slice {
+    /// Partition of the rows.
+    pub partition: Partition,
+    /// Name of the commit that it belongs to.
+    pub name: Name,
+    /// Number of files before it of the same date and commit.
+    pub part: u32,
+}
+
+impl Slice {
+    /// Reads a name, as strictly as it is written.
+    pub fn read(text: &str) -> Option<Slice> {
+        let (folder, rest) = text.strip_suffix(".parquet")?.split_once("-from-")?;
+        let mut numbers = rest.split('-');
+        let (from, step, part) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+        let slice = Slice { partition: read_folder(folder)?, name: Name { from: Offset(from), step }, part };
+        (slice.to_string() == text).then_some(slice)
+    }
+}
+
+impl fmt::Display for Slice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Slice { partition, name: Name { from, step }, part } = self;
+        write!(f, "{}-from-{:020}-{step:05}-{part:05}.parquet", folder(*partition), from.0)
     }
 }
 
@@ -71,6 +111,16 @@ mod tests {
             assert_eq!(Name::read(other), None, "{other}");
         }
         assert_eq!((read_folder("partition-3"), read_folder("partition-03"), read_folder("partition=3")), (Some(Partition(3)), None, None));
+    }
+
+    #[test]
+    fn a_name_of_a_date_is_read_only_as_it_is_written() {
+        let slice = Slice { partition: Partition(3), name: Name { from: Offset(7), step: 2 }, part: 1 };
+        assert_eq!(slice.to_string(), "partition-3-from-00000000000000000007-00002-00001.parquet");
+        assert_eq!(Slice::read(&slice.to_string()), Some(slice));
+        for other in ["partition-3-from-7-0-0.parquet", "partition-03-from-00000000000000000007-00002-00001.parquet", "part-0.parquet"] {
+            assert_eq!(Slice::read(other), None, "{other}");
+        }
     }
 
     proptest! {

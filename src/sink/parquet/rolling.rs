@@ -1,29 +1,27 @@
 //! The open files of a sink: rows in, files out that appear whole, once, and one after the other.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
 use std::time::{Duration, Instant};
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
-use parquet::schema::types::ColumnPath;
 
-use super::delta::{Delta, Noted};
+use super::day::Day;
+use super::delta::{Added, Delta, Noted};
 use super::footer::{Footer, foreign};
-use super::name::Name;
-use super::target::{Draft, Target, Temporary, unavailable, writer};
+use super::ledger::{COMMITS, Entry, Ledger};
+use super::name::{self, Name};
+use super::open::{Form, Open};
+use super::spread::{Bench, Spread};
+use super::target::{Target, Temporary, writer};
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::fail_point::fail_point;
 use crate::base::offset::{Offset, Partition};
 use crate::data::commit::{Commit, Commits};
 
-/// Rows of one row group: what a reader must hold at once.
-const GROUP_ROWS: usize = 131_072;
-/// Bytes that all files of a sink together may hold in memory before their row groups are written out.
-const MEMORY: usize = 256 << 20;
+/// Bytes of rows, as they were before they were encoded, that all files of a sink together may have in open row groups.
+const MEMORY: usize = 512 << 20;
 
 /// When files are rolled, and who writes them.
 #[derive(Clone, Copy, Debug)]
@@ -48,14 +46,15 @@ pub enum Tiling {
 /// The open files of a sink.
 pub struct Rolling {
     target: Box<dyn Target>,
+    /// Where files are by date: their commits.
+    ledger: Option<Ledger>,
     /// Where files are noted, too.
     delta: Option<Delta>,
     pace: Pace,
     /// Number of this sink in the process, for names of temporary files.
     writer: usize,
     tiling: Tiling,
-    schema: SchemaRef,
-    properties: WriterProperties,
+    form: Form,
     parts: BTreeMap<Partition, Part>,
     written: u64,
     durable: u64,
@@ -75,29 +74,35 @@ struct Part {
     begin: Offset,
     /// Since when there is something to be closed.
     since: Option<Instant>,
-    open: Option<Open>,
+    open: Option<Writing>,
+    /// Whether what attempts that lost have staged may still lie about.
+    unswept: bool,
     /// Rows that finished files have, though their records come again.
     already: HashSet<Offset>,
 }
 
-/// A file that is being written.
-struct Open {
-    writer: ArrowWriter<File>,
-    rows: u64,
-    draft: Draft,
+/// What is open for a partition.
+enum Writing {
+    /// One file.
+    One(Box<Open>),
+    /// Files by date.
+    Dates(Spread),
 }
 
-fn properties(schema: &SchemaRef) -> WriterProperties {
-    let builder = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_max_row_group_row_count(Some(GROUP_ROWS))
-        .set_created_by(concat!("meantime ", env!("CARGO_PKG_VERSION")).to_owned());
-    // Numbers hardly repeat: a dictionary of them is built only to be given up.
-    let numbers = schema
-        .fields()
-        .iter()
-        .filter(|field| field.data_type().is_floating() || matches!(field.data_type(), DataType::Int64 | DataType::Timestamp(..)));
-    numbers.fold(builder, |builder, field| builder.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false)).build()
+impl Writing {
+    fn bytes(&self) -> u64 {
+        match self {
+            Writing::One(open) => u64::try_from(open.bytes()).unwrap_or(u64::MAX),
+            Writing::Dates(spread) => spread.bytes(),
+        }
+    }
+
+    fn memory(&self) -> usize {
+        match self {
+            Writing::One(open) => open.memory(),
+            Writing::Dates(spread) => spread.memory(),
+        }
+    }
 }
 
 impl Rolling {
@@ -105,12 +110,12 @@ impl Rolling {
     pub fn new(target: Box<dyn Target>, pace: Pace, tiling: Tiling, schema: SchemaRef) -> Self {
         Rolling {
             target,
+            ledger: None,
             delta: None,
             pace,
             writer: writer(),
             tiling,
-            properties: properties(&schema),
-            schema,
+            form: Form::new(schema),
             parts: BTreeMap::new(),
             written: 0,
             durable: 0,
@@ -118,6 +123,11 @@ impl Rolling {
             closed: false,
             failed: false,
         }
+    }
+
+    /// The same, whose files are by date; the target's partitions are within the folder of commits.
+    pub fn by_date(self, ledger: Ledger) -> Self {
+        Rolling { ledger: Some(ledger), ..self }
     }
 
     /// The same, whose files are noted in a table.
@@ -135,10 +145,29 @@ impl Rolling {
     pub fn recover(&mut self, partition: Partition) -> Result<Option<Commit>> {
         self.usable()?;
         self.target.sweep(partition)?;
+        self.refuse_other_layout(partition)?;
         Ok(self.newest(partition)?.map(|(_, footer)| footer.commit))
     }
 
+    /// Files of the other layout are no part of this one: a run that did not see them would write their rows again.
+    fn refuse_other_layout(&self, partition: Partition) -> Result<()> {
+        let folder = name::folder(partition);
+        let (other, its, ours) = match &self.ledger {
+            Some(_) => (folder, "partition", "date"),
+            None => (format!("{COMMITS}{folder}"), "date", "partition"),
+        };
+        if !self.target.holds(&other)? {
+            return Ok(());
+        }
+        let text = format!("files of partition {partition} are here by {its}, and this run would write them by {ours}");
+        let place = self.target.place(partition, None);
+        Err(Error::config("sink", text).at(place).help("go on with the layout that is there, or name an empty folder"))
+    }
+
     fn newest(&self, partition: Partition) -> Result<Option<(Name, Footer)>> {
+        if let Some(ledger) = &self.ledger {
+            return Ok(ledger.settle(partition)?.map(|(name, entry)| (name, entry.footer)));
+        }
         let Some(name) = self.target.list(partition)?.pop() else { return Ok(None) };
         Ok(Some((name, self.footer(partition, name)?)))
     }
@@ -164,7 +193,7 @@ impl Rolling {
         }
         // What retention deleted is lost for forecasts; between two files of dead letters there were none.
         let begin = if self.tiling == Tiling::Whole { from.max(next.from) } else { next.from };
-        self.parts.insert(partition, Part { next, begin, since: None, open: None, already });
+        self.parts.insert(partition, Part { next, begin, since: None, open: None, unswept: true, already });
         Ok(())
     }
 
@@ -178,17 +207,27 @@ impl Rolling {
                 "the table has files up to record {} of partition {partition}, but of these files {end}: the newest are gone",
                 noted.from
             );
-            return Err(Error::config("sink", text).at(self.target.place(partition, None)).help(
-                "a run goes on from its newest file: restore it, or begin in an empty folder; do not let VACUUM remove these files",
-            ));
+            let help = match self.ledger {
+                Some(_) => "a run goes on from its newest commit: restore it, or begin in an empty folder",
+                None => "a run goes on from its newest file: restore it, or begin in an empty folder; do not let VACUUM remove these files",
+            };
+            return Err(Error::config("sink", text).at(self.target.place(partition, None)).help(help));
         }
-        let names: Vec<Name> = self.target.list(partition)?.into_iter().filter(|name| noted.is_none_or(|noted| *name >= noted)).collect();
-        let sizes = if names.is_empty() { BTreeMap::new() } else { delta.sizes(partition)? };
+        let fresh = |names: Vec<Name>| names.into_iter().filter(|name| noted.is_none_or(|noted| *name >= noted)).collect::<Vec<_>>();
         let mut behind = Vec::new();
-        for name in names {
-            let footer = self.footer(partition, name)?;
-            let bytes = sizes.get(&name).copied().unwrap_or(0);
-            behind.push(Noted { partition, name, to: footer.commit.next, rows: footer.rows, bytes });
+        if let Some(ledger) = &self.ledger {
+            for name in fresh(ledger.names(partition)?) {
+                let entry = ledger.entry(partition, name)?;
+                behind.push(Noted { partition, name, to: entry.footer.commit.next, files: Added::of_dates(&entry) });
+            }
+        } else {
+            let names = fresh(self.target.list(partition)?);
+            let sizes = if names.is_empty() { BTreeMap::new() } else { delta.sizes(partition)? };
+            for name in names {
+                let footer = self.footer(partition, name)?;
+                let files = Added::of_partition(partition, name, footer.rows, sizes.get(&name).copied().unwrap_or(0));
+                behind.push(Noted { partition, name, to: footer.commit.next, files });
+            }
         }
         self.delta.as_mut().map_or(Ok(()), |delta| delta.append(&behind))
     }
@@ -216,13 +255,14 @@ impl Rolling {
         fresh
     }
 
-    /// Adds rows of a partition.
-    pub fn write(&mut self, partition: Partition, batch: &RecordBatch) -> Result<()> {
+    /// Adds rows of a partition; where files are by date, all of one.
+    pub fn write(&mut self, partition: Partition, day: Option<Day>, batch: RecordBatch) -> Result<()> {
         self.usable()?;
-        let result = self.append(partition, batch);
+        let rows = batch.num_rows();
+        let result = self.append(partition, day, batch);
         self.failed |= result.is_err();
         result?;
-        self.count(batch.num_rows());
+        self.count(rows);
         self.due |= self.is_due();
         Ok(())
     }
@@ -234,32 +274,42 @@ impl Rolling {
         }
     }
 
-    fn append(&mut self, partition: Partition, batch: &RecordBatch) -> Result<()> {
+    fn append(&mut self, partition: Partition, day: Option<Day>, batch: RecordBatch) -> Result<()> {
         let Some(part) = self.parts.get_mut(&partition) else {
             return Err(Error::internal("sink", format!("a row of partition {partition} came before `begin`")));
         };
-        let open = match &mut part.open {
-            Some(open) => open,
+        let bench = Bench { target: &*self.target, form: &self.form, partition, name: part.next, lane: self.pace.lane };
+        part.since.get_or_insert_with(clock::tick);
+        let writing = match &mut part.open {
+            Some(writing) => writing,
+            empty if self.ledger.is_some() => empty.insert(Writing::Dates(Spread::default())),
             empty => {
                 let temporary = Temporary::of(part.next, self.pace.lane, self.writer);
-                part.since.get_or_insert_with(clock::tick);
-                empty.insert(Open::create(self.target.draft(partition, temporary)?, &self.schema, &self.properties)?)
+                empty.insert(Writing::One(Box::new(Open::create(self.target.draft(partition, temporary)?, &self.form)?)))
             }
         };
-        open.rows += u64::try_from(batch.num_rows()).unwrap_or(0);
-        open.writer.write(batch).map_err(|e| unavailable(&open.draft.path, e))
+        match (writing, day) {
+            (Writing::One(open), _) => open.write(batch),
+            (Writing::Dates(spread), Some(day)) => spread.write(&bench, day, batch),
+            (Writing::Dates(_), None) => Err(Error::internal("sink", "rows by date without a date")),
+        }
     }
 
     /// Writes row groups out where the files together hold too much in memory.
     pub fn bound_memory(&mut self) -> Result<()> {
-        let held: usize = self.parts.values().filter_map(|part| part.open.as_ref()).map(|open| open.writer.memory_size()).sum();
-        if held > MEMORY {
-            for open in self.parts.values_mut().filter_map(|part| part.open.as_mut()) {
-                if let Err(e) = open.writer.flush() {
-                    self.failed = true;
-                    return Err(unavailable(&open.draft.path, e));
-                }
-            }
+        let held: usize = self.parts.values().filter_map(|part| part.open.as_ref()).map(Writing::memory).sum();
+        if held <= MEMORY {
+            return Ok(());
+        }
+        for (partition, part) in &mut self.parts {
+            let bench = Bench { target: &*self.target, form: &self.form, partition: *partition, name: part.next, lane: self.pace.lane };
+            let flushed = match &mut part.open {
+                Some(Writing::One(open)) => open.flush(),
+                Some(Writing::Dates(spread)) => spread.flush(&bench),
+                None => Ok(()),
+            };
+            self.failed |= flushed.is_err();
+            flushed?;
         }
         Ok(())
     }
@@ -271,9 +321,8 @@ impl Rolling {
 
     fn is_due(&self) -> bool {
         self.parts.values().any(|part| {
-            let bytes = part.open.as_ref().map_or(0, |open| open.writer.bytes_written() + open.writer.in_progress_size());
             part.since.is_some_and(|since| since.elapsed() >= self.pace.roll_every)
-                || u64::try_from(bytes).unwrap_or(u64::MAX) >= self.pace.roll_bytes
+                || part.open.as_ref().map_or(0, Writing::bytes) >= self.pace.roll_bytes
         })
     }
 
@@ -310,13 +359,14 @@ impl Rolling {
                 }
                 continue;
             };
-            let open = match part.open.take() {
-                Some(open) => open,
+            let temporary = || Temporary::of(part.next, self.pace.lane, self.writer);
+            let writing = match part.open.take() {
+                Some(writing) => writing,
                 // Without it the records below the commit would be done again at every start, and the files would not say how far the run has come.
-                None if self.tiling == Tiling::Whole && commit.next > part.next.from => {
-                    let temporary = Temporary::of(part.next, self.pace.lane, self.writer);
-                    Open::create(self.target.draft(*partition, temporary)?, &self.schema, &self.properties)?
-                }
+                None if self.tiling == Tiling::Whole && commit.next > part.next.from => match self.ledger {
+                    Some(_) => Writing::Dates(Spread::default()),
+                    None => Writing::One(Box::new(Open::create(self.target.draft(*partition, temporary())?, &self.form)?)),
+                },
                 None => continue,
             };
             let mut commit = commit.clone();
@@ -327,9 +377,20 @@ impl Rolling {
                 let text = format!("partition {partition} was begun at {} and is committed at {}", part.begin, commit.next);
                 return Err(Error::internal("sink", text));
             }
-            let rows = open.rows;
-            let bytes = open.finish(&*self.target, *partition, part.next, part.begin, &commit)?;
-            noted.push(Noted { partition: *partition, name: part.next, to: commit.next, rows, bytes });
+            let (partition, name, target) = (*partition, part.next, &*self.target);
+            let files = match (writing, &self.ledger) {
+                (Writing::Dates(spread), Some(ledger)) => {
+                    let bench = Bench { target, form: &self.form, partition, name, lane: self.pace.lane };
+                    let entry = commit_dates(&bench, ledger, spread, part.begin, &commit)?;
+                    if std::mem::take(&mut part.unswept) {
+                        ledger.sweep(partition, name)?;
+                    }
+                    Added::of_dates(&entry)
+                }
+                (Writing::One(open), _) => commit_one(target, partition, *open, name, part.begin, &commit)?,
+                (Writing::Dates(_), None) => return Err(Error::internal("sink", "rows by date without a ledger")),
+            };
+            noted.push(Noted { partition, name, to: commit.next, files });
             part.next = part.next.after(commit.next);
             part.begin = part.next.from;
             part.since = None;
@@ -368,26 +429,33 @@ impl Rolling {
     }
 }
 
-impl Open {
-    fn create((file, draft): (File, Draft), schema: &SchemaRef, properties: &WriterProperties) -> Result<Open> {
-        let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties.clone())).map_err(|e| unavailable(&draft.path, e))?;
-        Ok(Open { writer, rows: 0, draft })
+/// Writes the footer, and gives the file its name.
+fn commit_one(target: &dyn Target, partition: Partition, open: Open, name: Name, begin: Offset, commit: &Commit) -> Result<Vec<Added>> {
+    let written = open.end(Footer::notes(name.from, begin, commit))?;
+    if target.put_new(written.file, &written.draft, partition, &name.to_string())? {
+        return Ok(Added::of_partition(partition, name, written.rows, written.bytes));
     }
+    Err(taken(partition, target.place(partition, Some(name))))
+}
 
-    /// Writes the footer, and gives the file its name. Returns its bytes.
-    fn finish(self, target: &dyn Target, partition: Partition, name: Name, begin: Offset, commit: &Commit) -> Result<u64> {
-        let Open { mut writer, draft, .. } = self;
-        for note in Footer::notes(name.from, begin, commit) {
-            writer.append_key_value_metadata(note);
-        }
-        let file = writer.into_inner().map_err(|e| unavailable(&draft.path, e))?;
-        let bytes = file.metadata().map_err(|e| unavailable(&draft.path, e))?.len();
-        if target.put_new(file, &draft, partition, name)? {
-            return Ok(bytes);
-        }
-        let text = format!("another instance writes partition {partition} too and has come first: this file is there already");
-        Err(Error::new(Kind::Retry, "sink", text).at(target.place(partition, Some(name))).help(
-            "this one stops; nothing is lost: started again it goes on where the files have come to. Let one instance at a time write",
-        ))
+/// Stages the files of the dates, commits them, and moves them to where readers look.
+fn commit_dates(bench: &Bench<'_>, ledger: &Ledger, spread: Spread, begin: Offset, commit: &Commit) -> Result<Entry> {
+    let entry = Entry::new(bench.name.from, begin, commit, spread.end(bench)?);
+    fail_point("files.staged");
+    if bench.commit(&entry)? {
+        fail_point("files.committed");
+        ledger.publish(bench.partition, &entry)?;
+        fail_point("files.moved");
+        return Ok(entry);
     }
+    let error = taken(bench.partition, ledger.place(bench.partition, bench.name));
+    // What this attempt has staged is removed, or moved if it is what the other one has committed.
+    Err(ledger.settle(bench.partition).err().map_or(error, |e| e))
+}
+
+fn taken(partition: Partition, place: String) -> Error {
+    let text = format!("another instance writes partition {partition} too and has come first: this file is there already");
+    Error::new(Kind::Retry, "sink", text)
+        .at(place)
+        .help("this one stops; nothing is lost: started again it goes on where the files have come to. Let one instance at a time write")
 }

@@ -7,7 +7,8 @@ use arrow::datatypes::{Float64Type, Int32Type, Int64Type};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::name::{self, Name};
+use super::day::Day;
+use super::name::{self, Name, Slice};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::offset::{Offset, Partition};
 
@@ -75,13 +76,19 @@ fn of_file(path: &Path, names: &Names, each: &mut dyn FnMut((Partition, Offset),
     Ok(rows)
 }
 
-/// The finished files of all partitions, in order.
+/// The finished files of all partitions or dates, in order.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for (text, partition) in list(folder)? {
-        if name::read_folder(&text).is_some() && partition.is_dir() {
-            found.extend(list(&partition)?.into_iter().filter(|(text, _)| Name::read(text).is_some()).map(|(_, path)| path));
+    for (text, within) in list(folder)? {
+        if !within.is_dir() {
+            continue;
         }
+        let is_ours = match (name::read_folder(&text), Day::read_folder(&text)) {
+            (Some(_), _) => |text: &str| Name::read(text).is_some(),
+            (None, Some(_)) => |text: &str| Slice::read(text).is_some(),
+            (None, None) => continue,
+        };
+        found.extend(list(&within)?.into_iter().filter(|(text, _)| is_ours(text)).map(|(_, path)| path));
     }
     found.sort();
     Ok(found)
@@ -135,10 +142,15 @@ mod tests {
         write(&folder.path().join("partition-3/from=00000000000000000000.parquet"), columns(vec![0, 1]));
         write(&folder.path().join("partition-3/from=00000000000000000002.parquet"), columns(vec![2]));
         write(&folder.path().join("partition-3/.from=00000000000000000003.parquet.tmp"), columns(vec![3]));
+        write(&folder.path().join("event_date=2026-11-25/partition-3-from-00000000000000000003-00000-00000.parquet"), columns(vec![3]));
+        write(
+            &folder.path().join("_commits/partition-3/from=00000000000000000003.2026-11-25.00000.0123456789abcdef.staged"),
+            columns(vec![3]),
+        );
         write(&folder.path().join("elsewhere/from=00000000000000000003.parquet"), columns(vec![4]));
         let names = |overdue: Option<&str>| Names { partition: "p".into(), offset: "o".into(), overdue: overdue.map(str::to_owned) };
-        assert_eq!(rows(folder.path(), &names(Some("late"))).unwrap(), [(3, 0, None), (3, 1, Some(0.9)), (3, 2, None)]);
-        assert_eq!(rows(folder.path(), &names(None)).unwrap().len(), 3);
+        assert_eq!(rows(folder.path(), &names(Some("late"))).unwrap(), [(3, 3, Some(0.9)), (3, 0, None), (3, 1, Some(0.9)), (3, 2, None)]);
+        assert_eq!(rows(folder.path(), &names(None)).unwrap().len(), 4);
         assert_eq!(rows(&folder.path().join("nowhere"), &names(None)).unwrap(), []);
         let error = rows(folder.path(), &Names::of_dead_letters()).unwrap_err();
         assert!(error.exit_code() == 1 && error.to_string().contains("no columns `partition` and `offset`"), "{error}");

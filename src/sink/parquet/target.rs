@@ -31,19 +31,24 @@ pub trait Target: Send {
     fn draft(&self, partition: Partition, temporary: Temporary) -> Result<(File, Draft)>;
     /// Gives a written file its name, durably, **only if there is none of that name**, in one step. False if the name is taken. The draft is gone
     /// when this returns true.
-    fn put_new(&self, file: File, draft: &Draft, partition: Partition, name: Name) -> Result<bool>;
+    fn put_new(&self, file: File, draft: &Draft, partition: Partition, name: &str) -> Result<bool>;
+    /// Gives a written file, durably, a name beside the finished ones that is none of theirs. Whatever has that name is replaced: the name tells the
+    /// content. The draft is gone when this returns.
+    fn stage(&self, file: File, draft: &Draft, partition: Partition, name: &str) -> Result<()>;
+    /// Whether a folder of the place, named from its root, holds anything but hidden files.
+    fn holds(&self, folder: &str) -> Result<bool>;
     /// Removes what processes that died have left of the partition's temporary files.
     fn sweep(&self, partition: Partition) -> Result<()>;
     /// Where a partition, or a file in it, is, for errors.
     fn place(&self, partition: Partition, name: Option<Name>) -> String;
 }
 
-/// Opens the place.
-pub fn open(place: &Place) -> Result<Box<dyn Target>> {
+/// Opens the place. The folders of the partitions are in its folder `within`, which ends with `/`, or is empty for the place itself.
+pub fn open(place: &Place, within: &'static str) -> Result<Box<dyn Target>> {
     match place.folder() {
         // Files are written where they will stay.
-        Some(folder) => Ok(Box::new(Local::open(folder)?)),
-        None => Ok(Box::new(Store::over(place.open()?))),
+        Some(folder) => Ok(Box::new(Local::open(folder)?.within(within))),
+        None => Ok(Box::new(Store::over(place.open()?).within(within))),
     }
 }
 

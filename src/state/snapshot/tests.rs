@@ -50,7 +50,7 @@ fn key(number: u32) -> Vec<u8> {
 /// What an event does: the key is interned, then all of its row may change.
 fn change(states: &mut KeyStates, number: u32, seed: u64, most: usize) {
     let time = EventTime(bits(seed, 1) as i64);
-    let (slot, _) = states.intern_within(&key(number), time, most);
+    let (slot, _) = states.intern_within(&key(number), time, most, None);
     let meta = &mut states.metas.row_mut(slot)[0];
     meta.last = time;
     meta.events += 1;

@@ -8,12 +8,12 @@ use parquet::arrow::ArrowWriter;
 
 use super::super::local::Local;
 use super::super::rolling::Pace;
-use super::super::{ParquetForecasts, audit};
+use super::super::{Opening, ParquetForecasts, audit};
 use super::*;
 use crate::data::layout::Layout;
 use crate::link::objects::{Folder, MemoryDisk, Place};
 use crate::sink::contract::{commits, identity, sample};
-use crate::sink::{ForecastSink, Sink};
+use crate::sink::{Folders, ForecastSink, Sink};
 
 const PACE: Pace = Pace { roll_bytes: u64::MAX, roll_every: Duration::from_secs(3600), lane: 0 };
 
@@ -27,11 +27,16 @@ fn schema() -> Schema {
 }
 
 fn table(objects: &Arc<dyn Objects>) -> Delta {
-    Delta::open(Arc::clone(objects), "cards", &schema()).unwrap()
+    Delta::open(Arc::clone(objects), "cards", &schema(), false).unwrap()
 }
 
 fn file(partition: i32, from: i64, to: i64) -> Noted {
-    Noted { partition: Partition(partition), name: Name::first(Offset(from)), to: Offset(to), rows: 10, bytes: 100 }
+    named(partition, Name::first(Offset(from)), to, 10)
+}
+
+fn named(partition: i32, name: Name, to: i64, rows: u64) -> Noted {
+    let files = Added::of_partition(Partition(partition), name, rows, 100);
+    Noted { partition: Partition(partition), name, to: Offset(to), files }
 }
 
 /// Actions of all commits, which are numbered without a hole.
@@ -83,9 +88,9 @@ fn files_that_begin_where_they_end_are_told_apart() {
     let objects: Arc<dyn Objects> = Arc::new(MemoryDisk::new());
     let mut files = vec![file(0, 0, 5), file(0, 5, 5)];
     for step in [1, 2] {
-        files.push(Noted { name: Name { from: Offset(5), step }, ..file(0, 5, 5) });
+        files.push(named(0, Name { from: Offset(5), step }, 5, 10));
     }
-    files.push(Noted { name: Name { from: Offset(5), step: 3 }, rows: 0, ..file(0, 5, 8) });
+    files.push(named(0, Name { from: Offset(5), step: 3 }, 8, 0));
     files.push(file(0, 8, 9));
     for until in 1..=files.len() {
         table(&objects).append(&files[..until]).unwrap();
@@ -125,7 +130,7 @@ fn open(folder: &Path, delta: bool) -> ParquetForecasts {
     let mut sink =
         ParquetForecasts::over(Box::new(Local::open(folder).unwrap()), PACE, &Layout::full(&identity(), true, true, true), &identity());
     if delta {
-        let table = Delta::open(Place::Folder(folder.to_owned()).open().unwrap(), "cards", &sink.schema()).unwrap();
+        let table = Delta::open(Place::Folder(folder.to_owned()).open().unwrap(), "cards", &sink.schema(), false).unwrap();
         sink.rolling = sink.rolling.with_delta(Some(table));
     }
     sink
@@ -178,13 +183,76 @@ fn what_was_written_before_or_by_a_process_that_died_is_noted_by_who_takes_over(
     assert!(error.kind == Kind::Config && error.to_string().contains("VACUUM"), "{error}");
 }
 
+#[test]
+fn files_by_date_are_noted_with_the_value_of_their_column_however_often_and_late() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::Folder(folder.path().to_owned());
+    let objects = Folder::open(folder.path()).unwrap();
+    let open = |delta: Option<&str>| {
+        let (roll_bytes, roll_every, folders) = (u64::MAX, Duration::from_secs(3600), Folders::Date);
+        let opening = Opening { place: &place, roll_bytes, roll_every, lane: 0, delta, folders };
+        ParquetForecasts::open(opening, &Layout::full(&identity(), true, true, true), &identity()).unwrap()
+    };
+    let write = |sink: &mut ParquetForecasts, from: i64| {
+        let mut forecasts = sample(10, 2);
+        forecasts.offsets.iter_mut().for_each(|offset| offset.0 += from);
+        // Each partition has rows of two days, and of a time without a date.
+        forecasts.event_times.iter_mut().zip(0..).for_each(|(time, row)| time.0 += row / 4 * 86_400_000_000);
+        forecasts.event_times[9].0 = i64::MAX;
+        sink.write(&forecasts).unwrap();
+        sink.end_epoch(&commits(2, from + 10), true).unwrap();
+    };
+    let mut sink = open(None);
+    take_over(&mut sink).unwrap();
+    write(&mut sink, 0);
+    for _ in 0..2 {
+        let mut sink = open(Some("cards"));
+        take_over(&mut sink).unwrap();
+        assert_eq!(paths(&objects).len(), 6, "what was there before is noted once");
+    }
+    let mut sink = open(Some("cards"));
+    take_over(&mut sink).unwrap();
+    write(&mut sink, 10);
+    let last = commit(objects.list("_delta_log/").unwrap().len() as i64 - 1);
+    objects.delete(&last).unwrap();
+    take_over(&mut open(Some("cards"))).unwrap();
+    let found = actions(&objects);
+    let adds: Vec<&Value> = found.iter().filter_map(|action| action.get("add")).collect();
+    assert_eq!(adds.len(), 12);
+    let (mut rows, mut values) = (0, std::collections::BTreeMap::<String, u32>::new());
+    for add in adds {
+        let path = add["path"].as_str().unwrap();
+        let value = &add["partitionValues"]["event_date"];
+        assert_eq!(path.split('/').next().unwrap(), format!("event_date={}", value.as_str().unwrap_or("__HIVE_DEFAULT_PARTITION__")));
+        assert_eq!(add["size"].as_u64().unwrap(), std::fs::metadata(folder.path().join(path)).unwrap().len());
+        *values.entry(value.to_string()).or_default() += 1;
+        rows += serde_json::from_str::<Value>(add["stats"].as_str().unwrap()).unwrap()["numRecords"].as_u64().unwrap();
+    }
+    assert_eq!(rows, 20);
+    assert_eq!(
+        values,
+        [("\"2025-01-06\"".to_owned(), 4), ("\"2025-01-07\"".to_owned(), 4), ("\"2025-01-08\"".to_owned(), 2), ("null".to_owned(), 2)]
+            .into()
+    );
+    let metadata = found.iter().find_map(|action| action.get("metaData")).unwrap();
+    assert_eq!(metadata["partitionColumns"], json!(["event_date"]));
+    let columns: Value = serde_json::from_str(metadata["schemaString"].as_str().unwrap()).unwrap();
+    assert_eq!(columns["fields"].as_array().unwrap().last().unwrap()["type"], "date");
+    assert_eq!(audit::audit(&place).unwrap().faults, [], "the log is no foreign file");
+    let refused = Delta::open(place.open().unwrap(), "cards", &sink.schema(), false).err().unwrap();
+    assert!(refused.to_string().contains("partitioned by event_date"), "{refused}");
+    // Here a run goes on from its commits: VACUUM may remove what other files hold the rows of.
+    std::fs::remove_dir_all(folder.path().join("event_date=2025-01-07")).unwrap();
+    assert!(take_over(&mut open(Some("cards"))).is_ok());
+}
+
 /// A table that another engine has made: its first commit.
 fn made(protocol: Value, columns: Value, partitions: Value) -> Result<Delta> {
     let objects: Arc<dyn Objects> = Arc::new(MemoryDisk::new());
     let schema_text = json!({ "type": "struct", "fields": columns }).to_string();
     let metadata = json!({ "metaData": { "id": "x", "schemaString": schema_text, "partitionColumns": partitions } });
     objects.put(&commit(0), format!("{}\n{metadata}\n", json!({ "protocol": protocol })).as_bytes()).unwrap();
-    Delta::open(objects, "cards", &schema())
+    Delta::open(objects, "cards", &schema(), false)
 }
 
 #[test]
@@ -251,7 +319,7 @@ fn where_the_first_commits_are_gone_their_checkpoint_tells() {
         delta.append(&[file(0, i, i + 1)]).unwrap();
     }
     (0..2).for_each(|number| objects.delete(&commit(number)).unwrap());
-    let refused = Delta::open(Arc::clone(&objects), "cards", &schema()).err().unwrap();
+    let refused = Delta::open(Arc::clone(&objects), "cards", &schema(), false).err().unwrap();
     assert!(refused.to_string().contains("checkpoint"), "{refused}");
     objects.put("_delta_log/00000000000000000001.checkpoint.parquet", &checkpoint("meantime/cards/partition-3", 77)).unwrap();
     let mut delta = table(&objects);
@@ -266,7 +334,7 @@ fn where_the_first_commits_are_gone_their_checkpoint_tells() {
 #[test]
 fn columns_without_a_place_in_a_table_are_refused() {
     let schema = Schema::new(vec![Field::new("x", DataType::UInt64, false)]);
-    assert!(Delta::open(Arc::new(MemoryDisk::new()), "cards", &schema).is_err());
+    assert!(Delta::open(Arc::new(MemoryDisk::new()), "cards", &schema, false).is_err());
     let columns = super::super::columns::Columns::new(&Layout::full(&identity(), true, true, true), &identity());
-    assert!(Delta::open(Arc::new(MemoryDisk::new()), "cards", &columns.schema()).is_ok());
+    assert!(Delta::open(Arc::new(MemoryDisk::new()), "cards", &columns.schema(), true).is_ok());
 }

@@ -8,18 +8,18 @@ use crate::data::forecasts::Forecasts;
 use crate::data::layout::Layout;
 use crate::data::rejected::{Reason, Rejected};
 use crate::link::objects::cloud::of_double;
-use crate::link::objects::s3::{Fault, KEY, S3};
+use crate::link::objects::double::{Double, Fault, KEY};
 use crate::sink::contract::{commits, sample};
 use crate::sink::{DeadLetterSink, ForecastSink, Sink};
 
-fn open(s3: &S3) -> (ParquetForecasts, ParquetDeadLetters) {
+fn open(s3: &Double) -> (ParquetForecasts, ParquetDeadLetters) {
     let objects: Arc<dyn Objects> = Arc::new(of_double(s3, "bucket", "out", KEY));
     let identity = crate::sink::contract::identity();
     over_store(&objects, (u64::MAX, Duration::from_secs(3600)), &Layout::full(&identity, true, true, true), &identity)
 }
 
 /// A sink that has taken over partition 0, where its files have come to.
-fn running(s3: &S3) -> (ParquetForecasts, Option<Commit>) {
+fn running(s3: &Double) -> (ParquetForecasts, Option<Commit>) {
     let (mut sink, _) = open(s3);
     let found = sink.recover(Partition(0)).unwrap();
     sink.begin(Partition(0), found.as_ref().map_or(Offset(0), |commit| commit.next)).unwrap();
@@ -36,13 +36,13 @@ fn name(from: i64) -> String {
     format!("out/partition-0/from={from:020}.parquet")
 }
 
-fn codes(s3: &S3) -> Vec<&'static str> {
+fn codes(s3: &Double) -> Vec<&'static str> {
     audit_objects(Arc::new(of_double(s3, "bucket", "out", KEY))).unwrap().faults.iter().map(super::super::audit::Fault::code).collect()
 }
 
 #[test]
 fn of_two_writers_of_a_partition_the_second_to_publish_stops_and_leaves_nothing() {
-    let s3 = S3::start("bucket");
+    let s3 = Double::start("bucket");
     let (mut zombie, _) = running(&s3);
     zombie.write(&rows(0..3)).unwrap();
     let (mut heir, _) = running(&s3);
@@ -66,7 +66,7 @@ fn of_two_writers_of_a_partition_the_second_to_publish_stops_and_leaves_nothing(
 
 #[test]
 fn footers_are_read_by_their_ends_and_nothing_else_of_a_file() {
-    let s3 = S3::start("bucket");
+    let s3 = Double::start("bucket");
     let (mut sink, _) = running(&s3);
     let mut from = 0;
     // Files that are longer than what is fetched of them.
@@ -89,7 +89,7 @@ fn footers_are_read_by_their_ends_and_nothing_else_of_a_file() {
 
 #[test]
 fn the_audit_of_a_bucket_names_holes_and_foreign_objects() {
-    let s3 = S3::start("bucket");
+    let s3 = Double::start("bucket");
     let (mut sink, _) = running(&s3);
     for from in [0, 10, 20] {
         sink.write(&rows(from..from + 10)).unwrap();
@@ -117,7 +117,7 @@ fn the_audit_of_a_bucket_names_holes_and_foreign_objects() {
 
 #[test]
 fn after_a_crash_between_dead_letters_and_forecasts_no_dead_letter_comes_twice() {
-    let s3 = S3::start("bucket");
+    let s3 = Double::start("bucket");
     let letters = |offsets: &[i64]| {
         let mut rejected = Rejected::default();
         for offset in offsets {
@@ -143,7 +143,7 @@ fn after_a_crash_between_dead_letters_and_forecasts_no_dead_letter_comes_twice()
 
 #[test]
 fn settings_that_lead_nowhere_stop_the_sink_with_the_words_of_the_store() {
-    let s3 = S3::start("bucket");
+    let s3 = Double::start("bucket");
     for (bucket, key, says) in [("bucket", "somebody", "InvalidAccessKeyId"), ("nowhere", KEY, "NoSuchBucket")] {
         let objects: Arc<dyn Objects> = Arc::new(of_double(&s3, bucket, "out", key));
         let identity = crate::sink::contract::identity();

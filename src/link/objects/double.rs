@@ -1,7 +1,8 @@
-//! A small S3 on a port of this machine, for tests: real HTTP, real conditional puts, and faults on demand. Nothing but the standard library.
+//! A small object store on a port of this machine, for tests: real HTTP, real conditional puts, and faults on demand. Nothing but the standard library.
 //!
-//! It holds one bucket. It knows PUT (also `If-None-Match: *`), GET and HEAD (also ranges), LIST in pages, and DELETE of one or many; anything else is
-//! answered by 501. Who names another key than `KEY` is refused, whoever names another bucket is told so.
+//! It holds one bucket, and speaks as S3, as Google's store (its XML interface) or as Azure's: PUT, also only if there is none and as a copy, GET and HEAD, also ranges,
+//! LIST in pages, and DELETE of one or many; anything else is answered by 501. Who names another key than `KEY` is refused, whoever names another
+//! bucket is told so.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,6 +14,77 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub const KEY: &str = "test-key";
 /// Objects of one page of a list: few, so that lists have several.
 const PAGE: usize = 3;
+
+/// Whose language it speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Amazon's, and of many others.
+    S3,
+    /// Google's.
+    Google,
+    /// Microsoft's.
+    Azure,
+}
+
+impl Dialect {
+    /// All.
+    pub const ALL: [Dialect; 3] = [Dialect::S3, Dialect::Google, Dialect::Azure];
+
+    /// How its URLs begin.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Dialect::S3 => "s3",
+            Dialect::Google => "gs",
+            Dialect::Azure => "az",
+        }
+    }
+
+    /// What it says to somebody it does not know.
+    pub fn stranger(self) -> &'static str {
+        match self {
+            Dialect::S3 => "InvalidAccessKeyId",
+            Dialect::Google => "AccessDenied",
+            Dialect::Azure => "AuthenticationFailed",
+        }
+    }
+
+    /// What it says of a bucket that is not there.
+    pub fn no_bucket(self) -> &'static str {
+        match self {
+            Dialect::S3 | Dialect::Google => "NoSuchBucket",
+            Dialect::Azure => "ContainerNotFound",
+        }
+    }
+
+    fn lets_in(self, headers: &BTreeMap<String, String>) -> bool {
+        let said = headers.get("authorization").map(String::as_str).unwrap_or_default();
+        match self {
+            Dialect::S3 => said.contains(&format!("Credential={KEY}/")),
+            // As emulators do: also without a token.
+            Dialect::Google => matches!(said, "" | "Bearer") || said == format!("Bearer {KEY}"),
+            Dialect::Azure => said.starts_with(&format!("SharedKey {KEY}:")),
+        }
+    }
+
+    /// Whether a PUT is to replace nothing.
+    fn creates(self, headers: &BTreeMap<String, String>) -> bool {
+        let (name, value) = if self == Dialect::Google { ("x-goog-if-generation-match", "0") } else { ("if-none-match", "*") };
+        headers.get(name).is_some_and(|found| found == value)
+    }
+
+    /// What is said to it if there is something.
+    fn taken(self) -> Answer {
+        if self == Dialect::Azure { Answer::error(409, "BlobAlreadyExists") } else { Answer::error(412, "PreconditionFailed") }
+    }
+
+    fn metadata(self) -> &'static str {
+        match self {
+            Dialect::S3 => "x-amz-meta-",
+            Dialect::Google => "x-goog-meta-",
+            Dialect::Azure => "x-ms-meta-",
+        }
+    }
+}
 
 /// What goes wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,17 +115,24 @@ struct State {
 }
 
 /// The store. It ends when dropped.
-pub struct S3 {
+pub struct Double {
     /// `http://127.0.0.1:port`.
     pub endpoint: String,
+    /// Whose language it speaks.
+    pub dialect: Dialect,
     bucket: String,
     state: Arc<Mutex<State>>,
     ending: Arc<AtomicBool>,
 }
 
-impl S3 {
+impl Double {
+    /// Starts with one empty bucket, as S3.
+    pub fn start(bucket: &str) -> Double {
+        Self::speaking(Dialect::S3, bucket)
+    }
+
     /// Starts with one empty bucket.
-    pub fn start(bucket: &str) -> S3 {
+    pub fn speaking(dialect: Dialect, bucket: &str) -> Double {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let (state, ending) = (Arc::<Mutex<State>>::default(), Arc::<AtomicBool>::default());
@@ -65,22 +144,39 @@ impl S3 {
                 }
                 let (state, bucket) = (Arc::clone(&own), name.clone());
                 if let Ok(stream) = stream {
-                    std::thread::spawn(move || serve(stream, &state, &bucket));
+                    std::thread::spawn(move || serve(stream, &state, (dialect, &bucket)));
                 }
             }
         });
-        S3 { endpoint, bucket: bucket.to_owned(), state, ending }
+        Double { endpoint, dialect, bucket: bucket.to_owned(), state, ending }
     }
 
     /// The variables that lead a client here.
-    pub fn environment(&self) -> [(&'static str, String); 5] {
-        [
-            ("AWS_ENDPOINT_URL", self.endpoint.clone()),
-            ("AWS_ACCESS_KEY_ID", KEY.to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
-            ("AWS_REGION", "us-east-1".to_owned()),
-            ("AWS_ALLOW_HTTP", "true".to_owned()),
-        ]
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let endpoint = self.endpoint.clone();
+        match self.dialect {
+            Dialect::S3 => vec![
+                ("AWS_ENDPOINT_URL", endpoint),
+                ("AWS_ACCESS_KEY_ID", KEY.to_owned()),
+                ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
+                ("AWS_REGION", "us-east-1".to_owned()),
+                ("AWS_ALLOW_HTTP", "true".to_owned()),
+            ],
+            Dialect::Google => {
+                let account = r#"{"client_email":"","private_key":"","private_key_id":"","disable_oauth":true}"#;
+                vec![
+                    ("GOOGLE_BASE_URL", endpoint),
+                    ("GOOGLE_SERVICE_ACCOUNT_KEY", account.to_owned()),
+                    ("GOOGLE_ALLOW_HTTP", "true".to_owned()),
+                ]
+            }
+            Dialect::Azure => vec![
+                ("AZURE_STORAGE_ENDPOINT", endpoint),
+                ("AZURE_STORAGE_ACCOUNT_NAME", KEY.to_owned()),
+                ("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0".to_owned()),
+                ("AZURE_ALLOW_HTTP", "true".to_owned()),
+            ],
+        }
     }
 
     /// Lets the next request of a method go wrong; several are taken in turn.
@@ -117,7 +213,7 @@ impl S3 {
     }
 }
 
-impl Drop for S3 {
+impl Drop for Double {
     fn drop(&mut self) {
         self.ending.store(true, Ordering::Release);
         // Wakes the thread that waits for a client.
@@ -154,7 +250,7 @@ impl Answer {
 }
 
 /// Answers the requests of one connection until it is closed.
-fn serve(stream: TcpStream, state: &Mutex<State>, bucket: &str) {
+fn serve(stream: TcpStream, state: &Mutex<State>, (dialect, bucket): (Dialect, &str)) {
     let Ok(reading) = stream.try_clone() else { return };
     let (mut reader, mut stream) = (BufReader::new(reading), stream);
     while let Some(request) = read(&mut reader) {
@@ -163,7 +259,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>, bucket: &str) {
             let at = state.faults.iter().position(|(method, _)| *method == request.method);
             at.and_then(|at| state.faults.remove(at)).map(|(_, fault)| fault)
         };
-        let mut answer = if fault == Some(Fault::Busy) { Answer::error(503, "SlowDown") } else { answer(&request, state, bucket) };
+        let mut answer = if fault == Some(Fault::Busy) { Answer::error(503, "SlowDown") } else { answer(&request, state, dialect, bucket) };
         match fault {
             Some(Fault::DoneThenGone) => return,
             Some(Fault::DoneThenBusy) => answer = Answer::error(503, "SlowDown"),
@@ -222,47 +318,89 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn answer(request: &Request, state: &Mutex<State>, bucket: &str) -> Answer {
+fn answer(request: &Request, state: &Mutex<State>, dialect: Dialect, bucket: &str) -> Answer {
     let mut state = lock(state);
     let (named, key) = request.path.trim_start_matches('/').split_once('/').unwrap_or((request.path.trim_start_matches('/'), ""));
     let what = if key.is_empty() { request.query.get("prefix").cloned().unwrap_or_default() } else { key.to_owned() };
     state.requests.push((request.method.clone(), what, request.headers.get("range").cloned()));
-    if !request.headers.get("authorization").is_some_and(|value| value.contains(&format!("Credential={KEY}/"))) {
-        return Answer::error(403, "InvalidAccessKeyId");
+    if !dialect.lets_in(&request.headers) {
+        return Answer::error(403, dialect.stranger());
     }
     if named != bucket {
-        return Answer::error(404, "NoSuchBucket");
+        return Answer::error(404, dialect.no_bucket());
     }
+    let asks = |name: &str, value: &str| request.query.get(name).is_some_and(|found| found == value);
     match request.method.as_str() {
-        "PUT" if !key.is_empty() => put(request, &mut state, key),
-        "GET" | "HEAD" if !key.is_empty() => get(request, &state, key),
-        "GET" if request.query.get("list-type").is_some_and(|kind| kind == "2") => list(request, &state),
-        "DELETE" if !key.is_empty() => {
-            state.objects.remove(key);
-            Answer::new(204, "")
+        "PUT" if !key.is_empty() => put(request, &mut state, dialect, key),
+        // Azure gives no ends of unknown length.
+        "GET" if dialect == Dialect::Azure && request.headers.get("range").is_some_and(|range| range.starts_with("bytes=-")) => {
+            Answer::error(400, "InvalidHeaderValue")
         }
-        "POST" if request.query.contains_key("delete") => {
+        "GET" | "HEAD" if !key.is_empty() => get(request, &state, key),
+        "GET" if dialect == Dialect::Azure && asks("comp", "list") => blobs(request, &state),
+        "GET" if dialect != Dialect::Azure && asks("list-type", "2") => list(request, &state),
+        "DELETE" if !key.is_empty() && dialect != Dialect::Azure => match state.objects.remove(key) {
+            None if dialect == Dialect::Google => Answer::error(404, "NoSuchKey"),
+            _ => Answer::new(204, ""),
+        },
+        "POST" if dialect == Dialect::S3 && request.query.contains_key("delete") => {
             let text = String::from_utf8_lossy(&request.body).into_owned();
             let keys: Vec<&str> = text.split("<Key>").skip(1).filter_map(|rest| Some(rest.split_once("</Key>")?.0)).collect();
             keys.iter().for_each(|key| drop(state.objects.remove(*key)));
             let deleted = keys.iter().map(|key| format!("<Deleted><Key>{key}</Key></Deleted>")).collect::<String>();
             Answer::new(200, format!("<DeleteResult>{deleted}</DeleteResult>"))
         }
+        "POST" if dialect == Dialect::Azure && asks("comp", "batch") => {
+            let text = String::from_utf8_lossy(&request.body).into_owned();
+            let paths = text.lines().filter_map(|line| line.strip_prefix("DELETE /")?.strip_suffix(" HTTP/1.1"));
+            let keys = paths.filter_map(|path| Some(decoded(path).split_once('/')?.1.to_owned()));
+            let parts = keys.enumerate().map(|(id, key)| {
+                let status = if state.objects.remove(&key).is_some() { "202 Accepted" } else { "404 BlobNotFound" };
+                format!(
+                    "--part\r\nContent-Type: application/http\r\nContent-ID: {id}\r\n\r\nHTTP/1.1 {status}\r\nx-ms-version: 1\r\n\r\n\r\n"
+                )
+            });
+            let mut answer = Answer::new(202, parts.collect::<String>() + "--part--\r\n");
+            answer.headers.push(("content-type".to_owned(), "multipart/mixed; boundary=part".to_owned()));
+            answer
+        }
         _ => Answer::error(501, "NotImplemented"),
     }
 }
 
-fn put(request: &Request, state: &mut State, key: &str) -> Answer {
-    if request.headers.get("if-none-match").is_some_and(|value| value == "*") && state.objects.contains_key(key) {
-        return Answer::error(412, "PreconditionFailed");
+fn put(request: &Request, state: &mut State, dialect: Dialect, key: &str) -> Answer {
+    if dialect.creates(&request.headers) && state.objects.contains_key(key) {
+        return dialect.taken();
+    }
+    let source = ["x-amz-copy-source", "x-goog-copy-source", "x-ms-copy-source"].iter().find_map(|name| request.headers.get(*name));
+    if let Some(source) = source {
+        // A bucket and a key; of Azure an address, with the account before them.
+        let source = decoded(source);
+        let path = source.split_once("://").and_then(|(_, rest)| rest.splitn(3, '/').nth(2)).unwrap_or(&source);
+        let key_from = path.trim_start_matches('/').split_once('/').map_or("", |(_, key)| key);
+        let Some(mut object) = state.objects.get(key_from).cloned() else { return Answer::error(404, "NoSuchKey") };
+        state.versions += 1;
+        object.version = state.versions;
+        state.objects.insert(key.to_owned(), object);
+        let version = state.versions;
+        return Answer::new(200, format!("<CopyObjectResult><ETag>\"{version}\"</ETag></CopyObjectResult>"));
+    }
+    if dialect == Dialect::Azure && request.headers.get("x-ms-blob-type").is_none_or(|kind| kind != "BlockBlob") {
+        return Answer::error(400, "MissingRequiredHeader");
     }
     state.versions += 1;
-    let own = request.headers.iter().filter(|(name, _)| name.starts_with("x-amz-meta-"));
-    let metadata = own.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let own = request.headers.iter().filter(|(name, _)| name.starts_with(dialect.metadata()));
+    let metadata: Vec<_> = own.map(|(name, value)| (name.clone(), value.clone())).collect();
+    // Azure takes names of programs only.
+    if dialect == Dialect::Azure && metadata.iter().any(|(name, _)| name.trim_start_matches(dialect.metadata()).contains('-')) {
+        return Answer::error(400, "InvalidMetadata");
+    }
     let version = state.versions;
     state.objects.insert(key.to_owned(), Object { bytes: request.body.clone(), metadata, version });
-    let mut answer = Answer::new(200, "");
+    let mut answer = Answer::new(if dialect == Dialect::Azure { 201 } else { 200 }, "");
     answer.headers.push(("etag".to_owned(), format!("\"{version}\"")));
+    // Google's.
+    answer.headers.push(("x-goog-generation".to_owned(), version.to_string()));
     answer
 }
 
@@ -314,4 +452,21 @@ fn list(request: &Request, state: &State) -> Answer {
     let (entries, truncated) = (entries.collect::<String>(), more.is_some());
     let text = format!("<ListBucketResult><IsTruncated>{truncated}</IsTruncated>{}{entries}</ListBucketResult>", more.unwrap_or_default());
     Answer::new(200, text)
+}
+
+/// A list as Azure gives it: versions stand there without their quotes.
+fn blobs(request: &Request, state: &State) -> Answer {
+    let of = |name: &str| request.query.get(name).cloned().unwrap_or_default();
+    let (prefix, after) = (of("prefix"), of("marker"));
+    let found: Vec<_> = state.objects.iter().filter(|(key, _)| key.starts_with(&prefix) && **key > after).collect();
+    let entries = found.iter().take(PAGE).map(|(key, object)| {
+        let (bytes, version) = (object.bytes.len(), object.version);
+        format!(
+            "<Blob><Name>{key}</Name><Properties><Last-Modified>{DATE}</Last-Modified><Content-Length>{bytes}</Content-Length>\
+             <Content-Type>x</Content-Type><Etag>{version}</Etag></Properties></Blob>"
+        )
+    });
+    let more = found.get(PAGE - 1).filter(|_| found.len() > PAGE).map(|(key, _)| format!("<NextMarker>{key}</NextMarker>"));
+    let entries = entries.collect::<String>();
+    Answer::new(200, format!("<EnumerationResults><Blobs>{entries}</Blobs>{}</EnumerationResults>", more.unwrap_or_default()))
 }

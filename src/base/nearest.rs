@@ -1,7 +1,8 @@
 //! The nearest right name to a wrong one.
 
 /// The known name that a wrong one was probably meant to be: at most about a third of its letters differ.
-pub(super) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |name: &str| name.to_lowercase().replace(['-', ' ', '.'], "_");
     let wrong = plain(wrong);
     known
