@@ -35,7 +35,13 @@ impl Build<'_> {
         };
         match sink? {
             sink::Settings::Kafka { client, .. } => Some(sink::Settings::Kafka { client: client.clone(), topic: own.clone() }),
-            sink::Settings::Parquet { roll_bytes, roll_every, .. } => self.parquet("shadow", Some(own), *roll_bytes, *roll_every),
+            sink::Settings::Parquet { roll_bytes, roll_every, folders: layout, .. } => {
+                let mut settings = self.parquet("shadow", Some(own), *roll_bytes, *roll_every);
+                if let Some(sink::Settings::Parquet { folders, .. }) = &mut settings {
+                    *folders = *layout;
+                }
+                settings
+            }
             sink::Settings::Ndjson { .. } => self.ndjson("shadow", Some(own)),
         }
     }
