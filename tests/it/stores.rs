@@ -113,11 +113,11 @@ fn gets_and_gives(s3: &Double) {
     same(&forecasts(expected), &forecasts(whole.clone()));
     // By date, in a folder and in the bucket, where the answers of some requests are lost.
     let dated = folder.path().join("dated");
-    ran(&backfill(&s3, &local, dated.to_str().unwrap()).args(["--layout", "date"]).output().unwrap());
+    ran(&backfill(s3, &local, dated.to_str().unwrap()).args(["--layout", "date"]).output().unwrap());
     for (method, fault) in [("PUT", Fault::DoneThenGone), ("PUT", Fault::DoneThenBusy), ("DELETE", Fault::Busy)] {
         s3.fail(method, fault);
     }
-    let mut by_date = backfill(&s3, "s3://bucket/history/*.ndjson", "s3://bucket/dated");
+    let mut by_date = backfill(s3, &from, &url("dated"));
     ran(&by_date.args(["--layout", "date"]).output().unwrap());
     let below = |name: &String| name.strip_prefix("dated/forecasts/").map(str::to_owned);
     let found: BTreeMap<String, Vec<u8>> = s3.objects().into_iter().filter_map(|(name, bytes)| Some((below(&name)?, bytes))).collect();
@@ -127,8 +127,8 @@ fn gets_and_gives(s3: &Double) {
     let there =
         glob::glob(&format!("{}/forecasts/**/*.*", dated.display())).unwrap().filter(|path| path.as_ref().unwrap().is_file()).count();
     assert!(found.keys().any(|name| name.starts_with("event_date=")) && found.len() == there, "{:?}", found.keys());
-    let verify_dated =
-        program(&s3, "verify").args(["--set", "sink={kind=\"parquet\",path=\"s3://bucket/dated/forecasts\"}"]).output().unwrap();
+    let dated_sink = format!("sink={{kind=\"parquet\",path=\"{}\"}}", url("dated/forecasts"));
+    let verify_dated = program(s3, "verify").args(["--set", &dated_sink]).output().unwrap();
     ran(&verify_dated);
     let names = s3.objects();
     assert!(names.contains_key("out/backfill.json") && names.keys().any(|name| name.starts_with("out/state/")));
