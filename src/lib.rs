@@ -17,14 +17,14 @@
 //! | [`model`] | 2 | the package: graph, signature, rounds, step; tract lives only here |
 //! | [`head`] | 2 | outputs to the law of the next time, mark and value, and surprise; next events drawn from it |
 //! | [`state`] | 2 | key table, arena and timers; snapshots of them |
-//! | [`sink`] | 2 | forecasts and dead letters out: kafka, parquet (folder or bucket, with a Delta log), ndjson, memory, void; alarms |
+//! | [`sink`] | 2 | forecasts and dead letters out: kafka, parquet (folder or bucket, by partition or date, with a Delta log), ndjson, memory, void; alarms |
 //! | [`pipeline`] | 3 | the file as written to the plan that runs; all faults at once |
-//! | [`run`] | 4 | the only place that knows the order of the stages; start with `run/lane.rs`; states for another model (`run/migrate`) |
+//! | [`run`] | 4 | the only place that knows the order of the stages; start with `run/lane.rs`; states for another model (`run/migrate`), a second one beside it (`run/shadow`) |
 //! | [`backfill`] | 4 | history in files through the same machine: order, shards, resuming |
 //! | [`evaluate`] | 4 | forecasts against what happened: likelihood, calibration, ranking, report |
 //! | `fit` | 4 | history to model package (feature `fit`) |
 //! | [`cli`] | 5 | one file per command |
-//! | [`data`], [`link`] | 1 | what crosses a stage border; client settings that edges share, and files in folders or buckets |
+//! | [`data`], [`link`] | 1 | what crosses a stage border; client settings that edges share, files in folders or buckets, SQL on their rows |
 //! | [`base`] | 0 | time, offset, error, clock, limits, numbers, fail points |
 //!
 //! Invariants, each with a test named as the sentence or close to it:
