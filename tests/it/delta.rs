@@ -35,7 +35,7 @@ fn meantime(arguments: &[&str]) -> Command {
 
 #[test]
 fn another_implementation_reads_what_a_backfill_noted_after_kills_and_goes_on_with_it() {
-    let Some(python) = std::env::var_os("MEANTIME_DELTA") else {
+    let Some(python) = std::env::var_os("MEANTIME_DELTA").filter(|python| !python.is_empty()) else {
         eprintln!("LEFT OUT: MEANTIME_DELTA names no Python with the package deltalake");
         return;
     };
