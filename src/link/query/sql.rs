@@ -8,10 +8,12 @@ use arrow::array::{ArrayRef, AsArray};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, DataFusionError};
 use datafusion_expr::execution_props::ExecutionProps;
+use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion_expr::{Expr, Volatility};
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
@@ -274,6 +276,18 @@ fn typed(
         _ => Ok(TreeNodeRecursion::Continue),
     })?;
     let logical = logical.rewrite(&mut TypeCoercionRewriter::new(&schema))?.data;
+    // Some functions, `coalesce` among them, are only ways to write others: they have no value by themselves.
+    // Nothing else is made simpler: what is evaluated of a row would depend on how.
+    let simple = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
+    let logical = logical
+        .transform_up(|part| match part {
+            Expr::ScalarFunction(call) => match call.func.simplify(call.args, &simple)? {
+                ExprSimplifyResult::Simplified(other) => Ok(Transformed::yes(other)),
+                ExprSimplifyResult::Original(args) => Ok(Transformed::no(Expr::ScalarFunction(ScalarFunction { func: call.func, args }))),
+            },
+            other => Ok(Transformed::no(other)),
+        })?
+        .data;
     let expression = create_physical_expr(&logical, &schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
     Ok((expression.data_type(columns)?, expression))
 }
