@@ -16,7 +16,7 @@ use crate::base::clock;
 use crate::base::error::{Error, Result};
 use crate::pipeline::{self, Purpose};
 use crate::run::{Calibration, Counts, Sinks, Stage, Stop, Tally};
-use crate::source::Feed;
+use crate::source::{self, Feed};
 use change::Change;
 
 /// How often signals are looked for and progress is shown.
@@ -118,7 +118,8 @@ fn execute_changing(
     let stop = Stop::default();
     let calibration = Arc::new(Mutex::new(Calibration::default()));
     let alarms = stage.alarms()?;
-    let lanes = lanes.into_iter().map(|(feed, sinks)| (feed, Tally::wrap(sinks, &calibration, &counts, alarms.as_ref()))).collect();
+    let live = matches!(stage.plan.source, source::Settings::Kafka(_));
+    let lanes = lanes.into_iter().map(|(feed, sinks)| (feed, Tally::wrap(sinks, &calibration, &counts, alarms.as_ref(), live))).collect();
     // A thread that can be left behind: a lane that hangs in a sink must not keep the process from ending in time.
     let (runner, (done, outcome)) = ((Arc::clone(stage), stop.clone(), Arc::clone(&counts)), crossbeam_channel::bounded(1));
     let spawned = thread::Builder::new().name("stage".to_owned()).spawn(move || {

@@ -49,6 +49,15 @@ pub fn write(out: &mut dyn Write, counts: &Counts, calibration: Option<&Calibrat
     mean("mean surprise of value", calibration.surprise_value, " nats per event")?;
     mean("mean residual", calibration.residual, "  (1 if the law is right)")?;
     mean("mean score", calibration.score, "")?;
+    let trust = counts.trust.read();
+    if trust.drifts > 0 {
+        let (drifts, compared) = (grouped(trust.drifts), grouped(trust.compared));
+        writeln!(
+            out,
+            "  {:<26} {drifts} of {compared} windows of 10,000 events, whose residuals are unlike those of the first settled one",
+            "drift"
+        )?;
+    }
     if let Some(shares) = calibration.shares() {
         writeln!(out, "  calibration: share of next events that came before the forecast quantile")?;
         for (q, share) in calibration.quantiles.iter().zip(shares) {

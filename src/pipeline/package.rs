@@ -22,13 +22,13 @@ impl Build<'_> {
         if !folder.is_dir() {
             let label = format!("got {shown}, expected a folder with model.onnx, model.toml and features.toml");
             let own = self.find(&path).map(|node| node.shown.trim_matches(['"', '\'']).to_owned());
-            let help = match own.filter(|own| Path::new(own).join("model.toml").is_file()) {
-                Some(_) => format!(
+            let help = match own.is_some_and(|own| Path::new(&own).join("model.toml").is_file()) {
+                true => format!(
                     "paths of a pipeline are relative to its folder, {}: name it from there, or make one: {}",
                     self.folder.display(),
                     self.fit_command()
                 ),
-                None => format!("make one: {}", self.fit_command()),
+                false => format!("make one: {}", self.fit_command()),
             };
             self.note("pipeline::no_package", &path, "there is no model package", label, help);
             return None;

@@ -190,6 +190,8 @@ pub struct Tally {
     inner: Box<dyn ForecastSink>,
     counts: Arc<Counts>,
     alarms: Option<Arc<Raise>>,
+    /// The input goes on: what is logged is of today. Of one that ends the summary says it.
+    live: bool,
     shared: Arc<Mutex<Calibration>>,
     own: Calibration,
 }
@@ -197,10 +199,10 @@ pub struct Tally {
 impl Tally {
     /// Wraps a lane's sinks; what passed is added to `shared` when the lane closes.
     #[must_use]
-    pub fn wrap(sinks: Sinks, shared: &Arc<Mutex<Calibration>>, counts: &Arc<Counts>, alarms: Option<&Arc<Raise>>) -> Sinks {
+    pub fn wrap(sinks: Sinks, shared: &Arc<Mutex<Calibration>>, counts: &Arc<Counts>, alarms: Option<&Arc<Raise>>, live: bool) -> Sinks {
         let (counts, alarms) = (Arc::clone(counts), alarms.map(Arc::clone));
         let Sinks { forecasts: inner, dead_letters, shadow } = sinks;
-        let tally = Tally { inner, counts, alarms, shared: Arc::clone(shared), own: Calibration::default() };
+        let tally = Tally { inner, counts, alarms, live, shared: Arc::clone(shared), own: Calibration::default() };
         Sinks { forecasts: Box::new(tally), dead_letters, shadow }
     }
 }
@@ -215,13 +217,15 @@ impl ForecastSink for Tally {
         }
         // Every doubling of a drift's length is worth a line: a law that stays wrong must not fill the log.
         if let Some(drift) = trust.add(&forecasts.residual).filter(|drift| drift.windows.is_power_of_two()) {
-            tracing::warn!(
-                windows = drift.windows,
-                distance = format!("{:.4}", drift.distance),
-                bound = format!("{:.4}", drift.bound),
-                mean_residual = format!("{:.3}", drift.mean),
-                "drift: the residuals of the last 10,000 events are not those from after the start"
-            );
+            if self.live {
+                tracing::warn!(
+                    windows = drift.windows,
+                    distance = format!("{:.4}", drift.distance),
+                    bound = format!("{:.4}", drift.bound),
+                    mean_residual = format!("{:.3}", drift.mean),
+                    "drift: the residuals of the last 10,000 events are not those from after the start"
+                );
+            }
             if let Some(alarms) = &self.alarms {
                 alarms.drift(&drift);
             }

@@ -34,6 +34,7 @@ struct Windows {
     count: usize,
     sum: f64,
     drifts: u64,
+    compared: u64,
     /// Drifted windows since the drift began, and those since that had none.
     drifted: u64,
     clean: u64,
@@ -70,8 +71,10 @@ pub struct Reading {
     pub mean: Option<f64>,
     /// Quantiles, and the shares of the last window's events that came by them.
     pub coverage: Vec<(f64, f64)>,
-    /// Windows that were found to have drifted.
+    /// Windows that were found to have drifted, of those that were compared with the first settled one.
     pub drifts: u64,
+    /// Windows that were compared.
+    pub compared: u64,
 }
 
 impl Trust {
@@ -105,11 +108,11 @@ impl Trust {
         }
     }
 
-    /// Another model from here on: begins anew, but for the count of drifts.
+    /// Another model from here on: begins anew, but for what was counted.
     pub fn clear(&self) {
         let mut windows = self.windows();
-        let drifts = windows.drifts;
-        *windows = Windows { drifts, ..Windows::default() };
+        let (drifts, compared) = (windows.drifts, windows.compared);
+        *windows = Windows { drifts, compared, ..Windows::default() };
     }
 
     /// What is known now.
@@ -122,6 +125,7 @@ impl Trust {
             mean: windows.last.as_ref().map(|(_, mean)| *mean),
             coverage: windows.quantiles.iter().filter_map(|own| Some((own.quantile, own.last?))).collect(),
             drifts: windows.drifts,
+            compared: windows.compared,
         }
     }
 }
@@ -148,6 +152,7 @@ impl Windows {
             mean,
             windows: self.drifted + 1,
         });
+        self.compared += u64::from(self.reference.is_some());
         // At the beginning of a stream short gaps end first: what is compared with is the first window that is like the one before it.
         let bound = ONE_IN_THOUSAND * (2.0 / f64_of_count(WINDOW)).sqrt();
         let settled = self.last.as_ref().is_some_and(|(before, _)| distance(&bins, before) <= bound);
@@ -208,7 +213,9 @@ mod tests {
         assert!((reading.mean.unwrap() - 1.1).abs() < 0.05 && (0.01..0.08).contains(&reading.ks.unwrap()), "{reading:?}");
         let drift = trust.add(&residuals(&mut random, WINDOW, 1.3)).unwrap();
         assert!(drift.distance > drift.bound && drift.mean > 1.2 && drift.windows == 1, "{drift:?}");
-        assert_eq!(trust.read().drifts, u64::try_from(alarms).unwrap() + 1);
+        let reading = trust.read();
+        assert_eq!(reading.drifts, u64::try_from(alarms).unwrap() + 1);
+        assert!((290..=300).contains(&reading.compared), "{} windows", reading.compared);
         assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.1)), None);
         assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.3)).unwrap().windows, 2, "one window is no end");
         for _ in 0..OVER {

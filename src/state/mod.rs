@@ -105,7 +105,7 @@ impl KeyStates {
         self.intern_at(key, None)
     }
 
-    /// As `intern`, for a key that `expect` found in a slot, where it is not looked up again if it still lies there.
+    /// As `intern`, for a key that was found in a slot before, where it is not looked up again if it still lies there.
     fn intern_at(&mut self, key: &[u8], expected: Option<Slot>) -> Slot {
         if let Some(slot) = expected.filter(|slot| self.keys.key(*slot) == Some(key)) {
             self.touch(slot);
@@ -125,12 +125,6 @@ impl KeyStates {
         slot
     }
 
-    /// The slot of a key, if it is known.
-    #[must_use]
-    pub fn expect(&self, key: &[u8]) -> Option<Slot> {
-        self.keys.find(key)
-    }
-
     /// Reads of everything that is known of a slot's key, and does nothing with it: among millions of keys each of these is a wait for memory, and in a
     /// loop that does nothing else a processor waits for many at once.
     pub fn fetch(&self, slot: Slot) {
@@ -143,7 +137,7 @@ impl KeyStates {
     /// As `intern`, for an event at `time`, which a new key must be given as its last. Where there are `most` keys, a new one takes the
     /// place of the one whose last event is the oldest, of several the one with the smallest key; who that is depends on nothing but
     /// the events so far. The key that was forgotten for it is returned as well: `hidden`, `aggregates` and `timers` are still its own, as events of
-    /// it may yet have to be stepped, and are to be set anew when the new key's turn comes. `expected` is what `expect` said of the key earlier.
+    /// it may yet have to be stepped, and are to be set anew when the new key's turn comes. `expected` is where the key was found earlier.
     pub fn intern_within(&mut self, key: &[u8], time: EventTime, most: usize, expected: Option<Slot>) -> (Slot, Option<Box<[u8]>>) {
         if self.len() < most || self.keys.find(key).is_some() {
             return (self.intern_at(key, expected), None);

@@ -35,7 +35,7 @@ impl Seen {
             if own.is_none_or(|own| own.partition != *partition) {
                 own = partitions.iter().find(|state| state.partition == *partition);
             }
-            self.expected.push(own.zip(ready.keys.get(row)).and_then(|(own, key)| own.keys.expect(key)));
+            self.expected.push(own.zip(ready.keys.get(row)).and_then(|(own, key)| own.keys.keys.find(key)));
         }
         for (slot, partition) in self.expected.iter().zip(&ready.partitions) {
             if own.is_none_or(|own| own.partition != *partition) {
