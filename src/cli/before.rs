@@ -27,13 +27,14 @@ impl Sight {
     pub fn look(
         &mut self,
         (partition, offset): (Partition, Offset),
+        recorded: Option<EventTime>,
         key: Option<&[u8]>,
         payload: Option<&[u8]>,
     ) -> Option<(EventTime, &[u8])> {
         self.input.clear();
         self.events.clear();
         self.rejected.clear();
-        self.input.records.push(partition, offset, None, key, payload);
+        self.input.records.push(partition, offset, recorded, key, payload);
         self.decoder.decode(&self.input, &mut self.events, &mut self.rejected);
         Some((*self.events.times.first()?, self.events.keys.bytes_at(0)))
     }
@@ -58,7 +59,7 @@ mod tests {
         };
         let mut sight = Sight::new(&schema);
         let mut look = |text: &str| {
-            let found = sight.look((Partition(0), Offset(7)), Some(b"x"), Some(text.as_bytes()));
+            let found = sight.look((Partition(0), Offset(7)), None, Some(b"x"), Some(text.as_bytes()));
             found.map(|(time, key)| (time.0, String::from_utf8(key.to_vec()).unwrap()))
         };
         assert_eq!(look(r#"{"k":"a","t":1700000000}"#), Some((1_700_000_000_000_000, "a".to_owned())));

@@ -2,6 +2,11 @@
 
 use crate::base::time::TimeUnit;
 
+/// Stands for the key of the Kafka record itself, where a field is named. In files it is a field like any other.
+pub const RECORD_KEY: &str = "$key";
+/// Stands for the timestamp of the Kafka record itself, in milliseconds.
+pub const RECORD_TIMESTAMP: &str = "$timestamp";
+
 /// How the event time is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeFormat {

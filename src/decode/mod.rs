@@ -1,14 +1,20 @@
 //! Records to events: bytes or table rows to columns, or a rejected value. Nothing is dropped: every record
 //! of the input ends up either in `events` or in `rejected`.
 
+mod cells;
 mod json;
+mod row;
 mod table;
+mod wanted;
 
 use crate::base::limits::{MAX_KEY_BYTES, MAX_RECORD_BYTES};
+use crate::base::time::EventTime;
 use crate::data::events::Events;
 use crate::data::input::Input;
 use crate::data::rejected::{Reason, Rejected};
-use crate::data::schema::EventSchema;
+use crate::data::schema::{EventSchema, RECORD_KEY, RECORD_TIMESTAMP};
+use cells::{Cell, Cells};
+use wanted::Wanted;
 
 /// How payloads are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +31,28 @@ type Fault = (Reason, String);
 /// Decodes one input after another; keeps its buffers.
 pub struct Decoder {
     schema: EventSchema,
-    json: json::RowDecoder,
+    wanted: Vec<Wanted>,
+    /// Cells that take the record's own key, and those that take its timestamp.
+    key: Vec<usize>,
+    timestamp: Vec<usize>,
+    cells: Cells,
+    number: String,
 }
 
 impl Decoder {
     /// A decoder for a schema.
     #[must_use]
     pub fn new(schema: &EventSchema) -> Self {
-        Decoder { schema: schema.clone(), json: json::RowDecoder::new(schema) }
+        let wanted = wanted::wanted(schema);
+        let cells_of = |name: &str| wanted.iter().find(|field| field.name == name).map(|field| field.cells.clone()).unwrap_or_default();
+        Decoder {
+            key: cells_of(RECORD_KEY),
+            timestamp: cells_of(RECORD_TIMESTAMP),
+            cells: Cells::new(schema.fields.len()),
+            number: String::new(),
+            schema: schema.clone(),
+            wanted,
+        }
     }
 
     /// Appends every usable record of `input` to `events` and every other one to `rejected`, each in input order.
@@ -40,27 +60,44 @@ impl Decoder {
         let records = &input.records;
         let positions = records.partitions.iter().zip(&records.offsets).zip(&records.recorded);
         for (row, ((partition, offset), recorded)) in positions.enumerate() {
-            let payload = records.payloads.get(row);
-            let outcome = match payload {
-                None => Err((Reason::Empty, "the record has no payload".to_owned())),
-                Some(bytes) if bytes.len() > MAX_RECORD_BYTES => {
-                    Err((Reason::TooLarge, format!("{} bytes; allowed are {MAX_RECORD_BYTES}", bytes.len())))
-                }
-                Some(bytes) => self.json.decode(&self.schema, bytes, events),
-            };
-            match outcome {
+            let (key, payload) = (records.keys.get(row), records.payloads.get(row));
+            match self.record(key, *recorded, payload, events) {
                 Ok(()) => {
                     events.partitions.push(*partition);
                     events.offsets.push(*offset);
                     events.recorded.push(*recorded);
                     events.flags.push(Default::default());
                 }
-                Err((reason, detail)) => rejected.push((*partition, *offset), reason, detail, records.keys.get(row), payload),
+                Err((reason, detail)) => rejected.push((*partition, *offset), reason, detail, key, payload),
             }
         }
         for rows in &input.tables {
             table::decode(&self.schema, rows, events, rejected);
         }
+    }
+
+    fn record(
+        &mut self,
+        key: Option<&[u8]>,
+        recorded: Option<EventTime>,
+        payload: Option<&[u8]>,
+        events: &mut Events,
+    ) -> Result<(), Fault> {
+        let payload = payload.ok_or_else(|| (Reason::Empty, "the record has no payload".to_owned()))?;
+        if payload.len() > MAX_RECORD_BYTES {
+            return Err((Reason::TooLarge, format!("{} bytes; allowed are {MAX_RECORD_BYTES}", payload.len())));
+        }
+        self.cells.clear();
+        json::read(payload, &self.wanted, &mut self.cells)?;
+        if let (false, Some(key)) = (self.key.is_empty(), key) {
+            let text = std::str::from_utf8(key).map_err(|_| (Reason::WrongType, "the record's key is no UTF-8 text".to_owned()))?;
+            let cell = self.cells.keep(text.as_bytes());
+            self.cells.set(&self.key, cell);
+        }
+        if let (false, Some(time)) = (self.timestamp.is_empty(), recorded) {
+            self.cells.set(&self.timestamp, Cell::Int(time.0.div_euclid(1000)));
+        }
+        row::append(&self.schema, &self.cells, &mut self.number, events)
     }
 }
 

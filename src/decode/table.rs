@@ -5,7 +5,7 @@ use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit as ArrowUnit, TimestampMicrosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
-use super::json::{from_float, from_integer, parse_rfc3339};
+use super::row::{from_float, from_integer, parse_rfc3339};
 use super::{Fault, check_key};
 use crate::base::number::i64_of_count;
 use crate::base::offset::Offset;

@@ -119,3 +119,58 @@ fn a_table_gives_the_same_events_as_json() {
     let letter: serde_json::Value = serde_json::from_slice(rejected.payloads.get(0).unwrap()).unwrap();
     assert_eq!(letter["channel"], "pos");
 }
+
+/// Decodes JSON objects by a schema whose key, time and amount are named as given.
+fn decode_as(names: [&str; 3], records: &[(Option<&[u8]>, Option<i64>, &str)]) -> (Events, Rejected) {
+    let [key, time, amount] = names.map(str::to_owned);
+    let schema = EventSchema { key, time, fields: vec![Field { name: amount, kind: FieldKind::Number }], mark: None, id: None, ..schema() };
+    let mut input = Input::default();
+    for (i, (key, millis, payload)) in records.iter().enumerate() {
+        let recorded = millis.map(|millis| EventTime(millis * 1000));
+        input.records.push(Partition(3), Offset(i as i64), recorded, *key, Some(payload.as_bytes()));
+    }
+    let (mut events, mut rejected) = (Events::new(&schema), Rejected::default());
+    Decoder::new(&schema).decode(&input, &mut events, &mut rejected);
+    (events, rejected)
+}
+
+fn keys_of(events: &Events) -> Vec<&str> {
+    events.keys.iter().flatten().map(|key| std::str::from_utf8(key).unwrap()).collect()
+}
+
+#[test]
+fn a_field_is_found_within_another_and_by_a_name_that_has_a_dot() {
+    let records = [
+        (None, None, r#"{"card":{"id":"a","n":{"x":1}},"at":{"ts":1},"pay":{"sum":{"eur":1.5}}}"#),
+        (None, None, r#"{"at":{"ts":2,"tz":"UTC"},"card":{"more":[{"id":"no"}],"id":"b"},"pay":{"sum":null}}"#),
+        (None, None, r#"{"card.id":"c","at.ts":3,"pay.sum.eur":3.5}"#),
+        (None, None, r#"{"card":{"id":"d"},"at":{"ts":4},"pay":{"sum":{"eur":4.5}},"pay":{"sum":{}}}"#),
+        (None, None, r#"{"card":"e","at":{"ts":5}}"#),
+        (None, None, r#"{"card":{"id":{"x":1}},"at":{"ts":6}}"#),
+        (None, None, r#"{"card":{"id":"f"},"at":{"ts":7},"pay":{"sum":{"eur":{}}}}"#),
+    ];
+    let (events, rejected) = decode_as(["card.id", "at.ts", "pay.sum.eur"], &records);
+    assert_eq!(keys_of(&events), ["a", "b", "c", "d"]);
+    assert_eq!(events.times.iter().map(|time| time.0 / 1000).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    let amounts: Vec<f64> = events.columns[0].numbers().unwrap().to_vec();
+    assert_eq!((amounts[0], amounts[2]), (1.5, 3.5));
+    assert!(amounts[1].is_nan() && amounts[3].is_nan(), "null on the way, and an object given a second time: {amounts:?}");
+    let reasons: Vec<Reason> = rejected.reasons.clone();
+    assert_eq!(reasons, [Reason::MissingKey, Reason::WrongType, Reason::WrongType]);
+}
+
+#[test]
+fn key_and_timestamp_of_the_record_itself_serve_as_key_and_time() {
+    let records = [
+        (Some(&b"k1"[..]), Some(1_700_000_000_123), r#"{"amount":1}"#),
+        (Some(&b"k2"[..]), Some(5), r#"{"amount":2,"$key":"not this","$timestamp":9}"#),
+        (None, Some(5), r#"{"amount":3}"#),
+        (Some(&b"k4"[..]), None, r#"{"amount":4}"#),
+        (Some(&b"\xff\x00"[..]), Some(5), r#"{"amount":5}"#),
+        (None, None, r#"{"amount":6,"$key":"of a file","$timestamp":7}"#),
+    ];
+    let (events, rejected) = decode_as(["$key", "$timestamp", "amount"], &records);
+    assert_eq!(keys_of(&events), ["k1", "k2", "of a file"]);
+    assert_eq!(events.times, [EventTime(1_700_000_000_123_000), EventTime(5000), EventTime(7000)]);
+    assert_eq!(rejected.reasons, [Reason::MissingKey, Reason::MissingTime, Reason::WrongType]);
+}

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 #[cfg(feature = "kafka")]
+use crate::base::time::EventTime;
+
+#[cfg(feature = "kafka")]
 mod explain;
 #[cfg(feature = "kafka")]
 mod instance;
@@ -34,6 +37,16 @@ impl fmt::Debug for Client {
     /// The names of the settings without their values, and without the brokers: each may be a secret or come from the environment.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("settings", &self.settings.keys()).finish_non_exhaustive()
+    }
+}
+
+/// When the log took a record in, in our unit.
+#[cfg(feature = "kafka")]
+#[must_use]
+pub fn recorded(timestamp: rdkafka::Timestamp) -> Option<EventTime> {
+    match timestamp {
+        rdkafka::Timestamp::NotAvailable => None,
+        rdkafka::Timestamp::CreateTime(millis) | rdkafka::Timestamp::LogAppendTime(millis) => Some(EventTime(millis.saturating_mul(1000))),
     }
 }
 

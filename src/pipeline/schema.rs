@@ -5,7 +5,7 @@ use super::build::Build;
 use super::plan::{FitPlan, Split};
 use super::written::{Clock, Event};
 use crate::base::time::TimeUnit;
-use crate::data::schema::{EventSchema, Field, FieldKind, TimeFormat};
+use crate::data::schema::{EventSchema, Field, FieldKind, RECORD_TIMESTAMP, TimeFormat};
 use crate::features::recipe::Recipe;
 use crate::model::manifest::Manifest;
 
@@ -58,6 +58,12 @@ fn roles(build: &mut Build<'_>, event: &Event) {
     let time = event.time.as_ref().and_then(|time| time.field.as_ref());
     if event.key.is_some() && event.key.as_ref() == time {
         conflict(build, &["event", "time", "field"], "the key is taken for the time", "another field than `key`");
+    }
+    let unit = event.time.as_ref().and_then(|time| time.unit);
+    if time.is_some_and(|name| name == RECORD_TIMESTAMP) && unit.is_some_and(|unit| unit != Clock::Ms) {
+        let label = format!("got {}, expected \"ms\"", build.shown(&["event", "time", "unit"]));
+        let message = format!("`{RECORD_TIMESTAMP}`, the timestamp of the record itself, is in milliseconds");
+        build.note("pipeline::bad_value", &["event", "time", "unit"], message, label, "write unit = \"ms\"");
     }
     let Some(label) = &event.label else { return };
     for (key, other) in [("key", event.key.as_ref()), ("time", time), ("mark", event.mark.as_ref())] {

@@ -185,7 +185,8 @@ pub struct Event {
     /// How records are written.
     #[serde(default)]
     pub format: Format,
-    /// Field that says to whom or what the event happened: text or an integer. Events of one key share a state.
+    /// Field that says to whom or what the event happened: text or an integer. Events of one key share a state. `a.b` is the field `b` of the
+    /// field `a`, here and wherever a field is named; `$key` is the key of the Kafka record itself, `$timestamp` its timestamp in `ms`.
     #[schemars(required, length(min = 1), example = &"card")]
     pub key: Option<String>,
     /// Field that says when it happened, and its unit.
@@ -197,7 +198,7 @@ pub struct Event {
     /// Field that is copied to the forecast as `event_id`.
     #[schemars(length(min = 1))]
     pub id: Option<String>,
-    /// Field that says how the event turned out: 1 or true for positive, 0 or false otherwise. Only `fit` reads it.
+    /// Field that says how the event turned out: 1 or true for positive, 0 or false otherwise. `fit`, `evaluate` and `calibrate` read it; it is never a feature.
     #[schemars(length(min = 1))]
     pub label: Option<String>,
 }

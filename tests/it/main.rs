@@ -27,6 +27,7 @@ mod pytorch;
 mod query;
 mod real_data;
 mod reasons;
+mod reference;
 mod schemas;
 #[cfg(feature = "fit")]
 mod shrink;

@@ -100,7 +100,8 @@ pub fn verify(plan: &Plan, client: &Client, topic: &str, files: Option<&Path>, j
     let mut sight = input.since.map(|since| (since, Sight::new(&plan.schema)));
     audit::read(&input.client, &input.topic, &input.group, &done, &mut |found| {
         step();
-        let event = sight.as_mut().and_then(|(since, sight)| Some((*since, sight.look(found.at, found.key, found.payload)?.0)));
+        let event =
+            sight.as_mut().and_then(|(since, sight)| Some((*since, sight.look(found.at, found.recorded, found.key, found.payload)?.0)));
         match event {
             Some((since, time)) if time < since => audit.report.before_since += 1,
             _ => audit.ledger.record(found.at),

@@ -14,7 +14,8 @@ use super::{POSITION, Position};
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::offset::{Offset, Partition};
-use crate::link::kafka::{Bridge, Client, Probe, Verdict, ends, explain, verdict};
+use crate::base::time::EventTime;
+use crate::link::kafka::{Bridge, Client, Probe, Verdict, ends, explain, recorded, verdict};
 
 const STAGE: &str = "verify";
 /// How long a broker may take to answer.
@@ -43,6 +44,8 @@ pub enum Origin {
 pub struct Found<'a> {
     /// Where it stands.
     pub at: (Partition, Offset),
+    /// When the log took it in.
+    pub recorded: Option<EventTime>,
     /// Its key.
     pub key: Option<&'a [u8]>,
     /// Its value.
@@ -183,5 +186,5 @@ fn found<'a>(message: &'a BorrowedMessage<'_>, at: (Partition, Offset)) -> Found
         None => Origin::Unnamed,
         Some(header) => Position::read(header.value.unwrap_or_default()).map_or(Origin::Unreadable, Origin::At),
     };
-    Found { at, key: message.key(), payload: message.payload(), origin }
+    Found { at, recorded: recorded(message.timestamp()), key: message.key(), payload: message.payload(), origin }
 }

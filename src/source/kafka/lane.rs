@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::{Message, Timestamp};
+use rdkafka::message::Message;
 
 use super::control::Note;
 use super::member::Member;
@@ -22,7 +22,7 @@ use crate::base::offset::{Offset, Partition};
 use crate::base::time::{EventTime, Gap};
 use crate::data::commit::Commits;
 use crate::data::input::Input;
-use crate::link::kafka::{Membership, Verdict, explain, verdict};
+use crate::link::kafka::{Membership, Verdict, explain, recorded, verdict};
 use crate::source::start::overtaken;
 use crate::source::{Assignment, Feed, Handed, Polled};
 
@@ -142,14 +142,6 @@ impl Owned {
         // Behind the last record that is done only control records of transactions follow: they are done with it.
         let reached = if self.done >= self.next { self.done.max(self.end) } else { self.done };
         (reached >= self.floor && self.ours.load(Ordering::Acquire)).then_some(reached)
-    }
-}
-
-/// When the log took a record in, in our unit.
-fn recorded(timestamp: Timestamp) -> Option<EventTime> {
-    match timestamp {
-        Timestamp::NotAvailable => None,
-        Timestamp::CreateTime(millis) | Timestamp::LogAppendTime(millis) => Some(EventTime(millis.saturating_mul(1000))),
     }
 }
 

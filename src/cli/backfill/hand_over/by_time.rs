@@ -89,7 +89,7 @@ fn cuts(kafka: &KafkaSettings, schema: &EventSchema, since: EventTime, spans: &S
             progress.at(seen);
         }
         let Some(cut) = cuts.get_mut(&found.at.0) else { return Ok(false) };
-        cut.note(found, sight.look(found.at, found.key, found.payload), since, width)
+        cut.note(found, sight.look(found.at, found.recorded, found.key, found.payload), since, width)
             .map_err(|error| error.at(format!("topic {}, partition {}, offset {}", kafka.topic, found.at.0, found.at.1)))
     })?;
     let _ = progress.stop();
@@ -130,7 +130,7 @@ mod tests {
         let mut cut = Cut { at: Offset(100), found: false, seen: 0 };
         let mut wanted = 0;
         for (offset, time) in (40..).zip(records) {
-            let found = Found { at: (Partition(0), Offset(offset)), key: None, payload: None, origin: Origin::Unnamed };
+            let found = Found { at: (Partition(0), Offset(offset)), recorded: None, key: None, payload: None, origin: Origin::Unnamed };
             wanted += 1;
             if !cut.note(&found, time.map(|time| (EventTime(time), b"k".as_slice())), EventTime(10), 1).unwrap() {
                 break;
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_key_in_another_partition_than_murmur2_says_is_refused() {
-        let found = Found { at: (Partition(3), Offset(0)), key: None, payload: None, origin: Origin::Unnamed };
+        let found = Found { at: (Partition(3), Offset(0)), recorded: None, key: None, payload: None, origin: Origin::Unnamed };
         let note = |partition: i32| {
             let found = Found { at: (Partition(partition), Offset(0)), ..found };
             Cut { at: Offset(9), found: false, seen: 0 }.note(&found, Some((EventTime(1), b"foobar")), EventTime(10), 4)
