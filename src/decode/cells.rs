@@ -1,7 +1,5 @@
 //! The scratch row: what one record held in the wanted fields, kept until the whole record has proved to be usable.
 
-use super::wanted::Wanted;
-
 /// What a wanted field held.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Cell {
@@ -61,11 +59,13 @@ impl Cells {
     }
 
     /// What a cell holds.
+    #[inline]
     pub fn get(&self, at: usize) -> Cell {
         self.cells.get(at).copied().unwrap_or_default()
     }
 
     /// Writes a value to all cells that want it.
+    #[inline]
     pub fn set(&mut self, cells: &[usize], value: Cell) {
         for at in cells {
             if let Some(cell) = self.cells.get_mut(*at) {
@@ -74,15 +74,8 @@ impl Cells {
         }
     }
 
-    /// Forgets what was found within a field that is given a second time.
-    pub fn forget(&mut self, within: &[Wanted]) {
-        for field in within {
-            self.set(&field.cells, Cell::Missing);
-            self.forget(&field.within);
-        }
-    }
-
     /// Keeps a text.
+    #[inline]
     pub fn keep(&mut self, text: &[u8]) -> Cell {
         let start = self.text.len();
         self.text.extend_from_slice(text);
@@ -90,6 +83,7 @@ impl Cells {
     }
 
     /// The text between two places.
+    #[inline]
     pub fn text(&self, start: usize, end: usize) -> &[u8] {
         self.text.get(start..end).unwrap_or_default()
     }
