@@ -2,19 +2,21 @@
 //! forecasts are the same bytes.
 
 use std::path::Path;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::partition::Recovered;
 use super::*;
 use crate::base::offset::{Offset, Partition};
+use crate::data::commit::Commits;
 use crate::data::input::Input;
 use crate::pipeline::{self, Purpose};
 use crate::sink::json::RowEncoder;
 use crate::sink::memory::Store;
 use crate::source::generate::stream;
 use crate::source::scripted::{Record, Scripted, Step};
-use crate::source::{GenerateSettings, Stream};
+use crate::source::{Feed, GenerateSettings, Polled, Stream};
 
 fn stage(sets: &[&str]) -> Stage {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/cards");
@@ -532,4 +534,52 @@ fn the_board_follows_a_partition_from_its_replay_to_its_last_commit() {
     assert_eq!(counts.rounds.read().sum, 300.0, "every event is stepped once, replayed ones too");
     assert!(counts.steps.read().count > 0 && counts.commits.read().count > 0);
     assert_eq!(counts.pulses.longest_silence(), None, "the lane has ended");
+}
+
+/// Records once, and then a panic; or, for the other lane, nothing for ever.
+struct Panics(Option<Vec<Record>>);
+
+impl Feed for Panics {
+    fn poll(&mut self, _max: usize, _wait: Duration, _input: &mut Input) -> crate::base::error::Result<Polled> {
+        match &self.0 {
+            Some(records) => panic!("index {} is out of bounds", records.len()),
+            None => Ok(Polled::Idle),
+        }
+    }
+
+    fn start(&mut self, _partition: Partition, _read_from: Offset, _live_from: Offset) -> crate::base::error::Result<()> {
+        Ok(())
+    }
+
+    fn commit(&mut self, _commits: &Commits) -> crate::base::error::Result<()> {
+        Ok(())
+    }
+
+    fn released(&mut self, _partition: Partition) {}
+
+    fn backlog(&self) -> Option<u64> {
+        None
+    }
+
+    fn close(&mut self) -> crate::base::error::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_lane_that_panics_stops_the_others_and_is_an_error_that_says_what_it_said() {
+    let stage = stage(&[]);
+    let store = Store::new();
+    let sinks = || Sinks {
+        forecasts: Box::new(store.forecasts(&stage.layout, &stage.identity)),
+        dead_letters: Box::new(store.dead_letters("cards")),
+        shadow: None,
+    };
+    let feeds: Vec<(Box<dyn Feed>, Sinks)> = vec![(Box::new(Panics(None)), sinks()), (Box::new(Panics(Some(records(7, 2, 1)))), sinks())];
+    let (stop, counts) = (Stop::default(), Counts::default());
+    counts.partitions.note_assigned(Partition(0), Some(Offset(0)), Offset(0));
+    let error = stage.run(feeds, &stop, &counts).unwrap_err();
+    assert_eq!(error.exit_code(), 70);
+    assert!(error.to_string().contains("lane-1 panicked: index 7 is out of bounds"), "{error}");
+    assert!(!counts.partitions.are_live(), "a stage that has lost a lane is not ready");
 }

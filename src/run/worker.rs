@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::bad_ratio::BadRatio;
@@ -14,6 +15,7 @@ use super::stage::{Sinks, Stop};
 use crate::base::clock;
 use crate::base::error::Result;
 use crate::base::fail_point::fail_point;
+use crate::base::guard::guarded;
 use crate::base::offset::{Offset, Partition};
 use crate::data::commit::Commits;
 use crate::data::input::Input;
@@ -82,7 +84,16 @@ pub fn run<'a>(
         size: (0, 0),
         torn: false,
     };
-    let outcome = worker.work(plan, stop);
+    let outcome = guarded("run", thread::current().name().unwrap_or("a lane"), || worker.work(plan, stop));
+    if outcome.as_ref().is_ok_and(Result::is_ok) {
+        // It has ended as it should.
+    } else {
+        // Before anything that may block.
+        counts.partitions.note_failed();
+        stop.request();
+    }
+    // After a panic nothing of it is used any more: what was not committed is done again.
+    let outcome = outcome?;
     // What a feed that says where epochs end has handed out beyond the last end comes again.
     let inside = worker.feed.boundary() == Some(false);
     let committed = if worker.torn || inside { worker.commit_durable() } else { worker.commit_now() };

@@ -20,6 +20,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use super::{Feed, KafkaSettings, Opening};
 use crate::base::clock;
 use crate::base::error::{Error, Result};
+use crate::base::guard::guarded;
 use crate::base::time::EventTime;
 use crate::link::kafka::{Client, Probe, explain};
 
@@ -70,7 +71,12 @@ pub fn open(settings: &KafkaSettings, opening: &Opening) -> Result<Vec<Box<dyn F
     }
     let control =
         Control::new(consumer, Arc::clone(&shared), (settings.on_missing, settings.since.is_some()), partitions, ends_of_lanes, heard);
-    let thread = std::thread::Builder::new().name("kafka-source".to_owned()).spawn(move || control.run());
+    let thread = std::thread::Builder::new().name("kafka-source".to_owned()).spawn(move || {
+        // Lanes look for a failure each time they find nothing to do.
+        if let Err(error) = guarded(STAGE, "the thread of the Kafka consumer", || control.run()) {
+            shared.fail(error);
+        }
+    });
     match thread {
         Ok(handle) => *runner.control.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle),
         Err(error) => return Err(Error::internal(STAGE, "no thread for the Kafka consumer").caused_by(error)),

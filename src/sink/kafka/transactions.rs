@@ -25,6 +25,7 @@ use super::outbox::producer_config;
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fail_point::fail_point;
+use crate::base::guard::guarded;
 use crate::base::offset::Partition;
 use crate::data::commit::Commits;
 use crate::link::kafka::{Bridge, Client, Instance, Membership, Probe, Verdict, explain, verdict};
@@ -314,7 +315,8 @@ impl Publisher {
             }
             let Some(mut epoch) = desk.given.take() else { return };
             drop(desk);
-            let published = self.publish(&epoch);
+            // A lane that waits for it would wait for ever.
+            let published = guarded(STAGE, "the thread that publishes transactions", || self.publish(&epoch)).and_then(|published| published);
             let mut desk = shared.desk();
             match published {
                 Ok(commits) => {

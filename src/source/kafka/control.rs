@@ -16,6 +16,7 @@ use super::{Bell, STAGE, Shared};
 use super::{awake, committer};
 use crate::base::clock;
 use crate::base::error::{Error, Kind};
+use crate::base::guard::guarded;
 use crate::base::offset::{self as base, Partition};
 use crate::data::commit;
 use crate::link::kafka::{Verdict, committed, ends, explain, offsets, verdict};
@@ -116,7 +117,11 @@ impl Control {
     pub(super) fn run(mut self) {
         let (consumer, shared) = (Arc::clone(&self.consumer), Arc::clone(&self.shared));
         let commits = std::thread::Builder::new().name("kafka-commit".to_owned());
-        let commits = commits.spawn(move || committer::run(&consumer, &shared));
+        let commits = commits.spawn(move || {
+            if let Err(error) = guarded(STAGE, "the thread that commits offsets", || committer::run(&consumer, &shared)) {
+                shared.fail(error);
+            }
+        });
         if let Err(error) = &commits {
             self.fail(Error::internal(STAGE, format!("no thread for commits: {error}")));
         }
