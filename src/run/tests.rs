@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use super::partition::Recovered;
 use super::*;
 use crate::base::offset::{Offset, Partition};
-use crate::data::commit::Commits;
+use crate::base::time::EventTime;
+use crate::data::commit::{Commit, Commits};
 use crate::data::input::Input;
 use crate::pipeline::{self, Purpose};
 use crate::sink::json::RowEncoder;
@@ -582,4 +583,131 @@ fn a_lane_that_panics_stops_the_others_and_is_an_error_that_says_what_it_said() 
     assert_eq!(error.exit_code(), 70);
     assert!(error.to_string().contains("lane-1 panicked: index 7 is out of bounds"), "{error}");
     assert!(!counts.partitions.are_live(), "a stage that has lost a lane is not ready");
+}
+
+/// What a lane has committed of partition 0.
+fn committed(lane: &Lane) -> Commit {
+    lane.commits().get(Partition(0)).unwrap().clone()
+}
+
+/// A lane that has taken the partition over again, without a snapshot, and has read its log to the end.
+fn read_again(stage: &Stage, all: &[Record], commit: &Commit) -> Lane {
+    let mut lane = stage.lane().unwrap();
+    lane.take_over(Recovered { note: commit.note.clone(), ..Recovered::empty(Partition(0), commit.next) });
+    lane.advance(&input(all)).unwrap();
+    assert!(lane.forecasts.is_empty(), "replay is silent");
+    lane
+}
+
+const HOUR: i64 = 3_600_000_000;
+
+#[test]
+fn a_partition_that_is_idle_after_a_restart_goes_on_ticking() {
+    for (sets, held) in [("forecast.overdue=[0.5, 0.9]", 0), ("order.lateness=2h", 3)] {
+        let stage = stage(&[sets]);
+        let start = 1_700_000_000_000;
+        let all: Vec<Record> = (0..12).map(|i| card(i, &format!("c{}", i % 3), start + i * 30 * 60_000, "web")).collect();
+        let at = |hours: i64| EventTime(start * 1000 + hours * HOUR);
+        let rows = |lane: &Lane| (lane.forecasts.offsets.clone(), lane.forecasts.event_times.clone(), lane.forecasts.overdue.len());
+        // Undisturbed: two ticks, of which the first says part of what is to be said.
+        let mut whole = stage.lane().unwrap();
+        whole.assign(Partition(0), Offset(0));
+        whole.advance(&input(&all)).unwrap();
+        let says = |hour: &i64| {
+            whole.tick(Partition(0), at(*hour)).unwrap();
+            !whole.forecasts.is_empty()
+        };
+        let first = (6..100).find(says).unwrap();
+        let before = committed(&whole);
+        assert_eq!(before.note.ticks.len(), 1, "the first tick says something");
+        whole.tick(Partition(0), at(2_000)).unwrap();
+        let later = rows(&whole);
+        assert!(!later.0.is_empty(), "so does the second, of {sets}");
+        let after = committed(&whole);
+        // The log may end in the mark of a transaction, and the commit with it.
+        for mark in [0, 1] {
+            let commit = Commit { next: Offset(before.next.0 + mark), ..before.clone() };
+            let mut lane = read_again(&stage, &all, &commit);
+            assert_eq!(committed(&lane), commit, "all that was committed is known to be replayed");
+            lane.tick(Partition(0), at(first)).unwrap();
+            assert!(lane.forecasts.is_empty(), "what was said is not said again");
+            assert_eq!(committed(&lane), commit);
+            lane.tick(Partition(0), at(2_000)).unwrap();
+            assert_eq!(rows(&lane), later, "{sets}");
+            assert_eq!(committed(&lane).note.ticks.last().unwrap().time, after.note.ticks.last().unwrap().time);
+            assert_eq!(lane.partitions()[0].order.held(), 0);
+        }
+        assert!(held == 0 || later.0.len() >= held, "{held} were held");
+    }
+}
+
+#[test]
+fn a_log_with_nothing_but_marks_behind_what_is_known_is_done_to_its_end() {
+    let stage = stage(&[]);
+    let all = records(20, 3, 1);
+    let mut lane = stage.lane().unwrap();
+    lane.assign(Partition(0), Offset(0));
+    lane.read_to(Partition(0), Offset(0));
+    assert!(lane.commits().is_empty(), "nothing has been read");
+    // Only records of aborted transactions.
+    lane.read_to(Partition(0), Offset(7));
+    assert_eq!(committed(&lane).next, Offset(0), "the source raises it over them");
+    // An offset that another program has set: no record is known that could be looked at.
+    lane.assign(Partition(0), Offset(25));
+    lane.advance(&input(&all)).unwrap();
+    lane.read_to(Partition(0), Offset(20));
+    assert!(lane.commits().is_empty(), "below it there may be more");
+    lane.read_to(Partition(0), Offset(25));
+    assert_eq!(committed(&lane).next, Offset(25));
+    assert!(lane.partitions()[0].stands_as_committed());
+}
+
+#[test]
+fn a_snapshot_of_a_topic_that_was_made_anew_is_an_error_that_says_so() {
+    let stage = stage(&[]);
+    let all = records(300, 20, 1);
+    let take = |last: usize, of: &[Record]| {
+        let mut lane = stage.lane().unwrap();
+        lane.assign(Partition(0), Offset(0));
+        lane.advance(&input(&of[..last])).unwrap();
+        committed(&lane).note
+    };
+    let mut other = all.clone();
+    other[199].payload = other[17].payload.clone();
+    for (of, expected) in [(&all, None), (&other, Some("the snapshot at offset 200, is another one now"))] {
+        let mut lane = stage.lane().unwrap();
+        // The states do not matter here: they are those of the snapshot, whatever they are.
+        let recovered =
+            Recovered { from: Offset(200), note: take(300, &all), included: take(200, of), ..Recovered::empty(Partition(0), Offset(300)) };
+        lane.take_over(recovered);
+        let outcome = lane.advance(&input(&all[199..]));
+        match expected {
+            None => outcome.unwrap(),
+            Some(text) => {
+                let error = outcome.unwrap_err();
+                assert!(error.exit_code() == 78 && error.to_string().contains(text), "{error}");
+                assert!(error.to_string().contains("state.snapshots"), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_is_held_to_its_last_record_when_a_partition_is_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = format!("state.snapshots={}", folder.path().display());
+    let stage = stage(&[&place]);
+    let all = records(1_000, 40, 1);
+    let assign = |p| Step::Assign(Partition(0), Offset(p));
+    let first = vec![assign(0), Step::Records(all[..400].to_vec()), Step::Revoke(Partition(0))];
+    drive(&stage, first).0.unwrap();
+    // The topic was deleted and made anew, and has more records now.
+    let anew: Vec<Record> = all.iter().zip(&all[500..]).map(|(old, new)| Record { offset: old.offset, ..new.clone() }).collect();
+    let (ended, store, _, _) = drive(&stage, vec![assign(450), Step::Records(anew), Step::End]);
+    let error = ended.unwrap_err();
+    assert!(error.exit_code() == 78 && error.to_string().contains("below the snapshot at offset 400"), "{error}");
+    assert!(store.collected().forecasts.written.is_empty());
+    let (ended, _, _, counts) = drive(&stage, vec![assign(450), Step::Records(all), Step::End]);
+    ended.unwrap();
+    assert_eq!(counts.replayed.load(std::sync::atomic::Ordering::Relaxed), 50, "the snapshot of the same log is used");
 }

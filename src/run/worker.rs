@@ -116,7 +116,11 @@ impl Worker<'_> {
         while !stop.is_requested() {
             pulse.beat();
             input.clear();
-            match self.feed.poll(plan.max_batch, WAIT.min(plan.commit_every), &mut input)? {
+            let polled = self.feed.poll(plan.max_batch, WAIT.min(plan.commit_every), &mut input)?;
+            if polled != Polled::Records {
+                self.note_read();
+            }
+            match polled {
                 Polled::Records => {
                     let records = input.len();
                     let began = clock::tick();
@@ -146,6 +150,7 @@ impl Worker<'_> {
             let boundary = self.feed.boundary();
             if boundary.unwrap_or_else(|| epoch_start.elapsed() >= plan.commit_every || self.sinks.forecasts.is_full()) {
                 epoch_start = clock::tick();
+                self.note_read();
                 self.note_partitions();
                 self.end_epoch(boundary.is_some())?;
                 self.commit_durable()?;
@@ -209,6 +214,13 @@ impl Worker<'_> {
         if let Some(backlog) = self.feed.backlog() {
             self.counts.backlog.store(backlog, Ordering::Relaxed);
         }
+    }
+
+    /// Tells the lane how far its partitions are read: behind the last record there may be something in the log that is none. Only where all that was
+    /// handed out has been taken in.
+    fn note_read(&mut self) {
+        let lane = &mut self.lane;
+        self.feed.handed(&mut |handed| lane.read_to(handed.partition, handed.next));
     }
 
     /// Tells the board how far the partitions have come. Everything that was handed out has been taken in when this is called.
@@ -293,6 +305,12 @@ impl Worker<'_> {
         self.feed.settle(&mut commits);
         if let Some(shadow) = &self.shadow {
             shadow.mark(&mut commits);
+        }
+        for state in self.lane.partitions().iter().filter(|state| state.stands_as_committed()) {
+            // What was noted there is not noted anew, for a model that has done nothing yet.
+            if let (Some(commit), Some(before)) = (commits.get_mut(state.partition), self.committed.get(state.partition)) {
+                commit.note.clone_from(&before.note);
+            }
         }
         let whole = force || self.sinks.forecasts.due();
         self.sinks.dead_letters.end_epoch(&commits, whole)?;

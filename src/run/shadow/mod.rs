@@ -106,7 +106,7 @@ impl<'a> Follower<'a> {
         };
         sink.begin(partition, recovered.live_from)?;
         self.snapshots.watch(partition, base);
-        let from = recovered.from;
+        let from = recovered.included.last.map_or(recovered.from, |last| last.offset.min(recovered.from));
         self.lane.take_over(recovered);
         Ok(Some(from))
     }

@@ -12,7 +12,7 @@ use crate::base::time::EventTime;
 use crate::data::commit::Commits;
 use crate::data::input::Input;
 use crate::run::stage::Stop;
-use crate::source::{Assignment, Feed, Polled};
+use crate::source::{Assignment, Feed, Handed, Polled};
 
 #[derive(Clone, Copy, Default)]
 struct Owned {
@@ -195,6 +195,14 @@ impl Feed for SimFeed {
             if self.world().chance(0.8) {
                 self.waiting.push(partition);
             }
+        }
+    }
+
+    fn handed(&self, note: &mut dyn FnMut(Handed)) {
+        for (partition, owned) in self.owned.iter().filter(|(_, owned)| owned.started) {
+            let log = &self.world().log;
+            let next = log.records(*partition).get(owned.at).map_or(log.end(*partition), |record| record.offset);
+            note(Handed { partition: *partition, next, end: Some(log.end(*partition)) });
         }
     }
 
