@@ -30,6 +30,12 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// Whether records that the states rest on at `committed` are not there to rebuild them, and no snapshot holds them.
+    #[must_use]
+    pub fn lacks_history(&self, committed: Option<Offset>) -> bool {
+        self.states.is_none() && self.from > Offset(0) && committed > Some(Offset(0))
+    }
+
     /// Empty states at the beginning of what there is.
     #[must_use]
     pub fn empty(partition: Partition, live_from: Offset) -> Self {

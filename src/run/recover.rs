@@ -45,6 +45,16 @@ pub fn recover(
         live_ticks: 0,
     };
     let Some(found) = found.filter(|_| start.snapshot) else {
+        let committed_at = committed.map(|committed| committed.next);
+        if recovered.lacks_history(committed_at) {
+            let (committed, first) = (committed_at.unwrap_or_default(), assignment.low);
+            if assignment.on_missing == OnMissing::StartEmpty {
+                tracing::warn!(%partition, %committed, "no snapshot can be used: every key starts cold, as state.on_missing = \"start_empty\" says");
+            } else {
+                tracing::warn!(%partition, %committed, %first, "no snapshot can be used, and retention has deleted records that the states rest on: they are rebuilt \
+                    from what is left, and forecasts are other ones than they would have been (state.on_missing = \"fail\" refuses such a start)");
+            }
+        }
         if assignment.prior && committed.is_some() {
             tracing::warn!(%partition, "no snapshot can be used: the states of events before `source.since`, which the topic does not give, are gone");
         }

@@ -14,6 +14,7 @@ use crate::data::commit::{Commit, Commits};
 use crate::data::input::Input;
 use crate::pipeline::{self, Purpose};
 use crate::sink::json::RowEncoder;
+use crate::sink::{ForecastSink, Sink};
 use crate::sink::memory::Store;
 use crate::source::generate::stream;
 use crate::source::scripted::{Record, Scripted, Step};
@@ -278,7 +279,13 @@ fn what_was_taken_in_when_a_lane_failed_is_not_committed() {
 }
 
 fn drive(stage: &Stage, steps: Vec<Step>) -> (crate::base::error::Result<()>, Store, crate::source::scripted::Handle, Counts) {
-    let (feed, handle) = Scripted::new(steps);
+    drive_feed(stage, Scripted::new(steps))
+}
+
+fn drive_feed(
+    stage: &Stage,
+    (feed, handle): (Scripted, crate::source::scripted::Handle),
+) -> (crate::base::error::Result<()>, Store, crate::source::scripted::Handle, Counts) {
     let store = Store::new();
     let sinks = Sinks {
         forecasts: Box::new(store.forecasts(&stage.layout, &stage.identity)),
@@ -710,4 +717,106 @@ fn a_snapshot_is_held_to_its_last_record_when_a_partition_is_taken_over() {
     let (ended, _, _, counts) = drive(&stage, vec![assign(450), Step::Records(all), Step::End]);
     ended.unwrap();
     assert_eq!(counts.replayed.load(std::sync::atomic::Ordering::Relaxed), 50, "the snapshot of the same log is used");
+}
+
+#[test]
+fn a_group_whose_offsets_were_forgotten_does_not_emit_the_topic_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = format!("state.snapshots={}", folder.path().display());
+    let stage = stage(&[&place]);
+    let all = records(400, 40, 1);
+    let run = |committed, last| {
+        let (feed, handle) = Scripted::new(vec![Step::Assign(Partition(0), Offset(committed)), Step::Records(all[..300].to_vec()), last]);
+        drive_feed(&stage, (feed.of_group("g", Offset(0)), handle))
+    };
+    run(0, Step::Revoke(Partition(0))).0.unwrap();
+    let (ended, store, _, _) = run(0, Step::End);
+    let error = ended.unwrap_err();
+    assert!(error.exit_code() == 78 && error.to_string().contains("--to-offset 300"), "{error}");
+    assert!(store.collected().forecasts.written.is_empty());
+    // Where nobody keeps offsets every run begins at the first record.
+    let (ended, store, _, _) = drive(&stage, vec![Step::Assign(Partition(0), Offset(0)), Step::Records(all[..300].to_vec()), Step::End]);
+    ended.unwrap();
+    assert_eq!(store.collected().forecasts.durable, 300);
+    std::fs::remove_dir_all(folder.path().join("partition-0")).unwrap();
+    run(0, Step::End).0.unwrap();
+}
+
+#[test]
+fn a_start_without_the_records_that_the_states_rest_on_is_counted() {
+    let all = records(300, 20, 1);
+    let count = |sets: &[&str], low: usize, committed: i64| {
+        let (feed, handle) =
+            Scripted::new(vec![Step::Assign(Partition(0), Offset(committed)), Step::Records(all[low..].to_vec()), Step::End]);
+        let (ended, _, _, counts) = drive_feed(&stage(sets), (feed.of_group("g", Offset(low as i64)), handle));
+        ended.unwrap();
+        counts.incomplete_starts.load(std::sync::atomic::Ordering::Relaxed)
+    };
+    assert_eq!(count(&[], 100, 200), 1);
+    assert_eq!(count(&[], 0, 200), 0, "the log is whole");
+    assert_eq!(count(&[], 100, 0), 0, "there were no states before");
+}
+
+/// Keeps rows back until it must not any more, and how long that was.
+struct Holding {
+    inner: crate::sink::memory::MemoryForecasts,
+    since: Option<std::time::Instant>,
+    held: std::sync::Arc<std::sync::Mutex<Option<Duration>>>,
+}
+
+impl Sink for Holding {
+    fn written(&self) -> u64 {
+        self.inner.written()
+    }
+
+    fn durable(&mut self) -> crate::base::error::Result<u64> {
+        self.inner.durable()
+    }
+
+    fn end_epoch(&mut self, commits: &Commits, force: bool) -> crate::base::error::Result<bool> {
+        if self.inner.written() == 0 {
+            return Ok(true);
+        }
+        let since = *self.since.get_or_insert_with(crate::base::clock::tick);
+        if force {
+            self.held.lock().unwrap().get_or_insert_with(|| since.elapsed());
+            return self.inner.end_epoch(commits, force);
+        }
+        Ok(false)
+    }
+
+    fn close(&mut self) -> crate::base::error::Result<()> {
+        self.inner.close()
+    }
+}
+
+impl ForecastSink for Holding {
+    fn write(&mut self, forecasts: &crate::data::forecasts::Forecasts) -> crate::base::error::Result<()> {
+        self.inner.write(forecasts)
+    }
+}
+
+#[test]
+fn the_time_of_a_commit_is_that_of_the_oldest_epoch_and_a_partition_that_was_let_go_has_no_keys() {
+    let stage = stage(&["sink.commit_every=1ms", "run.max_batch=64"]);
+    let (feed, _) = Scripted::new(vec![
+        Step::Assign(Partition(0), Offset(0)),
+        Step::Records(records(2_000, 20, 1)),
+        Step::Revoke(Partition(0)),
+        Step::Idle,
+        Step::End,
+    ]);
+    let (store, held) = (Store::new(), std::sync::Arc::default());
+    let inner = store.forecasts(&stage.layout, &stage.identity);
+    let sinks = Sinks {
+        forecasts: Box::new(Holding { inner, since: None, held: std::sync::Arc::clone(&held) }),
+        dead_letters: Box::new(store.dead_letters("cards")),
+        shadow: None,
+    };
+    let counts = Counts::default();
+    stage.run(vec![(Box::new(feed), sinks)], &Stop::default(), &counts).unwrap();
+    let (read, held) = (counts.commits.read(), held.lock().unwrap().unwrap().as_secs_f64());
+    assert!(held > 0.0 && read.count == 1 && read.sum >= held, "{read:?} for {held}");
+    let load = |count: &std::sync::atomic::AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!((load(&counts.keys), load(&counts.bytes)), (0, 0));
 }

@@ -10,7 +10,7 @@ use super::counts::Counts;
 use super::lane::Lane;
 use super::recover::recover;
 use super::shadow::{Follower, Taken};
-use super::snapshots::Cutters;
+use super::snapshots::{Cutters, Last};
 use super::stage::{Sinks, Stop};
 use crate::base::clock;
 use crate::base::error::Result;
@@ -99,10 +99,7 @@ pub fn run<'a>(
     let committed = if worker.torn || inside { worker.commit_durable() } else { worker.commit_now() };
     if committed.is_ok() && outcome.is_ok() {
         let within = LAST_SNAPSHOT.min(plan.stop_timeout / 2);
-        worker.snapshots.settle(&mut worker.lane, &worker.committed, None, within);
-        if let Some(shadow) = &mut worker.shadow {
-            shadow.settle_snapshots(&worker.committed, worker.sinks.forecasts.is_prompt(), None, within);
-        }
+        worker.settle_snapshots(None, within);
     }
     let closed = worker.close();
     outcome.and(committed).and(closed)
@@ -155,9 +152,10 @@ impl Worker<'_> {
                 self.end_epoch(boundary.is_some())?;
                 self.commit_durable()?;
                 let prompt = self.sinks.forecasts.is_prompt();
-                self.snapshots.begin(&mut self.lane, &self.committed, prompt);
+                let stored = |partition| self.feed.has_stored(partition);
+                self.snapshots.begin(&mut self.lane, &self.committed, prompt, &stored);
                 if let Some(shadow) = &mut self.shadow {
-                    shadow.begin_snapshots(&self.committed, prompt);
+                    shadow.begin_snapshots(&self.committed, prompt, &stored);
                 }
             }
             self.snapshots.step(&mut self.lane, self.counts);
@@ -252,8 +250,14 @@ impl Worker<'_> {
         let committed = self.sinks.forecasts.recover(partition)?.or_else(|| assignment.committed.clone());
         self.sinks.dead_letters.recover(partition)?;
         fail_point("recover.committed_known");
+        if committed.is_none() {
+            assignment.check_not_forgotten(self.snapshots.left_over(partition)?)?;
+        }
         let found = self.snapshots.find(partition, committed.as_ref())?;
         let (recovered, read_from, base) = recover(assignment, committed.as_ref(), found, &self.lane)?;
+        if recovered.lacks_history(committed.as_ref().map(|committed| committed.next)) {
+            self.counts.incomplete_starts.fetch_add(1, Ordering::Relaxed);
+        }
         fail_point("recover.states_loaded");
         self.snapshots.watch(partition, base);
         self.sinks.dead_letters.begin(partition, recovered.live_from)?;
@@ -272,6 +276,7 @@ impl Worker<'_> {
             self.committed.insert(partition, committed.clone());
             self.queued.insert(partition, committed);
         }
+        self.note_size();
         self.feed.start(partition, read_from, live_from)?;
         fail_point("recover.reading");
         Ok(())
@@ -281,9 +286,8 @@ impl Worker<'_> {
     fn let_go(&mut self, partition: Partition) -> Result<()> {
         self.commit_now()?;
         fail_point("release.committed");
-        self.snapshots.settle(&mut self.lane, &self.committed, Some(partition), LAST_SNAPSHOT);
+        self.settle_snapshots(Some(partition), LAST_SNAPSHOT);
         if let Some((shadow, sink)) = self.shadow.as_mut().zip(self.sinks.shadow.as_mut()) {
-            shadow.settle_snapshots(&self.committed, self.sinks.forecasts.is_prompt(), Some(partition), LAST_SNAPSHOT);
             shadow.release(partition, &mut **sink)?;
         }
         fail_point("release.snapshot_taken");
@@ -293,14 +297,27 @@ impl Worker<'_> {
         self.sinks.forecasts.release(partition)?;
         self.sinks.dead_letters.release(partition)?;
         self.feed.released(partition);
+        self.note_size();
         fail_point("release.forgotten");
         self.counts.partitions.note_released(partition);
         tracing::info!(%partition, "partition released");
         Ok(())
     }
 
+    /// Takes the last snapshots of a partition, or of all.
+    fn settle_snapshots(&mut self, only: Option<Partition>, within: Duration) {
+        let stored = |partition| self.feed.has_stored(partition);
+        let last = Last { only, within, stored: &stored, counts: self.counts };
+        self.snapshots.settle(&mut self.lane, &self.committed, &last);
+        if let Some(shadow) = &mut self.shadow {
+            shadow.settle_snapshots(&self.committed, self.sinks.forecasts.is_prompt(), &last);
+        }
+    }
+
     /// Everything taken in so far becomes one epoch. Dead letters first: once the forecasts' epoch is visible nobody looks back.
     fn end_epoch(&mut self, force: bool) -> Result<()> {
+        // Before the sinks do anything: closing files is part of what a commit takes.
+        let ended = clock::tick();
         let mut commits = self.lane.commits();
         self.feed.settle(&mut commits);
         if let Some(shadow) = &self.shadow {
@@ -322,7 +339,7 @@ impl Worker<'_> {
             let (forecasts, dead_letters) = (self.sinks.forecasts.written(), self.sinks.dead_letters.written());
             let shadow = self.sinks.shadow.as_ref().map_or(0, |sink| sink.written());
             self.queued.clone_from(&commits);
-            self.waiting.push_back(Epoch { commits, forecasts, dead_letters, shadow, ended: clock::tick() });
+            self.waiting.push_back(Epoch { commits, forecasts, dead_letters, shadow, ended });
         }
         Ok(())
     }
@@ -333,16 +350,18 @@ impl Worker<'_> {
             let Some(commits) = self.sinks.forecasts.committed()? else { return Ok(()) };
             self.feed.committed(&commits)?;
             let covers = |epoch: &Epoch| epoch.commits.iter().all(|(p, commit)| commits.get(p).is_none_or(|done| commit.next <= done.next));
-            let mut ended = None;
+            // The oldest has waited longest: what is told is how long a row may wait.
+            let oldest = self.waiting.front().filter(|epoch| covers(epoch)).map(|epoch| epoch.ended);
             while self.waiting.front().is_some_and(covers) {
-                ended = self.waiting.pop_front().map(|epoch| epoch.ended);
+                self.waiting.pop_front();
             }
-            self.note_committed(&commits, ended);
+            self.note_committed(&commits, oldest);
             return Ok(());
         }
         let (forecasts, dead_letters) = (self.sinks.forecasts.durable()?, self.sinks.dead_letters.durable()?);
         let shadow = self.sinks.shadow.as_mut().map_or(Ok(0), |sink| sink.durable())?;
         let mut newest = None;
+        let oldest = self.waiting.front().map(|epoch| epoch.ended);
         let done = |epoch: &Epoch| epoch.forecasts <= forecasts && epoch.dead_letters <= dead_letters && epoch.shadow <= shadow;
         while self.waiting.front().is_some_and(done) {
             newest = self.waiting.pop_front();
@@ -350,7 +369,7 @@ impl Worker<'_> {
         match newest {
             Some(epoch) => {
                 self.feed.commit(&epoch.commits)?;
-                self.note_committed(&epoch.commits, Some(epoch.ended));
+                self.note_committed(&epoch.commits, oldest);
                 Ok(())
             }
             None => Ok(()),

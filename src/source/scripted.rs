@@ -95,6 +95,8 @@ pub struct Scripted {
     steps: VecDeque<Step>,
     owned: BTreeMap<Partition, Owned>,
     handle: Handle,
+    group: Option<String>,
+    low: Offset,
 }
 
 fn broken(what: String) -> Error {
@@ -106,7 +108,13 @@ impl Scripted {
     #[must_use]
     pub fn new(steps: Vec<Step>) -> (Self, Handle) {
         let handle = Handle::default();
-        (Scripted { steps: steps.into(), owned: BTreeMap::new(), handle: handle.clone() }, handle)
+        (Scripted { steps: steps.into(), owned: BTreeMap::new(), handle: handle.clone(), group: None, low: Offset(0) }, handle)
+    }
+
+    /// The same as of a consumer group that keeps the offsets of a log whose first record is at `low`.
+    #[must_use]
+    pub fn of_group(self, group: &str, low: Offset) -> Self {
+        Scripted { group: Some(group.to_owned()), low, ..self }
     }
 
     fn open(&self) -> Result<()> {
@@ -146,7 +154,12 @@ impl Feed for Scripted {
                     return Err(broken(format!("partition {partition} is assigned while the lane still has it")));
                 }
                 let committed = (live_from > Offset(0)).then(|| Commit::at(live_from));
-                Ok(Polled::Assigned(Box::new(Assignment { committed, ..Assignment::whole(partition, "scripted source") })))
+                Ok(Polled::Assigned(Box::new(Assignment {
+                    committed,
+                    group: self.group.clone(),
+                    low: self.low,
+                    ..Assignment::whole(partition, "scripted source")
+                })))
             }
             Some(Step::Revoke(partition)) => match self.owned.get_mut(&partition) {
                 Some(owned) if !owned.revoked => {

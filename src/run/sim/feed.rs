@@ -60,8 +60,8 @@ impl SimFeed {
         let mut state = world.state();
         state.owners.insert(partition, self.process.id);
         let committed = state.group.get(&partition).cloned();
-        let high = Some(world.log.end(partition));
-        Polled::Assigned(Box::new(Assignment { committed, high, ..Assignment::whole(partition, "simulation") }))
+        let (high, group) = (Some(world.log.end(partition)), Some("simulation".to_owned()));
+        Polled::Assigned(Box::new(Assignment { committed, high, group, ..Assignment::whole(partition, "simulation") }))
     }
 
     fn revoke(&mut self, which: impl Fn(&SimFeed, Partition) -> bool) -> Option<Polled> {
@@ -180,6 +180,11 @@ impl Feed for SimFeed {
             self.confirm();
         }
         self.process.step()
+    }
+
+    fn has_stored(&self, partition: Partition) -> bool {
+        let world = self.world();
+        world.flavour == Flavour::Folder || world.state().group.contains_key(&partition)
     }
 
     fn committed(&mut self, _commits: &Commits) -> Result<()> {

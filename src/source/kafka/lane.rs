@@ -369,6 +369,10 @@ impl Feed for Lane {
         Ok(())
     }
 
+    fn has_stored(&self, partition: Partition) -> bool {
+        self.shared.acked().contains_key(&partition.0)
+    }
+
     fn membership(&mut self) -> Option<Membership> {
         self.outside = true;
         let consumer = Arc::downgrade(self.consumer.as_ref()?);
