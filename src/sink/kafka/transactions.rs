@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{Offset as KafkaOffset, Statistics, TopicPartitionList};
 
@@ -247,7 +247,8 @@ fn check(desk: &mut Desk) -> Result<()> {
 #[derive(Default)]
 struct Hearing {
     bridge: Bridge,
-    refused: Mutex<Option<KafkaError>>,
+    /// The first of them: the error, and the topic that it was for.
+    refused: Mutex<Option<(KafkaError, String)>>,
 }
 
 impl ClientContext for Hearing {
@@ -266,10 +267,11 @@ impl ProducerContext for Hearing {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result
+        if let Err((error, row)) = result
             && verdict(error) == Verdict::Config
         {
-            self.refused.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+            let refused = || (error.clone(), row.topic().to_owned());
+            self.refused.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(refused);
         }
     }
 }
@@ -468,8 +470,8 @@ impl Publisher {
         }
         // Sent again it would be refused again.
         let refused = self.producer.context().refused.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(refused) = refused {
-            return Trouble::End(self.explain("deliver a row", &refused));
+        if let Some((refused, topic)) = refused {
+            return Trouble::End(explain(STAGE, &self.client, &topic, "deliver a row", &refused));
         }
         match &error {
             KafkaError::Transaction(cause) if cause.txn_requires_abort() => Trouble::Abort(error),
