@@ -197,6 +197,11 @@ impl<'a> Cutters<'a> {
         }
     }
 
+    /// The partition is another one's: none is taken of it any more.
+    pub fn forget(&mut self, partition: Partition) {
+        self.partitions.remove(&partition);
+    }
+
     /// Takes a last snapshot of a partition that is let go, or of all, so that whoever takes it over has little to replay. Blocks up to `within`.
     pub fn settle(&mut self, lane: &mut Lane, committed: &Commits, last: &Last<'_>) {
         let Some(shelf) = self.shelf else { return };

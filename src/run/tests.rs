@@ -820,3 +820,28 @@ fn the_time_of_a_commit_is_that_of_the_oldest_epoch_and_a_partition_that_was_let
     let load = |count: &std::sync::atomic::AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!((load(&counts.keys), load(&counts.bytes)), (0, 0));
 }
+
+#[test]
+fn a_partition_that_is_anothers_already_gets_no_file_and_the_others_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = format!("sink={{kind=\"parquet\",path=\"{}\"}}", folder.path().display());
+    let stage = stage(&[&sink]);
+    let assign = |p| Step::Assign(Partition(p), Offset(0));
+    let all = records(200, 20, 2);
+    let run = |given_up: Step| {
+        let (feed, handle) = Scripted::new(vec![assign(0), assign(1), Step::Records(all.clone()), given_up, Step::Idle, Step::End]);
+        let sinks = Sinks {
+            forecasts: crate::sink::open_forecasts(&stage.plan.sink, &stage.layout, &stage.identity, 0).unwrap(),
+            dead_letters: Box::new(Store::new().dead_letters("cards")),
+            shadow: None,
+        };
+        stage.run(vec![(Box::new(feed), sinks)], &Stop::default(), &Counts::default()).unwrap();
+        let files = |p: i32| std::fs::read_dir(folder.path().join(format!("partition-{p}"))).map_or(0, |files| {
+            files.filter(|file| !file.as_ref().unwrap().file_name().to_string_lossy().starts_with('.')).count()
+        });
+        (files(0), files(1), handle.committed(Partition(0)), handle.log().released)
+    };
+    assert_eq!(run(Step::Lose(Partition(0))), (0, 1, None, vec![Partition(0)]));
+    let (zero, _, committed, _) = run(Step::Revoke(Partition(0)));
+    assert!(zero == 1 && committed.is_some(), "its heir has all");
+}

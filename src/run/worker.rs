@@ -282,11 +282,18 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Commits a partition for the last time and forgets it.
+    /// Commits a partition for the last time and forgets it. One that is another's already is only forgotten: a file of it that got its name now would be in the
+    /// other one's way.
     fn let_go(&mut self, partition: Partition) -> Result<()> {
-        self.commit_now()?;
-        fail_point("release.committed");
-        self.settle_snapshots(Some(partition), LAST_SNAPSHOT);
+        if self.feed.owns(partition) {
+            self.commit_now()?;
+            fail_point("release.committed");
+            self.settle_snapshots(Some(partition), LAST_SNAPSHOT);
+        } else {
+            tracing::warn!(%partition, "the partition is another one's by now: what was taken in since the last commit is done there");
+            self.snapshots.forget(partition);
+            self.waiting.iter_mut().for_each(|epoch| epoch.commits.remove(partition));
+        }
         if let Some((shadow, sink)) = self.shadow.as_mut().zip(self.sinks.shadow.as_mut()) {
             shadow.release(partition, &mut **sink)?;
         }

@@ -38,6 +38,8 @@ pub enum Step {
     Idle,
     /// The lane is to give a partition up.
     Revoke(Partition),
+    /// The lane is to give up a partition that another one has already.
+    Lose(Partition),
     /// No more records: every poll from here on says `Ended`. The end of the script means the same.
     End,
     /// The poll fails, with an error of kind `Unavailable`.
@@ -87,6 +89,7 @@ struct Owned {
     committed: Option<Offset>,
     started: bool,
     revoked: bool,
+    lost: bool,
 }
 
 /// The feed.
@@ -149,7 +152,7 @@ impl Feed for Scripted {
             Some(Step::Idle) => Ok(Polled::Idle),
             Some(Step::Fail(text)) => Err(Error::new(Kind::Unavailable, "source", text).at("scripted source")),
             Some(Step::Assign(partition, live_from)) => {
-                let fresh = Owned { next: Offset(0), handed: Offset(0), committed: None, started: false, revoked: false };
+                let fresh = Owned { next: Offset(0), handed: Offset(0), committed: None, started: false, revoked: false, lost: false };
                 if self.owned.insert(partition, fresh).is_some() {
                     return Err(broken(format!("partition {partition} is assigned while the lane still has it")));
                 }
@@ -161,9 +164,10 @@ impl Feed for Scripted {
                     ..Assignment::whole(partition, "scripted source")
                 })))
             }
-            Some(Step::Revoke(partition)) => match self.owned.get_mut(&partition) {
+            Some(step @ (Step::Revoke(partition) | Step::Lose(partition))) => match self.owned.get_mut(&partition) {
                 Some(owned) if !owned.revoked => {
                     owned.revoked = true;
+                    owned.lost = matches!(step, Step::Lose(_));
                     Ok(Polled::Revoked(partition))
                 }
                 _ => Err(broken(format!("partition {partition} is revoked but not assigned"))),
@@ -207,6 +211,10 @@ impl Feed for Scripted {
         }
         self.handle.lock().commits.push(commits.clone());
         Ok(())
+    }
+
+    fn owns(&self, partition: Partition) -> bool {
+        self.owned.get(&partition).is_some_and(|owned| !owned.lost)
     }
 
     fn released(&mut self, partition: Partition) {

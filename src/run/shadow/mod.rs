@@ -209,6 +209,7 @@ impl<'a> Follower<'a> {
     /// # Errors
     /// Of the sink.
     pub fn release(&mut self, partition: Partition, sink: &mut dyn ForecastSink) -> Result<()> {
+        self.snapshots.forget(partition);
         self.lane.release(partition);
         sink.release(partition)
     }

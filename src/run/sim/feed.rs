@@ -182,6 +182,11 @@ impl Feed for SimFeed {
         self.process.step()
     }
 
+    fn owns(&self, partition: Partition) -> bool {
+        // With the mutation nothing but the sinks could stop it.
+        !self.world().fencing || self.process.owns(partition)
+    }
+
     fn has_stored(&self, partition: Partition) -> bool {
         let world = self.world();
         world.flavour == Flavour::Folder || world.state().group.contains_key(&partition)

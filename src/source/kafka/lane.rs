@@ -369,6 +369,10 @@ impl Feed for Lane {
         Ok(())
     }
 
+    fn owns(&self, partition: Partition) -> bool {
+        self.owned.iter().all(|owned| owned.partition != partition.0 || owned.ours.load(Ordering::Acquire))
+    }
+
     fn has_stored(&self, partition: Partition) -> bool {
         self.shared.acked().contains_key(&partition.0)
     }
