@@ -14,8 +14,8 @@ use crate::data::commit::{Commit, Commits};
 use crate::data::input::Input;
 use crate::pipeline::{self, Purpose};
 use crate::sink::json::RowEncoder;
-use crate::sink::{ForecastSink, Sink};
 use crate::sink::memory::Store;
+use crate::sink::{ForecastSink, Sink};
 use crate::source::generate::stream;
 use crate::source::scripted::{Record, Scripted, Step};
 use crate::source::{Feed, GenerateSettings, Polled, Stream};
@@ -836,9 +836,10 @@ fn a_partition_that_is_anothers_already_gets_no_file_and_the_others_do() {
             shadow: None,
         };
         stage.run(vec![(Box::new(feed), sinks)], &Stop::default(), &Counts::default()).unwrap();
-        let files = |p: i32| std::fs::read_dir(folder.path().join(format!("partition-{p}"))).map_or(0, |files| {
-            files.filter(|file| !file.as_ref().unwrap().file_name().to_string_lossy().starts_with('.')).count()
-        });
+        let files = |p: i32| {
+            std::fs::read_dir(folder.path().join(format!("partition-{p}")))
+                .map_or(0, |files| files.filter(|file| !file.as_ref().unwrap().file_name().to_string_lossy().starts_with('.')).count())
+        };
         (files(0), files(1), handle.committed(Partition(0)), handle.log().released)
     };
     assert_eq!(run(Step::Lose(Partition(0))), (0, 1, None, vec![Partition(0)]));

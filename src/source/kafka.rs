@@ -73,8 +73,14 @@ pub fn open(settings: &KafkaSettings, opening: &Opening) -> Result<Vec<Box<dyn F
         ends_of_lanes.push(control::LaneEnd { orders, bell: Arc::clone(&bell) });
         feeds.push(Box::new(Lane::new(Arc::clone(&consumer), Arc::clone(&shared), Arc::clone(&runner), received, notes.clone(), bell)));
     }
-    let control =
-        Control::new(consumer, Arc::clone(&shared), (settings.on_missing, settings.since.is_some(), drain), partitions, ends_of_lanes, heard);
+    let control = Control::new(
+        consumer,
+        Arc::clone(&shared),
+        (settings.on_missing, settings.since.is_some(), drain),
+        partitions,
+        ends_of_lanes,
+        heard,
+    );
     let thread = std::thread::Builder::new().name("kafka-source".to_owned()).spawn(move || {
         // Lanes look for a failure each time they find nothing to do.
         if let Err(error) = guarded(STAGE, "the thread of the Kafka consumer", || control.run()) {

@@ -20,7 +20,8 @@ fn a_run_until_caught_up_ends_where_nothing_but_marks_and_aborted_records_is_lef
     broker.transaction(&trial.input, (0..6).map(|i| (i % 2, "aborted".to_owned())), false);
     trial.finish();
     trial.finish();
-    let ends: Vec<_> = broker.ends(&trial.input).into_iter().filter(|(_, (low, high))| high > low).map(|(p, (_, high))| (p, high)).collect();
+    let ends: Vec<_> =
+        broker.ends(&trial.input).into_iter().filter(|(_, (low, high))| high > low).map(|(p, (_, high))| (p, high)).collect();
     let committed: Vec<_> = broker.committed(&trial.output, &trial.input).into_iter().collect();
     assert_eq!(committed.iter().filter(|at| ends.contains(at)).count(), 2, "{committed:?} {ends:?}");
     // The next records are read from there.

@@ -318,7 +318,8 @@ impl Publisher {
             let Some(mut epoch) = desk.given.take() else { return };
             drop(desk);
             // A lane that waits for it would wait for ever.
-            let published = guarded(STAGE, "the thread that publishes transactions", || self.publish(&epoch)).and_then(|published| published);
+            let published =
+                guarded(STAGE, "the thread that publishes transactions", || self.publish(&epoch)).and_then(|published| published);
             let mut desk = shared.desk();
             match published {
                 Ok(commits) => {
