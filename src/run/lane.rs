@@ -227,6 +227,11 @@ impl Lane {
         self.begin();
         let Some(home) = self.home(partition) else { return Ok(()) };
         let Some(state) = self.partitions.get_mut(home) else { return Ok(()) };
+        if let Some(at) = state.awaits_ticks() {
+            // Those that were recorded come first: by themselves, since timers are only set when a batch is done. The clock will come again.
+            self.pass_ticks(home, at);
+            return self.finish_batch(&Input::default());
+        }
         let Some(at) = state.tick_at(time) else { return Ok(()) };
         state.order.tick(time, &mut self.ready);
         state.note_tick(Tick { at, time });
@@ -234,6 +239,13 @@ impl Lane {
         self.ticks.push((partition, Tick { at, time }));
         self.note_moment(home, true);
         self.finish_batch(&Input::default())
+    }
+
+    /// The source has handed out all records of a partition below `handed`, and they were taken in.
+    pub fn read_to(&mut self, partition: Partition, handed: Offset) {
+        if let Some(state) = self.home(partition).and_then(|home| self.partitions.get_mut(home)) {
+            state.read_to(handed);
+        }
     }
 
     /// Keys of all partitions, and the bytes of their states.
