@@ -155,3 +155,20 @@ fn a_package_that_is_named_from_the_wrong_folder_is_refused_with_the_rule() {
     let text: String = String::from_utf8_lossy(&refused.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(refused.status.code() == Some(78) && text.contains("relative to its folder"), "{text}");
 }
+
+#[test]
+fn a_pipeline_that_is_named_without_a_folder_reads_the_files_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let shipped = std::fs::read_to_string(pipelines().join("visits/pipeline.toml")).unwrap();
+    let (before, after) = shipped.split_once("[source]").unwrap();
+    let after = &after[after.find("[event]").unwrap()..];
+    let file = format!("{before}[source]\nkind = \"file\"\npaths = [\"in*.ndjson\"]\n\n{after}");
+    std::fs::write(folder.path().join("pipeline.toml"), file).unwrap();
+    std::fs::write(folder.path().join("in1.ndjson"), "{}\n").unwrap();
+    let package = format!("model.package={}", pipelines().join("visits/model").display());
+    let sets = ["--set", &package, "--set", "sink={kind=\"ndjson\",path=\"-\"}", "--set", "dead_letter={kind=\"ndjson\",path=\"dead\"}"];
+    for named in ["pipeline.toml", "./pipeline.toml", "."] {
+        let output = meantime(&[&["check", named, "--connect"][..], &sets].concat(), folder.path());
+        assert!(output.status.success() && text(&output.stdout).contains("1 file readable, 3 bytes"), "{named}: {}", text(&output.stderr));
+    }
+}
