@@ -475,6 +475,7 @@ impl<'a> Watcher<'a> {
                     time: *time,
                     gap: arrived.gaps.get(row).copied().flatten(),
                     mark: arrived.marks.get(row).copied().flatten(),
+                    value: arrived.values.get(row).copied().unwrap_or(f64::NAN),
                     label: labels.and_then(|labels| labels.get(row)).copied().unwrap_or(f64::NAN),
                 };
                 let x = arrived.rows.get(row * features..(row + 1) * features).unwrap_or_default();
