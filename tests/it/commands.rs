@@ -172,3 +172,61 @@ fn a_pipeline_that_is_named_without_a_folder_reads_the_files_beside_it() {
         assert!(output.status.success() && text(&output.stdout).contains("1 file readable, 3 bytes"), "{named}: {}", text(&output.stderr));
     }
 }
+
+#[test]
+fn check_refuses_what_run_would_refuse_of_a_package() {
+    let folder = tempfile::tempdir().unwrap();
+    let visits = pipelines().join("visits");
+    let shipped = |name: &str| std::fs::read(visits.join("model").join(name)).unwrap();
+    let with = |changes: &[(&str, &[u8])], without: &[&str]| {
+        let package = folder.path().join("model");
+        let _ = std::fs::remove_dir_all(&package);
+        std::fs::create_dir(&package).unwrap();
+        for entry in std::fs::read_dir(visits.join("model")).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if !without.contains(&name.as_str()) {
+                std::fs::write(package.join(&name), shipped(&name)).unwrap();
+            }
+        }
+        changes.iter().for_each(|(name, bytes)| std::fs::write(package.join(name), bytes).unwrap());
+        let set = format!("model.package={}", package.display());
+        let output = meantime(&["check", visits.to_str().unwrap(), "--set", &set], folder.path());
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, shown, said) = with(&[], &[]);
+    assert!(code == Some(0) && shown.starts_with("ok: "), "{said}");
+    let recipe = text(&shipped("features.toml"));
+    let narrower = recipe.rsplit_once("[[column]]").unwrap().0.to_owned();
+    let manifest = text(&shipped("model.toml"));
+    let wider = manifest.replace("shape = [32]", "shape = [40]");
+    assert_ne!(manifest, wider);
+    for (changes, without, says) in [
+        (vec![("model.onnx", &b"x"[..])], vec!["SHA256SUMS"], "model.onnx"),
+        (vec![("model.onnx", b"x")], vec![], "SHA256SUMS"),
+        (vec![("model.toml", wider.as_bytes())], vec!["SHA256SUMS"], "40"),
+        (vec![("features.toml", narrower.as_bytes())], vec!["SHA256SUMS", "golden.parquet"], "floats"),
+    ] {
+        let (code, shown, said) = with(&changes, &without);
+        assert!(code == Some(78) && said.contains(says) && !shown.contains("ok: "), "{says}: {code:?} {said}");
+    }
+}
+
+#[test]
+fn marks_of_another_field_than_the_packages_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let cards = pipelines().join("cards");
+    let cards = cards.to_str().unwrap();
+    let output = meantime(&["generate", cards, "--events", "900", "--keys", "40", "--to", "file", "--out", "in.parquet"], folder.path());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let source = format!("source={{kind=\"file\",paths=[\"{}\"]}}", folder.path().join("in.parquet").display());
+    let sets = ["--set", &source, "--set", "event.format=parquet", "--set", "sink={kind=\"ndjson\",path=\"-\"}"];
+    let sets = [&sets[..], &["--set", "dead_letter={kind=\"ndjson\",path=\"/dev/null\"}"]].concat();
+    for (mark, told) in [("channel", false), ("mcc", true)] {
+        let mark = format!("event.mark={mark}");
+        for command in [&["run", cards, "--until-caught-up"][..], &["evaluate", cards]] {
+            let output = meantime(&[command, &sets, &["--set", &mark]].concat(), folder.path());
+            let said = text(&output.stderr);
+            assert!(output.status.success() && said.contains("knows no mark of these events") == told, "{command:?} {mark}: {said}");
+        }
+    }
+}
