@@ -28,7 +28,7 @@ use crate::data::intensity::Intensities;
 use crate::data::outputs::Outputs;
 use crate::data::rejected::Rejected;
 use crate::data::schema::FieldKind;
-use crate::decode::Decoder;
+use crate::decode::{Decoder, OwnKeys};
 use crate::features::{Context, Features};
 use crate::head::{Arrivals, Head};
 use crate::model::Model;
@@ -87,6 +87,8 @@ pub struct Lane {
     share: Option<f64>,
     /// Marks that the package does not know.
     strangers: Strangers,
+    /// It was said that the topic may not be partitioned by key.
+    spread_said: bool,
 }
 
 impl Lane {
@@ -140,6 +142,7 @@ impl Lane {
             ticks: Vec::new(),
             share: None,
             strangers: Strangers::default(),
+            spread_said: false,
             plan,
         })
     }
@@ -194,6 +197,7 @@ impl Lane {
         let picked = if self.partitions.iter().any(PartitionState::is_picky) { self.pick(input)? } else { None };
         let input = picked.as_ref().unwrap_or(input);
         self.decoder.decode(input, &mut self.decoded, &mut self.rejected);
+        self.say_spread();
         self.note_progress(input)?;
         self.order(input)?;
         self.drop_silent_rejects();
@@ -223,6 +227,22 @@ impl Lane {
         self.finish_batch(&Input::default())?;
         self.say_strangers(true);
         Ok(())
+    }
+
+    /// Says that the topic may spread the events of one key over its partitions, once.
+    fn say_spread(&mut self) {
+        let own = self.decoder.own_keys();
+        if self.spread_said || own == OwnKeys::default() || !matches!(self.plan.source, source::Settings::Kafka(_)) {
+            return;
+        }
+        self.spread_said = true;
+        tracing::warn!(
+            missing = own.missing,
+            different = own.different,
+            field = %self.plan.schema.key,
+            "records whose own key is missing, or not the event's key: unless something else puts all events of a key into one partition, each partition has a \
+             state of a part of them (`verify` counts keys in two partitions)"
+        );
     }
 
     /// Says that the package knows no mark of the events so far, once.

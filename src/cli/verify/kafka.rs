@@ -369,6 +369,11 @@ impl Audit {
                 .notes
                 .push("outputs before their commit are usual with at_least_once while the pipeline runs or after a crash".to_owned());
         }
+        if report.findings.split_keys.first.iter().any(|example| example.contains("(input")) {
+            let note = "records of one key are in several partitions of the input, so that each has a state of a part of its events: let producers use the \
+                        event's key as the record's key, or repartition the topic by it";
+            report.notes.push(note.to_owned());
+        }
         let found = &report.findings;
         let wrong = [&found.missing, &found.repeated, &found.unknown, &found.out_of_order, &found.split_keys, &report.unplaced];
         report.complete = wrong.iter().all(|faults| faults.count == 0) && !(exactly_once && found.ahead.count > 0);
