@@ -230,3 +230,100 @@ fn marks_of_another_field_than_the_packages_are_told() {
         }
     }
 }
+
+/// Events of the shipped cards in a file, and the arguments that evaluate them.
+fn cards_to_evaluate(folder: &Path) -> Vec<String> {
+    let cards = pipelines().join("cards").display().to_string();
+    let output = meantime(&["generate", &cards, "--events", "2000", "--keys", "40", "--to", "file", "--out", "in.parquet"], folder);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    ["evaluate", &cards, "--from", "in.parquet"].map(str::to_owned).to_vec()
+}
+
+#[test]
+fn where_no_event_counts_evaluate_says_what_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let evaluate = cards_to_evaluate(folder.path());
+    for (more, says) in [
+        (&["--since", "2030-01-01"][..], &["there are 2000 events from 2025-01-06T"][..]),
+        (&["--where", "foo=1"], &["none of them has a field `foo`"]),
+        (&["--where", "channel=branch"], &["`channel` is ", "pos", "web"]),
+        (&["--where", "channel=web", "--since", "2030-01-01"], &["`channel` is `web` only before --since"]),
+    ] {
+        let arguments: Vec<&str> = evaluate.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        let output = meantime(&arguments, folder.path());
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(1) && output.stdout.is_empty(), "{more:?} {said}");
+        assert!(said.contains("no event counts") && says.iter().all(|part| said.contains(part)), "{more:?} {said}");
+    }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_refused_before_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let evaluate = cards_to_evaluate(folder.path());
+    for option in ["--html", "--json"] {
+        let arguments: Vec<&str> = evaluate.iter().map(String::as_str).chain([option, "nowhere/report"]).collect();
+        let output = meantime(&arguments, folder.path());
+        assert!(output.status.code() == Some(78) && output.stdout.is_empty(), "{}", text(&output.stdout));
+        assert!(text(&output.stderr).contains("nowhere/report"), "{}", text(&output.stderr));
+    }
+    let arguments: Vec<&str> = evaluate.iter().map(String::as_str).chain(["--json", "figures.json", "--html", "page.html"]).collect();
+    let output = meantime(&arguments, folder.path());
+    assert!(output.status.success() && text(&output.stdout).contains("cards"), "{}", text(&output.stderr));
+    let figures: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.path().join("figures.json")).unwrap()).unwrap();
+    assert!(figures["pipeline"] == "cards" && std::fs::read_to_string(folder.path().join("page.html")).unwrap().contains("</html>"));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "no temporary file is left");
+}
+
+/// A command whose stdout is read for one line and then closed.
+#[cfg(unix)]
+fn read_for_one_line(arguments: &[&str], folder: &Path) -> (Option<i32>, String) {
+    use std::io::{BufRead, Read};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_meantime"))
+        .args(arguments)
+        .current_dir(folder)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufReader::with_capacity(1, child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(!line.is_empty());
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    (child.wait().unwrap().code(), said)
+}
+
+#[cfg(unix)]
+#[test]
+fn where_the_reader_of_stdout_has_gone_a_command_ends_quietly() {
+    let folder = tempfile::tempdir().unwrap();
+    let cards = pipelines().join("cards");
+    let cards = cards.to_str().unwrap();
+    // More than a pipe holds.
+    let generate = ["generate", cards, "--events", "20000", "--keys", "2", "--to", "file", "--out"];
+    assert_eq!(read_for_one_line(&[&generate[..], &["-"]].concat(), folder.path()), (Some(0), String::new()));
+    assert!(meantime(&[&generate[..], &["in.ndjson"]].concat(), folder.path()).status.success());
+    let replay = ["replay", cards, "--key", "c0000001", "--from", "in.ndjson"];
+    let (code, said) = read_for_one_line(&replay, folder.path());
+    assert!(code == Some(0) && !said.contains("error"), "{said}");
+    let sets = ["--set", "sink={kind=\"ndjson\",path=\"-\"}", "--set", "dead_letter={kind=\"ndjson\",path=\"/dev/null\"}"];
+    let source = format!("source={{kind=\"file\",paths=[\"{}\"]}}", folder.path().join("in.ndjson").display());
+    let (code, said) = read_for_one_line(&[&["run", cards, "--set", &source][..], &sets].concat(), folder.path());
+    assert!(code == Some(0) && said.contains("the reader of stdout has gone") && !said.contains("error:"), "{said}");
+}
+
+#[cfg(feature = "fit")]
+#[test]
+fn a_place_where_no_package_can_be_made_is_refused_before_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let visits = pipelines().join("visits").display().to_string();
+    for out in ["/proc/model", "/proc/some/model", "file/model"] {
+        // The history is not there: that it is not missed says that nothing was read.
+        let output = meantime(&["fit", &visits, "--from", "missing.parquet", "--out", out], folder.path());
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && said.contains(out) && !said.contains("missing.parquet"), "{said}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "what is tried is removed");
+}
