@@ -1,10 +1,10 @@
 //! `meantime check`: every fault of the file, the model package and the schema at once; with `--connect` also broker, topics and sink.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 
-use crate::base::error::{Error, Kind, Result};
+use super::print;
+use crate::base::error::{Error, Result};
 use crate::data::schema::TimeFormat;
 use crate::decode::Format;
 use crate::pipeline::plan::Plan;
@@ -26,8 +26,8 @@ pub fn run(pipeline: &Path, sets: &[String], connect: bool) -> Result<()> {
     if connect {
         connections(&plan, &mut text, &mut faults);
     }
-    std::io::stdout().lock().write_all(text.as_bytes()).map_err(|e| Error::new(Kind::Unavailable, "check", e.to_string()).at("stdout"))?;
-    told(faults)
+    let printed = print("check", format_args!("{text}"));
+    told(faults).and(printed)
 }
 
 /// What `run` does with the package before its first record: graphs, sums, golden events, and widths against the recipe; the same of the shadow.

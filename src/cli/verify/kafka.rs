@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -14,6 +13,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::Gap;
 use crate::cli::before::Sight;
+use crate::cli::print;
 use crate::cli::progress::Progress;
 use crate::cli::summary::grouped;
 use crate::link::kafka::Client;
@@ -436,10 +436,9 @@ impl Report {
             true => serde_json::to_string(self).map(|text| text + "\n").map_err(|e| Error::internal(STAGE, e.to_string()))?,
             false => self.text(),
         };
-        let mut out = std::io::stdout().lock();
-        out.write_all(text.as_bytes()).map_err(|e| Error::new(Kind::Unavailable, STAGE, e.to_string()).at("stdout"))?;
+        let printed = print(STAGE, format_args!("{text}"));
         if self.complete {
-            return Ok(());
+            return printed;
         }
         Err(Error::new(Kind::Check, STAGE, "the outputs do not match the input one to one")
             .at(format!("topic {}", self.output))
