@@ -8,6 +8,13 @@ use meantime::cli::{Cli, execute};
 fn main() -> ExitCode {
     match execute(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_reader_gone() => {
+            if error.stage == "sink" {
+                eprintln!("the reader of stdout has gone: the run has stopped; what was not committed comes again");
+            }
+            // As below.
+            signal_hook::low_level::exit(0)
+        }
         Err(error) => {
             eprintln!("error: {error}");
             // After a stop that took too long lanes may still be running. The exit handlers of C libraries (OpenSSL's frees what other

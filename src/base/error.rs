@@ -100,6 +100,13 @@ impl Error {
         self
     }
 
+    /// Whether all that happened is that nobody reads stdout any more, as with `| head`: whoever did has seen enough.
+    #[must_use]
+    pub fn is_reader_gone(&self) -> bool {
+        let cause = self.source.as_ref().and_then(|source| source.downcast_ref::<std::io::Error>());
+        self.place.as_deref() == Some("stdout") && cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+
     /// The process exit code for this kind (see `docs`: exit codes).
     #[must_use]
     pub fn exit_code(&self) -> u8 {

@@ -1,31 +1,44 @@
 //! `meantime check`: every fault of the file, the model package and the schema at once; with `--connect` also broker, topics and sink.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 
-use crate::base::error::{Error, Kind, Result};
+use super::print;
+use crate::base::error::{Error, Result};
 use crate::data::schema::TimeFormat;
 use crate::decode::Format;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::{self, Purpose};
+use crate::run::Stage;
 use crate::{sink, source};
 
-/// Checks a pipeline file (or the folder that holds one) and prints a summary of its plan to stdout. `connect`: also looks whether
-/// source, sink and dead letters can be reached.
+/// Checks a pipeline file (or the folder that holds one), loads its model package as `run` does, and prints a summary of its plan to stdout. `connect`:
+/// also looks whether source, sink and dead letters can be reached.
 ///
 /// # Errors
-/// All faults of the pipeline in one error; with `connect`, everything that cannot be reached in one error.
+/// All faults of the pipeline in one error; then what is wrong with the package's graph, sums or golden events and, with `connect`, everything that
+/// cannot be reached, in one error.
 pub fn run(pipeline: &Path, sets: &[String], connect: bool) -> Result<()> {
     let plan = pipeline::load(pipeline, sets, Purpose::Run)?;
-    let mut text = format!("ok: {}\n{}", pipeline::file_of(pipeline).display(), summary(&plan));
-    let outcome = if connect { connections(&plan, &mut text) } else { Ok(()) };
-    std::io::stdout().lock().write_all(text.as_bytes()).map_err(|e| Error::new(Kind::Unavailable, "check", e.to_string()).at("stdout"))?;
-    outcome
+    let mut faults: Vec<Error> = package(&plan).err().into_iter().collect();
+    let word = if faults.is_empty() { "ok: " } else { "" };
+    let mut text = format!("{word}{}\n{}", pipeline::file_of(pipeline).display(), summary(&plan));
+    if connect {
+        connections(&plan, &mut text, &mut faults);
+    }
+    let printed = print("check", format_args!("{text}"));
+    told(faults).and(printed)
+}
+
+/// What `run` does with the package before its first record: graphs, sums, golden events, and widths against the recipe; the same of the shadow.
+fn package(plan: &Plan) -> Result<()> {
+    let stage = Stage::load(plan.clone())?;
+    stage.lane()?;
+    stage.beside.iter().try_for_each(|beside| beside.stage.lane().map(|_| ()).map_err(|error| error.at("[shadow]")))
 }
 
 /// Asks source, sink and dead letters in turn, and goes on after a fault.
-fn connections(plan: &Plan, text: &mut String) -> Result<()> {
+fn connections(plan: &Plan, text: &mut String, faults: &mut Vec<Error>) {
     let mut asked = vec![
         ("source", source::check_connect(&plan.source)),
         ("sink", sink::check_connect(&plan.sink)),
@@ -33,7 +46,6 @@ fn connections(plan: &Plan, text: &mut String) -> Result<()> {
     ];
     asked.extend(plan.shadow.iter().map(|shadow| ("shadow", sink::check_connect(&shadow.plan.sink))));
     asked.extend(plan.alarm.iter().map(|alarm| ("alarms", sink::check_connect(alarm))));
-    let mut faults: Vec<Error> = Vec::new();
     for (name, answer) in asked {
         match answer {
             Ok(lines) => {
@@ -49,13 +61,17 @@ fn connections(plan: &Plan, text: &mut String) -> Result<()> {
             Err(error) => faults.push(error),
         }
     }
+}
+
+/// All of them as one.
+fn told(faults: Vec<Error>) -> Result<()> {
     // One broker may be behind all three: what it says is told once.
     let mut said: Vec<String> = faults.iter().map(ToString::to_string).collect();
     said.dedup();
     match faults.into_iter().next() {
         None => Ok(()),
         Some(first) if said.len() == 1 => Err(first),
-        Some(first) => Err(Error::new(first.kind, "check", "not everything can be reached").with_report(said.join("\n\n"))),
+        Some(first) => Err(Error::new(first.kind, "check", "not everything is right, or can be reached").with_report(said.join("\n\n"))),
     }
 }
 
@@ -215,15 +231,18 @@ mod tests {
             folders: sink::Folders::Partition,
         };
         plan.dead_letter = sink::Settings::Ndjson { path: at("dead.ndjson") };
-        let mut text = String::new();
-        connections(&plan, &mut text).unwrap();
+        let (mut text, mut faults) = (String::new(), Vec::new());
+        connections(&plan, &mut text, &mut faults);
+        told(faults).unwrap();
         assert!(text.contains("source reached: 1 file readable, 3 bytes") && text.contains("sink reached: folder"), "{text}");
         assert!(!at("dead.ndjson").exists(), "a check writes nothing");
 
         std::fs::remove_file(at("in.ndjson")).unwrap();
         std::fs::write(at("file"), "").unwrap();
         plan.sink = sink::Settings::Ndjson { path: at("file/out.ndjson") };
-        let report = connections(&plan, &mut text).unwrap_err().to_string();
+        let mut faults = Vec::new();
+        connections(&plan, &mut text, &mut faults);
+        let report = told(faults).unwrap_err().to_string();
         assert!(report.contains("in.ndjson") && report.contains("file"), "{report}");
     }
 }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::print;
 use super::run::execute;
 use super::stop::Signals;
 use super::summary;
@@ -77,16 +78,22 @@ pub fn run(args: &Args) -> Result<()> {
     ];
     let plan = pipeline::load(&folder.join("pipeline.toml"), &sets, Purpose::Run)?;
     let stage = Arc::new(Stage::load(plan)?);
-    println!(
-        "meantime demo: {} events of {} keys, stream `{}`",
-        summary::grouped(args.events),
-        summary::grouped(u64::from(args.keys)),
-        builtin.name
-    );
-    println!(
-        "  model                      {} {}, fingerprint {}",
-        stage.identity.model, stage.identity.model_version, stage.identity.fingerprint
-    );
+    print(
+        "demo",
+        format_args!(
+            "meantime demo: {} events of {} keys, stream `{}`\n",
+            summary::grouped(args.events),
+            summary::grouped(u64::from(args.keys)),
+            builtin.name
+        ),
+    )?;
+    print(
+        "demo",
+        format_args!(
+            "  model                      {} {}, fingerprint {}\n",
+            stage.identity.model, stage.identity.model_version, stage.identity.fingerprint
+        ),
+    )?;
     let feeds = stage.feeds(true)?;
     let lanes = feeds.into_iter().enumerate().map(|(lane, feed)| Ok((feed, stage.sinks(lane)?))).collect::<Result<Vec<_>>>()?;
     let outcome = execute(&stage, lanes, Arc::default(), &Signals::listen()?, Some(args.events))?;

@@ -3,12 +3,14 @@
 mod ahead;
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 
+use super::draft::Draft;
 use super::history::History;
 use super::progress::Progress;
 use super::{PipelineArgs, files};
@@ -41,6 +43,8 @@ const WATCHED: usize = 32;
 const SHOWN: usize = 40;
 /// Steps of a watched key that are kept to look at its attention.
 const STEPS: usize = 4096;
+/// Values of a field that are named where none is the one that was asked for.
+const VALUES: usize = 8;
 /// Moments between two of them.
 const MOMENTS: i64 = 24;
 const HOUR: f64 = 3600.0;
@@ -146,23 +150,27 @@ impl Args {
 /// The pipeline or package is refused, the history cannot be read, or a report cannot be written.
 pub fn run(args: &Args) -> Result<()> {
     let (stage, filter, history) = opened(args)?;
+    let draft = |path: &Option<PathBuf>| {
+        path.as_deref().filter(|path| *path != Path::new("-")).map(|path| Draft::new("evaluate", path)).transpose()
+    };
+    let (table, page) = (draft(&args.json)?, draft(&args.html)?);
     let report = Watcher::new(&stage, &filter, args)?.watch(history, args.open_gaps)?;
     let json = |report: &Report| serde_json::to_vec_pretty(report).map_err(|e| Error::internal("evaluate", e.to_string()));
     let stdout = |e: std::io::Error| Error::io("evaluate", Path::new("stdout"), e);
     let mut out = std::io::stdout().lock();
-    match args.json.as_deref() {
-        Some(path) if path == Path::new("-") => out.write_all(&json(&report)?).and_then(|()| writeln!(out)).map_err(stdout)?,
-        Some(path) => {
-            std::fs::write(path, json(&report)?).map_err(|e| Error::io("evaluate", path, e))?;
-            text::write(&mut out, &report).map_err(stdout)?;
-        }
-        None => text::write(&mut out, &report).map_err(stdout)?,
+    // Files first: they are wanted also where nobody reads on.
+    let only_json = args.json.is_some() && table.is_none();
+    if let Some(table) = table {
+        table.finish(&json(&report)?)?;
     }
-    if let Some(path) = &args.html {
-        std::fs::write(path, html::page(&report)).map_err(|e| Error::io("evaluate", path, e))?;
+    if let (Some(page), Some(path)) = (page, &args.html) {
+        page.finish(html::page(&report).as_bytes())?;
         eprintln!("report: {}", path.display());
     }
-    Ok(())
+    match only_json {
+        true => out.write_all(&json(&report)?).and_then(|()| writeln!(out)).map_err(stdout),
+        false => text::write(&mut out, &report).map_err(stdout),
+    }
 }
 
 /// The keys, or the time, that events must be of to count.
@@ -325,6 +333,10 @@ struct Watcher<'a> {
     /// The first of them, and why.
     example: Option<String>,
     rows: usize,
+    /// Of these, events that count; when the first one of all was, and some values of the field by which they are chosen.
+    counted: usize,
+    first: EventTime,
+    values: BTreeSet<String>,
     end: EventTime,
     laws: Option<Laws>,
     beginnings: Option<Beginnings>,
@@ -359,6 +371,9 @@ impl<'a> Watcher<'a> {
             rejected: 0,
             example: None,
             rows: 0,
+            counted: 0,
+            first: EventTime(i64::MAX),
+            values: BTreeSet::new(),
             end: EventTime(i64::MIN),
             laws: None,
             beginnings: None,
@@ -413,10 +428,31 @@ impl<'a> Watcher<'a> {
             }
             None => return Err(Error::new(Kind::Data, "evaluate", "there is no record").help("name files with history in them")),
         }
+        if self.counted == 0 && self.filter.subset.is_none() {
+            return Err(self.nothing_counts());
+        }
         if let Some(example) = &self.example {
             tracing::warn!(records = self.rejected, first = %example, "records could not be used");
         }
         Ok(elapsed.as_secs_f64())
+    }
+
+    /// Says what there is, where none of it counts.
+    fn nothing_counts(&self) -> Error {
+        let (first, last) = (self.first, self.end);
+        let mut there = vec![format!("there are {} events from {first} to {last}", self.rows)];
+        if let Some((column, value)) = &self.filter.only {
+            let field = self.stage.plan.schema.fields.get(*column).map_or("", |field| field.name.as_str());
+            let values = self.values.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            there.push(match (self.values.is_empty(), self.values.contains(value)) {
+                (true, _) => format!("none of them has a field `{field}`"),
+                (false, true) => format!("`{field}` is `{value}` only before --since"),
+                (false, false) => format!("`{field}` is {values}{}", if self.values.len() < VALUES { "" } else { " or another" }),
+            });
+        }
+        Error::new(Kind::Data, "evaluate", "no event counts")
+            .at(there.join("; "))
+            .help("choose others with --since and --where, or leave these out")
     }
 
     fn close(mut self, seconds: f64, open_gaps: bool) -> Result<Report> {
@@ -463,6 +499,21 @@ impl<'a> Watcher<'a> {
         let batch =
             Batch { forecasts, marks: arrived.marks, values: arrived.values, labels: labels.unwrap_or_default(), counted: &counted };
         self.evaluation.add(&batch);
+        self.counted += counted.iter().filter(|counts| **counts).count();
+        if let Some((column, _)) = self.filter.only.as_ref().filter(|_| self.counted == 0)
+            && let Some(column) = arrived.columns.get(*column)
+        {
+            for row in 0..times.len() {
+                if self.values.len() >= VALUES {
+                    break;
+                }
+                self.values.extend(match column {
+                    Column::Text(texts) => texts.get(row).map(|text| String::from_utf8_lossy(text).chars().take(40).collect()),
+                    Column::Number(numbers) => numbers.get(row).filter(|number| !number.is_nan()).map(ToString::to_string),
+                });
+            }
+        }
+        self.first = times.iter().copied().fold(self.first, EventTime::min);
         self.end = times.iter().copied().fold(self.end, EventTime::max);
         let (width, features) = (arrived.laws.width, arrived.rows.len() / times.len().max(1));
         for (row, time) in times.iter().enumerate() {
@@ -476,6 +527,7 @@ impl<'a> Watcher<'a> {
                     time: *time,
                     gap: arrived.gaps.get(row).copied().flatten(),
                     mark: arrived.marks.get(row).copied().flatten(),
+                    value: arrived.values.get(row).copied().unwrap_or(f64::NAN),
                     label: labels.and_then(|labels| labels.get(row)).copied().unwrap_or(f64::NAN),
                 };
                 let x = arrived.rows.get(row * features..(row + 1) * features).unwrap_or_default();

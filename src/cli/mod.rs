@@ -7,6 +7,7 @@ mod before;
 pub mod calibrate;
 mod check;
 pub mod demo;
+mod draft;
 pub mod evaluate;
 pub mod files;
 #[cfg(feature = "fit")]
@@ -27,7 +28,8 @@ pub mod summary;
 pub mod verify;
 pub mod watch;
 
-use std::io::IsTerminal;
+use std::fmt::Arguments;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -138,6 +140,11 @@ impl PipelineArgs {
         sets.push(format!("model.package={}", serde_json::Value::from(folder.display().to_string())));
         Ok(PipelineArgs { pipeline: self.pipeline.clone(), sets })
     }
+}
+
+/// Writes to stdout, as `print!` does, and does not panic where its reader has gone.
+fn print(command: &'static str, text: Arguments<'_>) -> Result<()> {
+    std::io::stdout().lock().write_fmt(text).map_err(|e| Error::io(command, Path::new("stdout"), e))
 }
 
 /// Runs the command.

@@ -8,6 +8,7 @@ mod table;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::print;
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::f64_of_count;
@@ -72,41 +73,52 @@ fn load(folder: &Path) -> Result<(Package, Recipe)> {
 fn inspect(args: &Args) -> Result<()> {
     let (package, recipe) = load(&args.folder)?;
     let (manifest, signature) = (&package.manifest, package.signature());
-    println!("{} {}", manifest.name, manifest.version);
-    println!("  digest    {}", package.digest);
-    println!("  graph     {} operators after optimisation", signature.operators);
-    println!("  input     {}: [B, {}]", manifest.input.features, signature.features);
+    print("model", format_args!("{} {}\n", manifest.name, manifest.version))?;
+    print("model", format_args!("  digest    {}\n", package.digest))?;
+    print("model", format_args!("  graph     {} operators after optimisation\n", signature.operators))?;
+    print("model", format_args!("  input     {}: [B, {}]\n", manifest.input.features, signature.features))?;
     if let Some(gap) = &manifest.input.gap {
-        println!("  input     {gap}: [B, 1], gap in {}", manifest.input.gap_unit.name());
+        print("model", format_args!("  input     {gap}: [B, 1], gap in {}\n", manifest.input.gap_unit.name()))?;
     }
     for state in &manifest.states {
-        println!("  state     {} -> {}: [B, {}], starts at {}", state.input, state.output, shape(&state.shape), state.init);
+        print(
+            "model",
+            format_args!("  state     {} -> {}: [B, {}], starts at {}\n", state.input, state.output, shape(&state.shape), state.init),
+        )?;
     }
-    println!("  head      {}: {} parameters from {}", manifest.head.describe(), manifest.head.width(), manifest.head.outputs().join(", "));
+    print(
+        "model",
+        format_args!(
+            "  head      {}: {} parameters from {}\n",
+            manifest.head.describe(),
+            manifest.head.width(),
+            manifest.head.outputs().join(", ")
+        ),
+    )?;
     if !manifest.head.marks().is_empty() {
-        println!("  marks     {}", manifest.head.marks().join(", "));
+        print("model", format_args!("  marks     {}\n", manifest.head.marks().join(", ")))?;
     }
     let law = if manifest.head.is_timed() { manifest.head.width() * 4 } else { 0 };
-    println!("  per key   {} bytes of recurrent state, {law} bytes of published law", signature.state_floats * 4);
+    print("model", format_args!("  per key   {} bytes of recurrent state, {law} bytes of published law\n", signature.state_floats * 4))?;
     if let Some(cohorts) = package.cohorts() {
-        println!("  cohorts   new keys start from the state of one of {}", cohorts.cohorts.len());
+        print("model", format_args!("  cohorts   new keys start from the state of one of {}\n", cohorts.cohorts.len()))?;
     }
     if let Some(levels) = manifest.head.law().and_then(|law| law.quantile_calibration.as_ref()) {
         let ends = (levels.at.first().copied().unwrap_or(0.0), levels.at.last().copied().unwrap_or(1.0));
-        println!("  quantiles calibrated at {} levels, {} to {}", levels.at.len(), ends.0, ends.1);
+        print("model", format_args!("  quantiles calibrated at {} levels, {} to {}\n", levels.at.len(), ends.0, ends.1))?;
     }
-    println!("  features");
+    print("model", format_args!("  features\n"))?;
     let mut at = 0;
     for spec in &recipe.columns {
         let field = spec.field().map(|field| format!("({})", field.name)).unwrap_or_default();
         let width = spec.width();
         let range = if width == 1 { at.to_string() } else { format!("{at}..{}", at + width - 1) };
-        println!("    {range:<9} {}{field}", spec.kind());
+        print("model", format_args!("    {range:<9} {}{field}\n", spec.kind()))?;
         at += width;
     }
     match &package.golden {
-        Some(golden) => println!("  golden    {} events", golden.len()),
-        None => println!("  golden    none: this package cannot be compared with what its trainer computed"),
+        Some(golden) => print("model", format_args!("  golden    {} events\n", golden.len()))?,
+        None => print("model", format_args!("  golden    none: this package cannot be compared with what its trainer computed\n"))?,
     }
     Ok(())
 }
@@ -117,21 +129,24 @@ fn shape(shape: &[usize]) -> String {
 
 fn verify(args: &Args) -> Result<()> {
     let (package, recipe) = load(&args.folder)?;
-    println!("ok  check sums, manifest, graph, recipe of {} floats", recipe.width());
+    print("model", format_args!("ok  check sums, manifest, graph, recipe of {} floats\n", recipe.width()))?;
     let compared = check_golden(&package, &recipe)?;
     if compared == 0 {
-        println!("--  no golden.parquet: the graph was not compared with its trainer");
+        print("model", format_args!("--  no golden.parquet: the graph was not compared with its trainer\n"))?;
     } else {
-        println!(
-            "ok  {compared} golden events: features; outputs within {:.1e}, states within {:.1e}",
-            package.mismatch.outputs, package.mismatch.states
-        );
+        print(
+            "model",
+            format_args!(
+                "ok  {compared} golden events: features; outputs within {:.1e}, states within {:.1e}\n",
+                package.mismatch.outputs, package.mismatch.states
+            ),
+        )?;
         if package.golden.as_ref().is_some_and(|golden| golden.intensities.is_some()) {
-            println!("ok  intensities of the second graph within {:.1e}", package.mismatch.intensities);
+            print("model", format_args!("ok  intensities of the second graph within {:.1e}\n", package.mismatch.intensities))?;
         }
     }
     package.check_batches(&SIZES)?;
-    println!("ok  bit-identical for batches of {}", SIZES.map(|size| size.to_string()).join(", "));
+    print("model", format_args!("ok  bit-identical for batches of {}\n", SIZES.map(|size| size.to_string()).join(", ")))?;
     Ok(())
 }
 
@@ -149,12 +164,12 @@ impl Memory for Flat {
 
 fn bench(args: &Args) -> Result<()> {
     let (package, _) = load(&args.folder)?;
-    println!("{:>6} {:>12} {:>14}", "batch", "ns/event", "events/s");
+    print("model", format_args!("{:>6} {:>12} {:>14}\n", "batch", "ns/event", "events/s"))?;
     for size in [1, 4, 16, 64, 256, 512] {
         let best = seconds(&package, size, 5, Duration::from_millis(100))?;
-        println!("{size:>6} {:>12.0} {:>14.0}", best * 1e9, 1.0 / best);
+        print("model", format_args!("{size:>6} {:>12.0} {:>14.0}\n", best * 1e9, 1.0 / best))?;
     }
-    println!("best of five runs of 100 ms each, one thread, gather and scatter of the states included");
+    print("model", format_args!("best of five runs of 100 ms each, one thread, gather and scatter of the states included\n"))?;
     Ok(())
 }
 

@@ -1,7 +1,6 @@
 //! `meantime parity`: what was sent against what comes out when the files are taken again, bit for bit.
 
 use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -12,7 +11,7 @@ use serde_json::Value;
 use super::progress::Progress;
 use super::query::QueryArgs;
 use super::summary::grouped;
-use super::{PipelineArgs, files};
+use super::{PipelineArgs, files, print};
 use crate::backfill::Settings;
 use crate::backfill::chunk::input_of;
 use crate::backfill::feed::runs;
@@ -85,11 +84,10 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     let findings = parity.findings();
-    let mut out = std::io::stdout().lock();
     let text = if args.json { serde_json::json!(findings).to_string() + "\n" } else { shown(&findings) };
-    out.write_all(text.as_bytes()).map_err(|e| Error::io("parity", Path::new("stdout"), e))?;
+    let printed = print("parity", format_args!("{text}"));
     if findings.equal_in_all() {
-        return Ok(());
+        return printed;
     }
     let text = format!(
         "{} rows differ, {} are only live, {} only in the files",

@@ -3,7 +3,7 @@
 mod migrate;
 
 use std::fs::File;
-use std::io::{Cursor, Write};
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -254,13 +254,7 @@ fn to_parquet(bytes: &[u8], to: &Path) -> Result<()> {
 }
 
 fn print(text: &str) -> Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::new(Kind::Unavailable, "state", format!("stdout cannot be written to: {error}")).caused_by(error))
-        }
-        _ => Ok(()),
-    }
+    super::print("state", format_args!("{text}"))
 }
 
 #[cfg(test)]

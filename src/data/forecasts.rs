@@ -33,6 +33,8 @@ impl Named {
 /// What is the same for every row of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Identity {
+    /// Name of the pipeline.
+    pub pipeline: String,
     /// Name of the model package.
     pub model: String,
     /// Its version.

@@ -61,6 +61,18 @@ impl Reason {
     }
 }
 
+/// Bad records from which on their share says something of the schema, and not of one record.
+const FEW: u64 = 10;
+
+/// Whether so many of these records are bad that the schema is wrong, not the data: a share above `max`, and at least ten or half of them. If none are
+/// allowed, one is too many.
+#[must_use]
+#[allow(clippy::cast_precision_loss)]
+pub fn too_many(bad: u64, records: u64, max: f64) -> bool {
+    let many = bad >= FEW || bad.saturating_mul(2) >= records || max <= 0.0;
+    many && bad as f64 > max * records as f64
+}
+
 /// Rejected records as columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rejected {

@@ -28,6 +28,15 @@ pub enum Format {
 /// A reason with one sentence for people.
 type Fault = (Reason, String);
 
+/// Records by which a topic may spread the events of one key over its partitions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnKeys {
+    /// They have no key of their own.
+    pub missing: u64,
+    /// It is another one than the event's.
+    pub different: u64,
+}
+
 /// Decodes one input after another; keeps its buffers.
 pub struct Decoder {
     schema: EventSchema,
@@ -37,6 +46,7 @@ pub struct Decoder {
     timestamp: Vec<usize>,
     cells: Cells,
     number: String,
+    own_keys: OwnKeys,
 }
 
 impl Decoder {
@@ -50,9 +60,16 @@ impl Decoder {
             timestamp: cells_of(RECORD_TIMESTAMP),
             cells: Cells::new(schema.fields.len()),
             number: String::new(),
+            own_keys: OwnKeys::default(),
             schema: schema.clone(),
             wanted,
         }
+    }
+
+    /// Usable records so far whose own key is missing, or not that of their event.
+    #[must_use]
+    pub fn own_keys(&self) -> OwnKeys {
+        self.own_keys
     }
 
     /// Appends every usable record of `input` to `events` and every other one to `rejected`, each in input order.
@@ -97,7 +114,13 @@ impl Decoder {
         if let (false, Some(time)) = (self.timestamp.is_empty(), recorded) {
             self.cells.set(&self.timestamp, Cell::Int(time.0.div_euclid(1000)));
         }
-        row::append(&self.schema, &self.cells, &mut self.number, events)
+        row::append(&self.schema, &self.cells, &mut self.number, events)?;
+        match key {
+            None => self.own_keys.missing += 1,
+            Some(key) if events.keys.len().checked_sub(1).and_then(|last| events.keys.get(last)) == Some(key) => {}
+            Some(_) => self.own_keys.different += 1,
+        }
+        Ok(())
     }
 }
 

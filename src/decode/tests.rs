@@ -50,6 +50,24 @@ fn a_record_becomes_a_row_whatever_the_order_of_its_fields() {
 }
 
 #[test]
+fn records_whose_own_key_is_not_that_of_the_event_are_counted() {
+    let mut input = Input::default();
+    let payload = br#"{"card":"c1","ts":1500}"#;
+    for (i, key) in [None, Some(&b"c1"[..]), Some(b"c2"), None, Some(b"c1")].into_iter().enumerate() {
+        input.records.push(Partition(3), Offset(i as i64), None, key, Some(payload));
+    }
+    input.records.push(Partition(3), Offset(5), None, None, Some(b"broken"));
+    let mut decoder = Decoder::new(&schema());
+    decoder.decode(&input, &mut Events::new(&schema()), &mut Rejected::default());
+    assert_eq!(decoder.own_keys(), OwnKeys { missing: 2, different: 1 });
+    // Where the event's key is the record's own there is nothing to compare.
+    let own = EventSchema { key: crate::data::schema::RECORD_KEY.to_owned(), ..schema() };
+    let mut decoder = Decoder::new(&own);
+    decoder.decode(&input, &mut Events::new(&own), &mut Rejected::default());
+    assert_eq!(decoder.own_keys(), OwnKeys::default());
+}
+
+#[test]
 fn every_broken_record_is_rejected_with_its_reason_position_and_bytes() {
     let huge = format!(r#"{{"card":"c","ts":1,"pad":"{}"}}"#, "x".repeat(MAX_RECORD_BYTES));
     let long = format!(r#"{{"card":"{}","ts":1}}"#, "k".repeat(MAX_KEY_BYTES + 1));

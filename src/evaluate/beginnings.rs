@@ -34,6 +34,8 @@ pub struct First {
     pub gap: Option<Gap>,
     /// Its mark, by index.
     pub mark: Option<u32>,
+    /// Its value, where the model has a law of one; NaN where unknown.
+    pub value: f64,
     /// Its label; NaN where unknown.
     pub label: f64,
 }
@@ -73,7 +75,12 @@ mod tests {
         let mut beginnings = Beginnings::new(3, 3);
         let mut add = |key: &str, time: i64, first: bool, counted: bool| {
             let gap = (!first).then_some(Gap(1));
-            beginnings.add(key.as_bytes(), First { time: EventTime(time), gap, mark: None, label: f64::NAN }, counted, &[time as f32]);
+            beginnings.add(
+                key.as_bytes(),
+                First { time: EventTime(time), gap, mark: None, value: f64::NAN, label: f64::NAN },
+                counted,
+                &[time as f32],
+            );
         };
         add("a", 0, true, true);
         add("b", 1, true, false);

@@ -97,10 +97,12 @@ fn cell(column: &dyn Array, row: usize) -> String {
         DataType::Int32 => format!("{:?}", f64::from(column.as_primitive::<Int32Type>().value(row))),
         DataType::Int64 => format!("{:?}", crate::base::number::f64_of(column.as_primitive::<Int64Type>().value(row))),
         DataType::Float64 => format!("{:?}", column.as_primitive::<Float64Type>().value(row)),
-        // As JSON has it: the shortest text of the single number, read as a double one.
+        // As JSON has it: the text that its writer gives the single number, read as a double one. A number may have two shortest texts, and `Display`
+        // then takes the other one.
         DataType::Float32 => {
-            let text = column.as_primitive::<Float32Type>().value(row).to_string();
-            text.parse::<f64>().map_or(text, |number| format!("{number:?}"))
+            let mut text = ryu::Buffer::new();
+            let text = text.format(column.as_primitive::<Float32Type>().value(row));
+            text.parse::<f64>().map_or_else(|_| text.to_owned(), |number| format!("{number:?}"))
         }
         DataType::Timestamp(..) => EventTime(column.as_primitive::<TimestampMicrosecondType>().value(row)).to_string(),
         DataType::List(_) => {
@@ -347,6 +349,30 @@ mod tests {
         assert_eq!((other.equal, other.different, other.first.len()), (1, 1, 1));
         assert_eq!((other.first[0].field.as_str(), other.first[0].live.as_str()), ("residual", "0.1"));
         assert!(other.first[0].event.contains('a'));
+    }
+
+    #[test]
+    fn a_single_number_is_the_same_in_json_and_in_a_table() {
+        use crate::data::forecasts::{Forecasts, MarkChance};
+        use std::sync::Arc;
+        let mut random = 1_u64;
+        // The first lies in the middle between two texts of eight digits.
+        let numbers = [0.361_328_125_f32, 0.0, 1.0, 1e-9, f32::MIN_POSITIVE].into_iter().chain((0..10_000).map(|_| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            f32::from_bits((random >> 34) as u32 % 1.0_f32.to_bits())
+        }));
+        let chances: Vec<MarkChance> = numbers.map(|p| MarkChance { mark: 0, p }).collect();
+        let identity = Arc::new(Identity { marks: vec!["a".to_owned()], ..Identity::default() });
+        let of_one = |chance: MarkChance| Forecasts { marks_per_row: 1, next_marks: vec![chance], ..Forecasts::new(Arc::clone(&identity)) };
+        let layout = Layout { fields: vec![("marks".to_owned(), FieldId::NextMarks)], ..Layout::full(&identity, true, false, false) };
+        for chance in chances {
+            let forecasts = of_one(chance);
+            let mut json = Vec::new();
+            crate::sink::json::RowEncoder::new(&layout, &identity).row(&forecasts, 0, &mut json);
+            let live: Value = serde_json::from_slice(&json).unwrap();
+            let column = arrow::array::Float32Array::from(vec![chance.p]);
+            assert_eq!(shown(&live["marks"][0]["p"]), cell(&column, 0), "{}", String::from_utf8_lossy(&json));
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::base::number::{index, u32_of};
 use crate::base::time::{EventTime, Gap, TimeUnit};
 use crate::data::events::Events;
 use crate::data::input::Input;
-use crate::data::rejected::Rejected;
+use crate::data::rejected::{Rejected, too_many};
 use crate::data::schema::EventSchema;
 use crate::decode::Decoder;
 use crate::features::recipe::Recipe;
@@ -124,8 +124,8 @@ pub fn read(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(usize, Op
         let help = seen.faults.first().cloned().unwrap_or_else(|| "check --from".to_owned());
         return Err(Error::new(Kind::Data, "fit", text).help(help));
     }
-    let ratio = crate::base::number::f64_of_count(bad) / crate::base::number::f64_of_count(records.max(1));
-    if ratio > plan.max_bad_ratio {
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    if too_many(count(bad), count(records), plan.max_bad_ratio) {
         let text = format!("{bad} of {records} records cannot be used; max_bad_ratio allows a share of {}", plan.max_bad_ratio);
         return Err(Error::new(Kind::Data, "fit", text).help(format!("the first: {}", seen.faults.join("; "))));
     }

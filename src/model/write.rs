@@ -20,7 +20,8 @@ pub const WORDING: &str = "reasons.toml";
 /// Files by their names.
 pub type Files = BTreeMap<&'static str, Vec<u8>>;
 
-/// Refuses a folder that must not be overwritten: one that holds something and is not a model package, or a file. To be asked before long work.
+/// Refuses a folder that must not be overwritten: one that holds something and is not a model package, or a file; and a place where none can be made, which is
+/// tried. To be asked before long work.
 ///
 /// # Errors
 /// As above.
@@ -28,6 +29,13 @@ pub fn check_folder(folder: &Path) -> Result<()> {
     if folder.as_os_str().is_empty() || folder.file_name().is_none() {
         return Err(Error::config("model", format!("`{}` is not the name of a folder that can be written", folder.display())));
     }
+    // The package is made beside its place: in the folder above, or below the first one above that is there.
+    let above = std::path::absolute(folder).map_err(|e| Error::io("model", folder, e))?;
+    let above = above.ancestors().skip(1).find(|above| above.exists()).unwrap_or(Path::new("/"));
+    tempfile::Builder::new().prefix(".meantime-").tempdir_in(above).map_err(|e| {
+        Error::io("model", folder, e)
+            .help(format!("no folder can be made in {}: name another place for the model package", above.display()))
+    })?;
     if !folder.exists() {
         return Ok(());
     }

@@ -217,12 +217,10 @@ impl Build<'_> {
         if !self.is_local(pattern, &path) {
             return Vec::new();
         }
-        // The folder is a path and no pattern, whatever its name.
-        let whole = if Path::new(pattern).is_absolute() {
-            pattern.to_owned()
-        } else {
-            format!("{}/{pattern}", glob::Pattern::escape(&self.folder.to_string_lossy()))
-        };
+        // The folder is a path and no pattern, whatever its name. That of a file named without one is empty, and a slash after it would be the root of
+        // the disk; what is absolute stays as it is.
+        let whole = Path::new(&glob::Pattern::escape(&self.folder.to_string_lossy())).join(pattern);
+        let whole = whole.to_string_lossy();
         let found = match glob::glob(&whole) {
             Ok(found) => found,
             Err(error) => {

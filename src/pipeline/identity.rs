@@ -43,6 +43,7 @@ impl Plan {
     pub fn identity(&self, fingerprint: &str) -> Identity {
         let manifest = self.model.as_ref().map(|(manifest, _)| manifest);
         Identity {
+            pipeline: self.name.clone(),
             model: manifest.map(|manifest| manifest.name.clone()).unwrap_or_default(),
             model_version: manifest.map(|manifest| manifest.version.clone()).unwrap_or_default(),
             fingerprint: fingerprint.to_owned(),

@@ -1,6 +1,7 @@
 //! `max_bad_ratio`: above it the schema is wrong, not the data, and the stage stops.
 
 use crate::base::error::{Error, Kind, Result};
+use crate::data::rejected::too_many;
 
 /// Records after which the counts are halved, so that the ratio is that of the recent past.
 const WINDOW: u64 = 100_000;
@@ -39,10 +40,9 @@ impl BadRatio {
     ///
     /// # Errors
     /// The ratio is above the bound.
-    #[allow(clippy::cast_precision_loss)]
     pub fn check(&self, ended: bool) -> Result<()> {
         let enough = self.records >= MINIMUM || ended;
-        if !enough || self.bad as f64 <= self.max * self.records as f64 {
+        if !enough || !too_many(self.bad, self.records, self.max) {
             return Ok(());
         }
         let text = format!("{} of the last {} records cannot be used, more than max_bad_ratio = {}", self.bad, self.records, self.max);
@@ -55,6 +55,19 @@ impl BadRatio {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_few_bad_records_are_no_wrong_schema_however_short_the_input_is() {
+        let at_the_end = |max: f64, records: u64, bad: u64| {
+            let mut ratio = BadRatio::new(max);
+            ratio.add(records, bad, || "x".into());
+            ratio.check(true).is_ok()
+        };
+        assert!(at_the_end(0.001, 301, 1) && at_the_end(0.05, 7, 1) && at_the_end(0.001, 1_500, 9) && at_the_end(0.001, 5, 2));
+        assert!(!at_the_end(0.001, 301, 10) && !at_the_end(0.001, 1, 1) && !at_the_end(0.001, 6, 3) && !at_the_end(0.001, 1_500, 10));
+        assert!(at_the_end(0.05, 301, 15) && !at_the_end(0.05, 301, 16));
+        assert!(at_the_end(0.0, 301, 0) && !at_the_end(0.0, 301, 1), "none is none");
+    }
 
     #[test]
     fn the_stage_stops_above_the_ratio_but_not_on_the_first_bad_record() {

@@ -6,6 +6,7 @@ mod paths;
 mod reasons;
 mod rejects;
 mod seen;
+mod strangers;
 
 pub use look::{Arrived, Effect};
 pub use paths::{Pick, Point, mix};
@@ -27,7 +28,7 @@ use crate::data::intensity::Intensities;
 use crate::data::outputs::Outputs;
 use crate::data::rejected::Rejected;
 use crate::data::schema::FieldKind;
-use crate::decode::Decoder;
+use crate::decode::{Decoder, OwnKeys};
 use crate::features::{Context, Features};
 use crate::head::{Arrivals, Head};
 use crate::model::Model;
@@ -38,6 +39,7 @@ use crate::state::{KeyStates, WhenFull};
 use reasons::Remembering;
 use rejects::original;
 use seen::{Kept, LaneMemory, Seen};
+use strangers::Strangers;
 
 /// A lane: several partitions whose events are stepped together. All buffers are reused from batch to batch.
 pub struct Lane {
@@ -83,6 +85,10 @@ pub struct Lane {
     pub ticks: Vec<(Partition, Tick)>,
     /// Share of the keys whose events are taken in, if not all.
     share: Option<f64>,
+    /// Marks that the package does not know.
+    strangers: Strangers,
+    /// It was said that the topic may not be partitioned by key.
+    spread_said: bool,
 }
 
 impl Lane {
@@ -135,6 +141,8 @@ impl Lane {
             left_out: 0,
             ticks: Vec::new(),
             share: None,
+            strangers: Strangers::default(),
+            spread_said: false,
             plan,
         })
     }
@@ -189,6 +197,7 @@ impl Lane {
         let picked = if self.partitions.iter().any(PartitionState::is_picky) { self.pick(input)? } else { None };
         let input = picked.as_ref().unwrap_or(input);
         self.decoder.decode(input, &mut self.decoded, &mut self.rejected);
+        self.say_spread();
         self.note_progress(input)?;
         self.order(input)?;
         self.drop_silent_rejects();
@@ -215,7 +224,40 @@ impl Lane {
                 self.note_moment(home, true);
             }
         }
-        self.finish_batch(&Input::default())
+        self.finish_batch(&Input::default())?;
+        self.say_strangers(true);
+        Ok(())
+    }
+
+    /// Says that the topic may spread the events of one key over its partitions, once.
+    fn say_spread(&mut self) {
+        let own = self.decoder.own_keys();
+        if self.spread_said || own == OwnKeys::default() || !matches!(self.plan.source, source::Settings::Kafka(_)) {
+            return;
+        }
+        self.spread_said = true;
+        tracing::warn!(
+            missing = own.missing,
+            different = own.different,
+            field = %self.plan.schema.key,
+            "records whose own key is missing, or not the event's key: unless something else puts all events of a key into one partition, each partition has a \
+             state of a part of them (`verify` counts keys in two partitions)"
+        );
+    }
+
+    /// Says that the package knows no mark of the events so far, once.
+    fn say_strangers(&mut self, ended: bool) {
+        let Some((events, example)) = self.strangers.told(ended) else { return };
+        let field = self.plan.schema.mark.and_then(|mark| self.plan.schema.fields.get(mark)).map_or("", |field| field.name.as_str());
+        let marks = self.plan.model.as_ref().map(|(manifest, _)| manifest.head.marks()).unwrap_or_default();
+        let package = marks.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
+        tracing::warn!(
+            field,
+            events,
+            example,
+            package,
+            "the model package knows no mark of these events: [event] mark names another field than the one it was fitted with"
+        );
     }
 
     /// The clock on the wall says that the event time of a partition has come to `time`, though no record says so: what waited for that is
@@ -498,8 +540,12 @@ impl Lane {
             meta.round = if meta.batch == self.batch { meta.round + 1 } else { 0 };
             meta.batch = self.batch;
             let mark = mark_column.and_then(|marks| marks.get(row)).map(|mark| self.head.mark_index(mark));
-            if mark_column.is_some() && self.head.has_marks() && mark.flatten().is_none() {
-                *flags = flags.with(Flags::UNKNOWN_MARK);
+            if let Some(marks) = mark_column.filter(|_| self.head.has_marks()) {
+                let known = mark.flatten().is_some();
+                if !known {
+                    *flags = flags.with(Flags::UNKNOWN_MARK);
+                }
+                self.strangers.note(marks.get(row), known);
             }
             self.seen.homes.push(home);
             self.seen.slots.push(slot);
@@ -509,6 +555,7 @@ impl Lane {
             self.seen.anew.push(expired || evicted);
             self.seen.marks.push(mark.flatten());
         }
+        self.say_strangers(false);
         if !dropped.is_empty() {
             self.drop_late(&dropped, input);
         }

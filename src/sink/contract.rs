@@ -26,6 +26,7 @@ use crate::link::objects::{Folder, MemoryDisk, Objects, Place};
 /// The identity of the rows below.
 pub fn identity() -> Identity {
     Identity {
+        pipeline: "p".to_owned(),
         model: "m".to_owned(),
         model_version: "1".to_owned(),
         fingerprint: "f00d".to_owned(),

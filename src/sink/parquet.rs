@@ -162,7 +162,7 @@ impl ParquetForecasts {
 
     fn over(target: Box<dyn Target>, pace: Pace, layout: &Layout, identity: &Identity) -> Self {
         let columns = Columns::new(layout, identity);
-        let rolling = Rolling::new(target, pace, Tiling::Whole, columns.schema());
+        let rolling = Rolling::new(target, pace, Tiling::Whole, columns.schema()).of(&identity.pipeline);
         ParquetForecasts { rolling, columns, by_date: false, groups: Groups::default() }
     }
 

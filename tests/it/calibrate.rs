@@ -305,3 +305,26 @@ fn new_keys_that_start_from_their_cohort_are_better_known_from_the_first_event_o
     assert!(refused(&["model", "verify", &at("cohorts")]).contains("a state of 2; needed are 3 and 1"));
     assert!(!folder.path().join("no").exists());
 }
+
+#[test]
+fn a_package_with_a_law_of_the_value_is_calibrated_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/telemetry").display().to_string();
+    let done = |arguments: &[&str]| {
+        let output = meantime(arguments);
+        assert!(output.status.success(), "{arguments:?} {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    done(&["generate", &shipped, "--events", "8000", "--keys", "200", "--to", "file", "--out", &at("events.parquet")]);
+    let calibrated = done(&["calibrate", &shipped, "--from", &at("events.parquet"), "--out", &at("calibrated")]);
+    assert!(calibrated.contains("-conformal"), "{calibrated}");
+    let set = format!("model.package={}", at("calibrated"));
+    let figures = done(&["evaluate", &shipped, "--from", &at("events.parquet"), "--set", &set]);
+    assert!(figures.contains("value of `temperature` of the next event"), "{figures}");
+    // Cohorts are worth something or not: both are answers.
+    let cohorts = meantime(&["calibrate", &shipped, "--from", &at("events.parquet"), "--cohorts", "2", "--out", &at("cohorts")]);
+    let (table, said) = (String::from_utf8(cohorts.stdout).unwrap(), String::from_utf8(cohorts.stderr).unwrap());
+    assert!(table.contains("all of these"), "{table} {said}");
+    assert!(cohorts.status.success() || (cohorts.status.code() == Some(1) && said.contains("no likelier")), "{said}");
+}

@@ -155,3 +155,175 @@ fn a_package_that_is_named_from_the_wrong_folder_is_refused_with_the_rule() {
     let text: String = String::from_utf8_lossy(&refused.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(refused.status.code() == Some(78) && text.contains("relative to its folder"), "{text}");
 }
+
+#[test]
+fn a_pipeline_that_is_named_without_a_folder_reads_the_files_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let shipped = std::fs::read_to_string(pipelines().join("visits/pipeline.toml")).unwrap();
+    let (before, after) = shipped.split_once("[source]").unwrap();
+    let after = &after[after.find("[event]").unwrap()..];
+    let file = format!("{before}[source]\nkind = \"file\"\npaths = [\"in*.ndjson\"]\n\n{after}");
+    std::fs::write(folder.path().join("pipeline.toml"), file).unwrap();
+    std::fs::write(folder.path().join("in1.ndjson"), "{}\n").unwrap();
+    let package = format!("model.package={}", pipelines().join("visits/model").display());
+    let sets = ["--set", &package, "--set", "sink={kind=\"ndjson\",path=\"-\"}", "--set", "dead_letter={kind=\"ndjson\",path=\"dead\"}"];
+    for named in ["pipeline.toml", "./pipeline.toml", "."] {
+        let output = meantime(&[&["check", named, "--connect"][..], &sets].concat(), folder.path());
+        assert!(output.status.success() && text(&output.stdout).contains("1 file readable, 3 bytes"), "{named}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn check_refuses_what_run_would_refuse_of_a_package() {
+    let folder = tempfile::tempdir().unwrap();
+    let visits = pipelines().join("visits");
+    let shipped = |name: &str| std::fs::read(visits.join("model").join(name)).unwrap();
+    let with = |changes: &[(&str, &[u8])], without: &[&str]| {
+        let package = folder.path().join("model");
+        let _ = std::fs::remove_dir_all(&package);
+        std::fs::create_dir(&package).unwrap();
+        for entry in std::fs::read_dir(visits.join("model")).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if !without.contains(&name.as_str()) {
+                std::fs::write(package.join(&name), shipped(&name)).unwrap();
+            }
+        }
+        changes.iter().for_each(|(name, bytes)| std::fs::write(package.join(name), bytes).unwrap());
+        let set = format!("model.package={}", package.display());
+        let output = meantime(&["check", visits.to_str().unwrap(), "--set", &set], folder.path());
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, shown, said) = with(&[], &[]);
+    assert!(code == Some(0) && shown.starts_with("ok: "), "{said}");
+    let recipe = text(&shipped("features.toml"));
+    let narrower = recipe.rsplit_once("[[column]]").unwrap().0.to_owned();
+    let manifest = text(&shipped("model.toml"));
+    let wider = manifest.replace("shape = [32]", "shape = [40]");
+    assert_ne!(manifest, wider);
+    for (changes, without, says) in [
+        (vec![("model.onnx", &b"x"[..])], vec!["SHA256SUMS"], "model.onnx"),
+        (vec![("model.onnx", b"x")], vec![], "SHA256SUMS"),
+        (vec![("model.toml", wider.as_bytes())], vec!["SHA256SUMS"], "40"),
+        (vec![("features.toml", narrower.as_bytes())], vec!["SHA256SUMS", "golden.parquet"], "floats"),
+    ] {
+        let (code, shown, said) = with(&changes, &without);
+        assert!(code == Some(78) && said.contains(says) && !shown.contains("ok: "), "{says}: {code:?} {said}");
+    }
+}
+
+#[test]
+fn marks_of_another_field_than_the_packages_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let cards = pipelines().join("cards");
+    let cards = cards.to_str().unwrap();
+    let output = meantime(&["generate", cards, "--events", "900", "--keys", "40", "--to", "file", "--out", "in.parquet"], folder.path());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let source = format!("source={{kind=\"file\",paths=[\"{}\"]}}", folder.path().join("in.parquet").display());
+    let sets = ["--set", &source, "--set", "event.format=parquet", "--set", "sink={kind=\"ndjson\",path=\"-\"}"];
+    let sets = [&sets[..], &["--set", "dead_letter={kind=\"ndjson\",path=\"/dev/null\"}"]].concat();
+    for (mark, told) in [("channel", false), ("mcc", true)] {
+        let mark = format!("event.mark={mark}");
+        for command in [&["run", cards, "--until-caught-up"][..], &["evaluate", cards]] {
+            let output = meantime(&[command, &sets, &["--set", &mark]].concat(), folder.path());
+            let said = text(&output.stderr);
+            assert!(output.status.success() && said.contains("knows no mark of these events") == told, "{command:?} {mark}: {said}");
+        }
+    }
+}
+
+/// Events of the shipped cards in a file, and the arguments that evaluate them.
+fn cards_to_evaluate(folder: &Path) -> Vec<String> {
+    let cards = pipelines().join("cards").display().to_string();
+    let output = meantime(&["generate", &cards, "--events", "2000", "--keys", "40", "--to", "file", "--out", "in.parquet"], folder);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    ["evaluate", &cards, "--from", "in.parquet"].map(str::to_owned).to_vec()
+}
+
+#[test]
+fn where_no_event_counts_evaluate_says_what_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let evaluate = cards_to_evaluate(folder.path());
+    for (more, says) in [
+        (&["--since", "2030-01-01"][..], &["there are 2000 events from 2025-01-06T"][..]),
+        (&["--where", "foo=1"], &["none of them has a field `foo`"]),
+        (&["--where", "channel=branch"], &["`channel` is ", "pos", "web"]),
+        (&["--where", "channel=web", "--since", "2030-01-01"], &["`channel` is `web` only before --since"]),
+    ] {
+        let arguments: Vec<&str> = evaluate.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        let output = meantime(&arguments, folder.path());
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(1) && output.stdout.is_empty(), "{more:?} {said}");
+        assert!(said.contains("no event counts") && says.iter().all(|part| said.contains(part)), "{more:?} {said}");
+    }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_refused_before_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let evaluate = cards_to_evaluate(folder.path());
+    for option in ["--html", "--json"] {
+        let arguments: Vec<&str> = evaluate.iter().map(String::as_str).chain([option, "nowhere/report"]).collect();
+        let output = meantime(&arguments, folder.path());
+        assert!(output.status.code() == Some(78) && output.stdout.is_empty(), "{}", text(&output.stdout));
+        assert!(text(&output.stderr).contains("nowhere/report"), "{}", text(&output.stderr));
+    }
+    let arguments: Vec<&str> = evaluate.iter().map(String::as_str).chain(["--json", "figures.json", "--html", "page.html"]).collect();
+    let output = meantime(&arguments, folder.path());
+    assert!(output.status.success() && text(&output.stdout).contains("cards"), "{}", text(&output.stderr));
+    let figures: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.path().join("figures.json")).unwrap()).unwrap();
+    assert!(figures["pipeline"] == "cards" && std::fs::read_to_string(folder.path().join("page.html")).unwrap().contains("</html>"));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "no temporary file is left");
+}
+
+/// A command whose stdout is read for one line and then closed.
+#[cfg(unix)]
+fn read_for_one_line(arguments: &[&str], folder: &Path) -> (Option<i32>, String) {
+    use std::io::{BufRead, Read};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_meantime"))
+        .args(arguments)
+        .current_dir(folder)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufReader::with_capacity(1, child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(!line.is_empty());
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    (child.wait().unwrap().code(), said)
+}
+
+#[cfg(unix)]
+#[test]
+fn where_the_reader_of_stdout_has_gone_a_command_ends_quietly() {
+    let folder = tempfile::tempdir().unwrap();
+    let cards = pipelines().join("cards");
+    let cards = cards.to_str().unwrap();
+    // More than a pipe holds.
+    let generate = ["generate", cards, "--events", "20000", "--keys", "2", "--to", "file", "--out"];
+    assert_eq!(read_for_one_line(&[&generate[..], &["-"]].concat(), folder.path()), (Some(0), String::new()));
+    assert!(meantime(&[&generate[..], &["in.ndjson"]].concat(), folder.path()).status.success());
+    let replay = ["replay", cards, "--key", "c0000001", "--from", "in.ndjson"];
+    let (code, said) = read_for_one_line(&replay, folder.path());
+    assert!(code == Some(0) && !said.contains("error"), "{said}");
+    let sets = ["--set", "sink={kind=\"ndjson\",path=\"-\"}", "--set", "dead_letter={kind=\"ndjson\",path=\"/dev/null\"}"];
+    let source = format!("source={{kind=\"file\",paths=[\"{}\"]}}", folder.path().join("in.ndjson").display());
+    let (code, said) = read_for_one_line(&[&["run", cards, "--set", &source][..], &sets].concat(), folder.path());
+    assert!(code == Some(0) && said.contains("the reader of stdout has gone") && !said.contains("error:"), "{said}");
+}
+
+#[cfg(feature = "fit")]
+#[test]
+fn a_place_where_no_package_can_be_made_is_refused_before_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let visits = pipelines().join("visits").display().to_string();
+    for out in ["/proc/model", "/proc/some/model", "file/model"] {
+        // The history is not there: that it is not missed says that nothing was read.
+        let output = meantime(&["fit", &visits, "--from", "missing.parquet", "--out", out], folder.path());
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && said.contains(out) && !said.contains("missing.parquet"), "{said}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "what is tried is removed");
+}

@@ -182,7 +182,7 @@ impl<'a> Trial<'a> {
     }
 
     /// Steps the first `events` events of each key from the given states. `end` is given all hidden floats, `each` the place of each event and its loss:
-    /// surprise of gap and mark, or log-loss of the label.
+    /// surprise of gap, mark and value, or log-loss of the label.
     fn run(
         &mut self,
         keys: &[&Beginning],
@@ -205,13 +205,15 @@ impl<'a> Trial<'a> {
             self.model.steps(&rows, &gaps, &vec![0; own.len()], &mut memory, &mut outputs)?;
             let mut forecasts = Forecasts { flags: vec![Flags::NONE; own.len()], ..Forecasts::new(Arc::clone(&self.stage.identity)) };
             let (times, marks): (Vec<_>, Vec<_>) = firsts.iter().map(|first| (first.time, first.mark)).unzip();
-            self.head.forecasts(&Arrivals { times: &times, gaps: &gaps, marks: &marks, values: &[] }, &outputs, &mut forecasts);
+            let values: Vec<f64> = firsts.iter().map(|first| first.value).collect();
+            self.head.forecasts(&Arrivals { times: &times, gaps: &gaps, marks: &marks, values: &values }, &outputs, &mut forecasts);
             for (row, first) in firsts.iter().enumerate() {
                 let value = |column: &[f64]| column.get(row).copied().unwrap_or(f64::NAN);
                 let (time, mark, score) = (value(&forecasts.surprise_time), value(&forecasts.surprise_mark), value(&forecasts.score));
+                let further: f64 = [mark, value(&forecasts.surprise_value)].iter().filter(|nats| !nats.is_nan()).sum();
                 let p = score.clamp(1e-9, 1.0 - 1e-9);
                 let label = -(first.label * p.ln() + (1.0 - first.label) * (-p).ln_1p());
-                each(event, if time.is_nan() { label } else { time + if mark.is_nan() { 0.0 } else { mark } });
+                each(event, if time.is_nan() { label } else { time + further });
             }
         }
         end(memory.hidden);

@@ -123,7 +123,9 @@ fn times(stage: &Stage, head: &HeadSpec, laws: &[Published<'_>]) -> Result<Vec<V
         let outputs = Outputs { width: head.width(), before: vec![f32::NAN; after.len()], after };
         let mut forecasts = Forecasts { flags: vec![Flags::NONE; batch.len()], ..Forecasts::new(Arc::clone(&stage.identity)) };
         let times: Vec<EventTime> = batch.iter().map(|(law, _)| law.at).collect();
-        let arrivals = Arrivals { times: &times, gaps: &vec![None; batch.len()], marks: &vec![None; batch.len()], values: &[] };
+        // Nothing is scored here: only what comes next is asked for.
+        let (gaps, marks, values) = (vec![None; batch.len()], vec![None; batch.len()], vec![f64::NAN; batch.len()]);
+        let arrivals = Arrivals { times: &times, gaps: &gaps, marks: &marks, values: &values };
         served.forecasts(&arrivals, &outputs, &mut forecasts);
         for (column, times) in columns.iter_mut().zip(&forecasts.next_times) {
             column.extend(times);

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{Args, Watch, one};
 use crate::base::error::{Error, Result};
+use crate::cli::draft::Draft;
 use crate::evaluate::html;
 use crate::evaluate::text::span;
 use crate::fit::card::number;
@@ -49,6 +50,11 @@ struct Line {
 /// The first fit fails; the package or the page cannot be written.
 pub fn run(mut plan: Plan, source: &Settings, args: &Args) -> Result<()> {
     let score = plan.schema.label.is_some();
+    let page = args.out.with_extension("compare.html");
+    if let Some(folder) = page.parent() {
+        std::fs::create_dir_all(folder).map_err(|e| Error::io("fit", folder, e))?;
+    }
+    let plotted = Draft::new("fit", &page)?;
     let draft = tempfile::tempdir().map_err(|e| Error::io("fit", &std::env::temp_dir(), e))?;
     let stdout = |e: std::io::Error| Error::io("fit", Path::new("stdout"), e);
     let mut out = std::io::stdout();
@@ -93,10 +99,9 @@ pub fn run(mut plan: Plan, source: &Settings, args: &Args) -> Result<()> {
     }
     let Some((_, fitted, name)) = best else { return Err(Error::internal("fit", "nothing was compared")) };
     fit::write(&fitted, &args.out)?;
-    let page = args.out.with_extension("compare.html");
     let table = lines.iter().map(shown).collect::<Vec<_>>().join("\n");
     let text = html::comparison(&plan.name, &format!("{title}\n{heading}\n{table}"), what, &points(&lines));
-    std::fs::write(&page, text).map_err(|e| Error::io("fit", &page, e))?;
+    plotted.finish(text.as_bytes())?;
     let by = if score { "labels" } else { "gaps and marks together" };
     writeln!(out, "\nbest on the valid split, {by}: {name}").map_err(stdout)?;
     writeln!(out, "package: {0} (figures and limits in {0}/CARD.md)", args.out.display()).map_err(stdout)?;

@@ -7,6 +7,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::cli::evaluate::Subset;
 use crate::cli::fit::{Watch, history};
 use crate::cli::history::History;
+use crate::cli::print;
 use crate::cli::summary::grouped;
 use crate::features::recipe::Recipe;
 use crate::fit::prune::{self, Pruned, Request};
@@ -82,10 +83,10 @@ pub fn run(args: &Args) -> Result<()> {
     card.extend_from_slice(section.as_bytes());
     let recipe = Recipe::load(&args.folder.join("features.toml"))?;
     write::write(&pruned.files, &args.out, |draft| check_golden(&Package::load(draft)?, &recipe).map(|_| ()))?;
-    println!("{}\n", told(&pruned, args));
-    println!("by {by}, through the served path");
-    print!("{}", table::text(&before, &after));
-    println!("package: {} (version {})", args.out.display(), pruned.manifest.version);
+    print("model", format_args!("{}\n\n", told(&pruned, args)))?;
+    print("model", format_args!("by {by}, through the served path\n"))?;
+    print("model", format_args!("{}", table::text(&before, &after)))?;
+    print("model", format_args!("package: {} (version {})\n", args.out.display(), pruned.manifest.version))?;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::load;
 use super::table::{self, Judged};
 use crate::base::error::{Error, Result};
+use crate::cli::print;
 use crate::cli::summary::grouped;
 use crate::model::quantize::quantize;
 use crate::model::{Package, write};
@@ -55,11 +56,18 @@ pub fn run(args: &Args) -> Result<()> {
     card.extend_from_slice(section.as_bytes());
     write::write(&files, &args.out, |draft| check_golden(&Package::load(draft)?, &recipe).map(|_| ()))?;
     let weights = grouped(u64::try_from(done.weights).unwrap_or(u64::MAX));
-    println!("{weights} weights in {} matrices are whole numbers of eight bits now; they lost {:.2} %", done.matrices, 100.0 * done.lost);
-    print!("{}", table::text(&before, &after));
+    print(
+        "model",
+        format_args!(
+            "{weights} weights in {} matrices are whole numbers of eight bits now; they lost {:.2} %\n",
+            done.matrices,
+            100.0 * done.lost
+        ),
+    )?;
+    print("model", format_args!("{}", table::text(&before, &after)))?;
     if args.pipeline.is_none() {
-        println!("  name --pipeline and --from to see what it costs in likelihood");
+        print("model", format_args!("  name --pipeline and --from to see what it costs in likelihood\n"))?;
     }
-    println!("package: {} (version {})", args.out.display(), manifest.version);
+    print("model", format_args!("package: {} (version {})\n", args.out.display(), manifest.version))?;
     Ok(())
 }

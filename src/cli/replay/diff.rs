@@ -13,6 +13,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
 use crate::cli::PipelineArgs;
+use crate::cli::draft::Draft;
 use crate::cli::progress::Progress;
 use crate::data::events::Column;
 use crate::data::field::Field;
@@ -56,6 +57,7 @@ pub fn run(args: &ReplayArgs, span: Span) -> Result<()> {
         (Some(_), other) => (None, Model::load(&other.unwrap_or_else(|| own.clone()), files)?),
         (None, Some(other)) => (Some(Model::load(own, files)?), Model::load(&other, files)?),
     };
+    let file = args.diffs.json.as_deref().filter(|path| *path != Path::new("-")).map(|path| Draft::new("replay", path)).transpose()?;
     let report = match (before, &args.diffs.live) {
         (Some(before), _) => of_two(args, span, before, after)?,
         (None, Some(live)) => of_live(args, span, live, after)?,
@@ -64,13 +66,12 @@ pub fn run(args: &ReplayArgs, span: Span) -> Result<()> {
     let stdout = |e: std::io::Error| Error::io("replay", Path::new("stdout"), e);
     let json = || serde_json::to_vec_pretty(&report).map_err(|e| Error::internal("replay", e.to_string()));
     let mut out = std::io::stdout().lock();
-    match args.diffs.json.as_deref() {
-        Some(path) if path == Path::new("-") => out.write_all(&json()?).and_then(|()| writeln!(out)).map_err(stdout)?,
-        Some(path) => {
-            std::fs::write(path, json()?).map_err(|e| Error::io("replay", path, e))?;
+    match (args.diffs.json.is_some(), file) {
+        (true, None) => out.write_all(&json()?).and_then(|()| writeln!(out)).map_err(stdout)?,
+        (_, file) => {
+            file.map_or(Ok(()), |file| file.finish(&json()?))?;
             out.write_all(text::text(&report).as_bytes()).map_err(stdout)?;
         }
-        None => out.write_all(text::text(&report).as_bytes()).map_err(stdout)?,
     }
     if report.figures.events == 0 {
         return Err(Error::new(Kind::Check, "replay", "no event has a forecast on both sides")

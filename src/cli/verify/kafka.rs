@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -14,6 +13,7 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::Gap;
 use crate::cli::before::Sight;
+use crate::cli::print;
 use crate::cli::progress::Progress;
 use crate::cli::summary::grouped;
 use crate::link::kafka::Client;
@@ -369,6 +369,11 @@ impl Audit {
                 .notes
                 .push("outputs before their commit are usual with at_least_once while the pipeline runs or after a crash".to_owned());
         }
+        if report.findings.split_keys.first.iter().any(|example| example.contains("(input")) {
+            let note = "records of one key are in several partitions of the input, so that each has a state of a part of its events: let producers use the \
+                        event's key as the record's key, or repartition the topic by it";
+            report.notes.push(note.to_owned());
+        }
         let found = &report.findings;
         let wrong = [&found.missing, &found.repeated, &found.unknown, &found.out_of_order, &found.split_keys, &report.unplaced];
         report.complete = wrong.iter().all(|faults| faults.count == 0) && !(exactly_once && found.ahead.count > 0);
@@ -431,10 +436,9 @@ impl Report {
             true => serde_json::to_string(self).map(|text| text + "\n").map_err(|e| Error::internal(STAGE, e.to_string()))?,
             false => self.text(),
         };
-        let mut out = std::io::stdout().lock();
-        out.write_all(text.as_bytes()).map_err(|e| Error::new(Kind::Unavailable, STAGE, e.to_string()).at("stdout"))?;
+        let printed = print(STAGE, format_args!("{text}"));
         if self.complete {
-            return Ok(());
+            return printed;
         }
         Err(Error::new(Kind::Check, STAGE, "the outputs do not match the input one to one")
             .at(format!("topic {}", self.output))

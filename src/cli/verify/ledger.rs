@@ -51,7 +51,8 @@ pub struct Findings {
     pub unknown: Faults,
     /// Forecasts that stand before one of an earlier event of their key.
     pub out_of_order: Faults,
-    /// Forecasts in another output partition than earlier ones of their key.
+    /// Forecasts in another output partition than earlier ones of their key, or of records in another input partition: then the key has a state in each,
+    /// of a part of its events.
     pub split_keys: Faults,
     /// Outputs of records that are not committed as done.
     pub ahead: Faults,
@@ -132,11 +133,15 @@ struct Last {
 pub struct Ledger {
     lines: BTreeMap<Partition, Line>,
     keys: HashMap<u64, Last, foldhash::fast::FixedState>,
+    /// Input partition of each key, by its hash alone.
+    homes: HashMap<u64, Partition, foldhash::fast::FixedState>,
     hasher: foldhash::quality::FixedState,
     /// Rows of the kind `overdue` that were seen: position and bits of the quantile.
     overdue: HashSet<(Position, u64), foldhash::fast::FixedState>,
     /// Only keys whose hash ends in so many zeros are remembered.
     sampled: u32,
+    /// The same of `homes`.
+    homes_sampled: u32,
     max_keys: usize,
     findings: Findings,
 }
@@ -161,9 +166,11 @@ impl Ledger {
         Ok(Ledger {
             lines,
             keys: HashMap::default(),
+            homes: HashMap::default(),
             hasher: foldhash::quality::FixedState::default(),
             overdue: HashSet::default(),
             sampled: 0,
+            homes_sampled: 0,
             max_keys: MAX_KEYS,
             findings: Findings::default(),
         })
@@ -225,6 +232,7 @@ impl Ledger {
 
     /// Checks where the first forecast of a record stands among those of its key.
     pub fn in_order(&mut self, (partition, offset): Position, keyed: &Keyed<'_>) {
+        self.at_home((partition, offset), keyed.key);
         let hash = std::hash::BuildHasher::hash_one(&self.hasher, (partition.0, keyed.key));
         if hash.trailing_zeros() < self.sampled {
             return;
@@ -257,6 +265,22 @@ impl Ledger {
             self.sampled += 1;
             let sampled = self.sampled;
             self.keys.retain(|hash, _| hash.trailing_zeros() >= sampled);
+        }
+    }
+
+    /// Whether the records of a key are in one input partition. It is told for each record that stands elsewhere than the one before.
+    fn at_home(&mut self, (partition, offset): Position, key: &[u8]) {
+        let hash = std::hash::BuildHasher::hash_one(&self.hasher, key);
+        if hash.trailing_zeros() < self.homes_sampled {
+            return;
+        }
+        if let Some(last) = self.homes.insert(hash, partition).filter(|last| *last != partition) {
+            self.findings.split_keys.note(|| format!("{partition}:{offset} (input, before it partition {last})"));
+        }
+        while self.homes.len() > self.max_keys {
+            self.homes_sampled += 1;
+            let sampled = self.homes_sampled;
+            self.homes.retain(|hash, _| hash.trailing_zeros() >= sampled);
         }
     }
 
@@ -360,6 +384,22 @@ mod tests {
         );
         assert_eq!((found.split_keys.count, found.split_keys.first), (1, vec!["0:4 (output 1:0)".to_owned()]));
         assert_eq!((found.keys_checked, found.all_keys), (3, true));
+    }
+
+    #[test]
+    fn a_key_whose_records_are_in_two_input_partitions_is_told_wherever_its_forecasts_stand() {
+        let line = |partition| (Partition(partition), (Offset(0), Offset(9), Offset(9)));
+        let mut ledger = Ledger::new([line(0), line(1)]).unwrap();
+        // The sink puts both into the partition of the event's key.
+        for (i, (partition, offset, key)) in
+            [(0, 0, b"a"), (0, 1, b"b"), (1, 0, b"a"), (1, 1, b"c"), (1, 2, b"a"), (0, 2, b"a")].into_iter().enumerate()
+        {
+            let stands = Some(at(3, i64::try_from(i).unwrap()));
+            ledger.in_order(at(partition, offset), &Keyed { key, stands, rank: Rank::Offset });
+        }
+        let found = ledger.close();
+        assert_eq!(found.split_keys.first, ["1:0 (input, before it partition 0)", "0:2 (input, before it partition 1)"]);
+        assert_eq!((found.split_keys.count, found.out_of_order.count), (2, 0));
     }
 
     #[test]

@@ -152,7 +152,8 @@ pub enum DeadLetter {
         topic: Option<String>,
         /// Any librdkafka setting. By default those of a Kafka source, if `brokers` too are those of the source.
         client: Option<Client>,
-        /// Share of bad records above which the stage stops: then the schema is wrong, not the data.
+        /// Share of bad records above which the stage stops: then the schema is wrong, not the data. Fewer than ten that are not half of what came are
+        /// not judged, so that one bad record does not fail a short file; with 0 the first one is.
         #[serde(default = "default_max_bad_ratio")]
         #[schemars(range(min = 0.0, max = 1.0))]
         max_bad_ratio: f64,
@@ -170,7 +171,8 @@ pub enum DeadLetter {
         #[serde(default = "default_roll_every")]
         #[schemars(extend("x-least" = "10ms"))]
         roll_every: Length,
-        /// Share of bad records above which the stage stops: then the schema is wrong, not the data.
+        /// Share of bad records above which the stage stops: then the schema is wrong, not the data. Fewer than ten that are not half of what came are
+        /// not judged, so that one bad record does not fail a short file; with 0 the first one is.
         #[serde(default = "default_max_bad_ratio")]
         #[schemars(range(min = 0.0, max = 1.0))]
         max_bad_ratio: f64,
@@ -181,7 +183,8 @@ pub enum DeadLetter {
         #[serde(default = "default_dead_letters")]
         #[schemars(length(min = 1))]
         path: String,
-        /// Share of bad records above which the stage stops: then the schema is wrong, not the data.
+        /// Share of bad records above which the stage stops: then the schema is wrong, not the data. Fewer than ten that are not half of what came are
+        /// not judged, so that one bad record does not fail a short file; with 0 the first one is.
         #[serde(default = "default_max_bad_ratio")]
         #[schemars(range(min = 0.0, max = 1.0))]
         max_bad_ratio: f64,

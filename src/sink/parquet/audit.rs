@@ -33,6 +33,8 @@ pub struct Audit {
     pub partitions: BTreeMap<Partition, Tiles>,
     /// Everything that must not be, in the order in which it was found.
     pub faults: Vec<Fault>,
+    /// Name of the pipeline that wrote the first file that says one.
+    pub pipeline: Option<String>,
 }
 
 /// The files of a partition.
@@ -323,6 +325,13 @@ impl Audit {
         }
         if let Some(begin) = footer.begin.filter(|begin| *begin > footer.from) {
             self.faults.push(Fault::Hole { partition, from: footer.from, to: begin, before: shown(name), deleted: true });
+        }
+        if let Some(own) = &footer.pipeline {
+            let first = self.pipeline.get_or_insert_with(|| own.clone());
+            if first != own {
+                let why = format!("the pipeline `{own}` wrote it, others here are of `{first}`");
+                self.faults.push(Fault::Foreign { path: shown(name), why });
+            }
         }
         *next = (*next).max(Some(name.after(footer.commit.next)));
     }

@@ -23,11 +23,13 @@ pub struct Footer {
     pub begin: Option<Offset>,
     /// Rows in the file.
     pub rows: u64,
+    /// Name of the pipeline that wrote it; `None` in files of earlier versions, and in dead letters.
+    pub pipeline: Option<String>,
 }
 
 impl Footer {
     /// The notes that a file of these bounds gets.
-    pub fn notes(from: Offset, begin: Offset, commit: &Commit) -> Vec<KeyValue> {
+    pub fn notes(from: Offset, begin: Offset, commit: &Commit, pipeline: Option<&str>) -> Vec<KeyValue> {
         let note = |key: &str, value: String| KeyValue::new(format!("meantime.{key}"), value);
         let mut notes = vec![
             note("format", FORMAT.to_string()),
@@ -38,6 +40,7 @@ impl Footer {
         if begin > from {
             notes.push(note("begin", begin.to_string()));
         }
+        notes.extend(pipeline.map(|pipeline| note("pipeline", pipeline.to_owned())));
         notes
     }
 
@@ -67,7 +70,7 @@ impl Footer {
             return Err(format!("its name says from={}, its footer {from}: it was renamed", name.from));
         }
         let rows = u64::try_from(file.num_rows()).map_err(|_| "its footer has a negative number of rows".to_owned())?;
-        Ok(Footer { from, commit: Commit { next, note }, begin: offset("begin"), rows })
+        Ok(Footer { from, commit: Commit { next, note }, begin: offset("begin"), rows, pipeline: noted("pipeline").map(str::to_owned) })
     }
 }
 
@@ -83,6 +86,13 @@ pub fn offsets(file: impl ChunkReader + 'static, place: &str) -> Result<Vec<Offs
         offsets.extend(column.into_iter().flat_map(|column| column.values().iter().map(|offset| Offset(*offset))));
     }
     Ok(offsets)
+}
+
+/// The error for a file of another pipeline: to go on from it would leave out this one's records up to where that one has come.
+pub fn of_another(place: String, its: &str, own: &str) -> Error {
+    Error::config("sink", format!("the pipeline `{its}` wrote these files, and this one is called `{own}`"))
+        .at(place)
+        .help("name an empty folder as the sink's path; a pipeline that was renamed goes on under its old name")
 }
 
 /// The error for a file that a run cannot go on from.

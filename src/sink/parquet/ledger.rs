@@ -80,6 +80,8 @@ struct Written {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     begin: Option<i64>,
     note: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pipeline: Option<String>,
     files: Vec<WrittenPiece>,
 }
 
@@ -96,7 +98,13 @@ impl Entry {
     pub fn new(from: Offset, begin: Offset, commit: &Commit, pieces: Vec<Piece>) -> Self {
         let begin = Some(begin).filter(|begin| *begin > from);
         let rows = pieces.iter().map(|piece| piece.rows).sum();
-        Entry { footer: Footer { from, commit: commit.clone(), begin, rows }, pieces }
+        Entry { footer: Footer { from, commit: commit.clone(), begin, rows, pipeline: None }, pieces }
+    }
+
+    /// The same, of a pipeline.
+    pub fn of(mut self, pipeline: Option<&str>) -> Self {
+        self.footer.pipeline = pipeline.map(str::to_owned);
+        self
     }
 
     /// The commit as it is stored.
@@ -108,6 +116,7 @@ impl Entry {
             to: self.footer.commit.next.0,
             begin: self.footer.begin.map(|begin| begin.0),
             note: self.footer.commit.note.to_string(),
+            pipeline: self.footer.pipeline.clone(),
             files: self.pieces.iter().map(piece).collect(),
         };
         let mut bytes = serde_json::to_vec_pretty(&written).map_err(|e| Error::internal("sink", e.to_string()))?;
@@ -138,7 +147,7 @@ impl Entry {
         };
         let pieces = written.files.into_iter().map(piece).collect::<std::result::Result<Vec<_>, _>>()?;
         let commit = Commit { next: Offset(written.to), note };
-        Ok(Entry::new(name.from, written.begin.map_or(name.from, Offset), &commit, pieces))
+        Ok(Entry::new(name.from, written.begin.map_or(name.from, Offset), &commit, pieces).of(written.pipeline.as_deref()))
     }
 }
 

@@ -8,7 +8,7 @@ use arrow::record_batch::RecordBatch;
 
 use super::day::Day;
 use super::delta::{Added, Delta, Noted};
-use super::footer::{Footer, foreign};
+use super::footer::{Footer, foreign, of_another};
 use super::ledger::{COMMITS, Entry, Ledger};
 use super::name::{self, Name};
 use super::open::{Form, Open};
@@ -54,6 +54,8 @@ pub struct Rolling {
     /// Number of this sink in the process, for names of temporary files.
     writer: usize,
     tiling: Tiling,
+    /// Name of the pipeline, for the files and against those of another one.
+    pipeline: Option<String>,
     form: Form,
     parts: BTreeMap<Partition, Part>,
     written: u64,
@@ -115,6 +117,7 @@ impl Rolling {
             pace,
             writer: writer(),
             tiling,
+            pipeline: None,
             form: Form::new(schema),
             parts: BTreeMap::new(),
             written: 0,
@@ -133,6 +136,11 @@ impl Rolling {
     /// The same, whose files are noted in a table.
     pub fn with_delta(self, delta: Option<Delta>) -> Self {
         Rolling { delta, ..self }
+    }
+
+    /// The same of a pipeline, whose name is noted in the files; files of another one are refused. An empty name is none.
+    pub fn of(self, pipeline: &str) -> Self {
+        Rolling { pipeline: Some(pipeline.to_owned()).filter(|name| !name.is_empty()), ..self }
     }
 
     /// The name under which a file is written.
@@ -165,11 +173,20 @@ impl Rolling {
     }
 
     fn newest(&self, partition: Partition) -> Result<Option<(Name, Footer)>> {
-        if let Some(ledger) = &self.ledger {
-            return Ok(ledger.settle(partition)?.map(|(name, entry)| (name, entry.footer)));
+        let newest = if let Some(ledger) = &self.ledger {
+            ledger.settle(partition)?.map(|(name, entry)| (name, entry.footer))
+        } else if let Some(name) = self.target.list(partition)?.pop() {
+            Some((name, self.footer(partition, name)?))
+        } else {
+            None
+        };
+        if let Some((name, footer)) = &newest
+            && let (Some(own), Some(its)) = (&self.pipeline, &footer.pipeline)
+            && own != its
+        {
+            return Err(of_another(self.target.place(partition, Some(*name)), its, own));
         }
-        let Some(name) = self.target.list(partition)?.pop() else { return Ok(None) };
-        Ok(Some((name, self.footer(partition, name)?)))
+        Ok(newest)
     }
 
     fn footer(&self, partition: Partition, name: Name) -> Result<Footer> {
@@ -381,13 +398,13 @@ impl Rolling {
             let files = match (writing, &self.ledger) {
                 (Writing::Dates(spread), Some(ledger)) => {
                     let bench = Bench { target, form: &self.form, partition, name, lane: self.pace.lane };
-                    let entry = commit_dates(&bench, ledger, spread, part.begin, &commit)?;
+                    let entry = commit_dates(&bench, ledger, spread, part.begin, (&commit, self.pipeline.as_deref()))?;
                     if std::mem::take(&mut part.unswept) {
                         ledger.sweep(partition, name)?;
                     }
                     Added::of_dates(&entry)
                 }
-                (Writing::One(open), _) => commit_one(target, partition, *open, name, part.begin, &commit)?,
+                (Writing::One(open), _) => commit_one(target, partition, *open, name, part.begin, (&commit, self.pipeline.as_deref()))?,
                 (Writing::Dates(_), None) => return Err(Error::internal("sink", "rows by date without a ledger")),
             };
             noted.push(Noted { partition, name, to: commit.next, files });
@@ -430,8 +447,15 @@ impl Rolling {
 }
 
 /// Writes the footer, and gives the file its name.
-fn commit_one(target: &dyn Target, partition: Partition, open: Open, name: Name, begin: Offset, commit: &Commit) -> Result<Vec<Added>> {
-    let written = open.end(Footer::notes(name.from, begin, commit))?;
+fn commit_one(
+    target: &dyn Target,
+    partition: Partition,
+    open: Open,
+    name: Name,
+    begin: Offset,
+    (commit, pipeline): (&Commit, Option<&str>),
+) -> Result<Vec<Added>> {
+    let written = open.end(Footer::notes(name.from, begin, commit, pipeline))?;
     if target.put_new(written.file, &written.draft, partition, &name.to_string())? {
         return Ok(Added::of_partition(partition, name, written.rows, written.bytes));
     }
@@ -439,8 +463,14 @@ fn commit_one(target: &dyn Target, partition: Partition, open: Open, name: Name,
 }
 
 /// Stages the files of the dates, commits them, and moves them to where readers look.
-fn commit_dates(bench: &Bench<'_>, ledger: &Ledger, spread: Spread, begin: Offset, commit: &Commit) -> Result<Entry> {
-    let entry = Entry::new(bench.name.from, begin, commit, spread.end(bench)?);
+fn commit_dates(
+    bench: &Bench<'_>,
+    ledger: &Ledger,
+    spread: Spread,
+    begin: Offset,
+    (commit, pipeline): (&Commit, Option<&str>),
+) -> Result<Entry> {
+    let entry = Entry::new(bench.name.from, begin, commit, spread.end(bench)?).of(pipeline);
     fail_point("files.staged");
     if bench.commit(&entry)? {
         fail_point("files.committed");

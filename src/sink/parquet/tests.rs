@@ -12,7 +12,7 @@ use crate::base::error::{Error, Kind};
 use crate::base::time::EventTime;
 use crate::data::commit::{LastRecord, Note, Tick};
 use crate::data::rejected::Reason;
-use crate::sink::contract::{commits, sample};
+use crate::sink::contract::{self, commits, sample};
 use parquet::file::metadata::KeyValue;
 
 use super::local::{self, Local};
@@ -365,6 +365,45 @@ fn a_run_goes_on_from_no_file_that_it_does_not_understand() {
         let error: Error = recovered(folder.path()).unwrap_err();
         assert!(error.to_string().contains("cannot be read") && error.to_string().contains(path.to_str().unwrap()), "{error}");
         assert_eq!(faults(folder.path()), ["foreign"]);
+    }
+}
+
+#[test]
+fn a_run_goes_on_from_no_file_of_another_pipeline_but_from_one_that_names_none() {
+    for folders in [Folders::Partition, Folders::Date] {
+        let home = tempfile::tempdir().unwrap();
+        let place = crate::link::objects::Place::Folder(home.path().to_path_buf());
+        let opened = |pipeline: &str| {
+            let identity = Identity { pipeline: pipeline.to_owned(), ..contract::identity() };
+            let opening = Opening { place: &place, roll_bytes: u64::MAX, roll_every: HOUR, lane: 0, delta: None, folders };
+            ParquetForecasts::open(opening, &Layout::full(&identity, true, true, true), &identity).unwrap()
+        };
+        let written = |pipeline: &str, from: i64| {
+            let mut sink = opened(pipeline);
+            let found = sink.recover(Partition(0))?;
+            sink.begin(Partition(0), Offset(from))?;
+            sink.write(&rows(from..from + 2)).unwrap();
+            assert!(sink.end_epoch(&commits(1, from + 2), true).unwrap());
+            sink.close().unwrap();
+            Ok::<_, Error>(found.map(|commit| commit.next))
+        };
+        // Without a name, as earlier versions wrote it.
+        assert_eq!(written("", 0).unwrap(), None);
+        assert_eq!(written("visits", 2).unwrap(), Some(Offset(2)));
+        for error in [opened("pay").recover(Partition(0)).unwrap_err(), opened("pay").begin(Partition(0), Offset(4)).unwrap_err()] {
+            let text = error.to_string();
+            assert!(
+                error.kind == Kind::Config && text.contains("`visits`") && text.contains("`pay`") && text.contains("empty folder"),
+                "{text}"
+            );
+        }
+        assert_eq!(written("visits", 4).unwrap(), Some(Offset(4)), "the refusal has changed nothing");
+        assert_eq!(opened("").recover(Partition(0)).unwrap().map(|commit| commit.next), Some(Offset(6)));
+        assert_eq!(faults(home.path()), [""; 0]);
+        // What an earlier version mixed is found.
+        assert_eq!(written("", 6).unwrap(), Some(Offset(6)));
+        assert_eq!(written("pay", 8).unwrap(), Some(Offset(8)));
+        assert_eq!(faults(home.path()), ["foreign"]);
     }
 }
 
