@@ -1,4 +1,4 @@
-use super::recipe::{Cycle, DecayScale, GapScale, NumericScale};
+use super::recipe::{Cycle, DecayScale, GapScale, NumericScale, Statistic};
 use super::*;
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::{EventTime, TimeUnit};
