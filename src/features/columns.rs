@@ -10,9 +10,9 @@ impl Prepared {
     pub(super) fn write(&self, events: &Events, context: Context<'_>, width: usize, rows: &mut [f32]) {
         let cells = rows.chunks_exact_mut(width).map(|row| row.get_mut(self.at..).unwrap_or_default());
         match &self.spec {
-            Spec::Gap { unit, scale, mean, std, floor, first } => {
+            Spec::Gap { unit, scale, mean, std, floor, longest, first } => {
                 for (cell, gap) in cells.zip(context.gaps) {
-                    let value = match gap.map(|gap| gap.in_unit(*unit)) {
+                    let value = match gap.map(|gap| gap.in_unit(*unit).min(longest.unwrap_or(f64::INFINITY))) {
                         None => *first,
                         Some(gap) => match scale {
                             GapScale::Raw => gap,

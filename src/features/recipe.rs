@@ -45,6 +45,9 @@ pub enum Spec {
         /// `log_standard` only: smallest gap, in `unit`, before the logarithm is taken.
         #[serde(default = "tiny")]
         floor: f64,
+        /// Gaps are not taken as longer, in `unit`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        longest: Option<f64>,
         /// Value for the first event of a key, which has no gap.
         #[serde(default)]
         first: f64,
@@ -391,9 +394,12 @@ impl Recipe {
                 return fault(format!("field `{}` is used as text and as number", field.name));
             }
             match spec {
-                Spec::Gap { mean, std, floor, first, .. } => {
+                Spec::Gap { mean, std, floor, longest, first, .. } => {
                     if !(mean.is_finite() && std.is_finite() && *std > 0.0 && *floor > 0.0 && floor.is_finite() && first.is_finite()) {
                         return fault("mean and first must be finite, std and floor above 0".to_owned());
+                    }
+                    if longest.is_some_and(|longest| longest.is_nan() || longest < 0.0) {
+                        return fault("longest must be 0 or more".to_owned());
                     }
                 }
                 Spec::Numeric { mean, std, clip, missing, .. } => {

@@ -55,7 +55,7 @@ fn every_column_kind_writes_what_its_formula_says() {
     let gaps = [None, Some(Gap(3_600_000_000)), Some(Gap(0))];
     let words = vec!["pos".to_owned(), "web".to_owned()];
     let category = |encoding, unknown| Spec::Category { field: "channel".into(), vocabulary: words.clone(), encoding, unknown };
-    let gap = |scale| Spec::Gap { unit: TimeUnit::Second, scale, mean: 1.0, std: 2.0, floor: 0.5, first: -9.0 };
+    let gap = |scale| Spec::Gap { unit: TimeUnit::Second, scale, mean: 1.0, std: 2.0, floor: 0.5, longest: None, first: -9.0 };
 
     let check = |spec: Spec, expected: &[f64]| {
         let got = rows(vec![Spec::Constant { value: 7.0 }, spec.clone()], &events, &gaps);
@@ -66,6 +66,10 @@ fn every_column_kind_writes_what_its_formula_says() {
     check(gap(GapScale::Raw), &[-9.0, 3600.0, 0.0]);
     check(gap(GapScale::Log1p), &[-9.0, 3601f64.ln(), 0.0]);
     check(gap(GapScale::LogStandard), &[-9.0, (3600f64.ln() - 1.0) / 2.0, (0.5f64.ln() - 1.0) / 2.0]);
+    let bounded = |scale| Spec::Gap { unit: TimeUnit::Second, scale, mean: 1.0, std: 2.0, floor: 0.5, longest: Some(99.0), first: -9.0 };
+    check(bounded(GapScale::Raw), &[-9.0, 99.0, 0.0]);
+    check(bounded(GapScale::Log1p), &[-9.0, 100f64.ln(), 0.0]);
+    check(bounded(GapScale::LogStandard), &[-9.0, (99f64.ln() - 1.0) / 2.0, (0.5f64.ln() - 1.0) / 2.0]);
     check(Spec::IsFirst {}, &[1.0, 0.0, 0.0]);
     check(numeric(NumericScale::Identity, Some([-5.0, 11.0])), &[11.0, 0.0, -1.0, 1.0, -5.0, 0.0]);
     check(numeric(NumericScale::Standardise, None), &[1.0, 0.0, -1.0, 1.0, f64::from(f32::MIN), 0.0]);

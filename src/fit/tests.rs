@@ -276,6 +276,58 @@ fn the_recipe_has_the_columns_the_plan_names_with_constants_of_the_train_split()
 }
 
 #[test]
+fn what_the_train_split_has_not_shown_enters_no_further_than_what_it_has() {
+    let mut plan = plan(&[("amount", FieldKind::Number), ("fee", FieldKind::Number), ("rare", FieldKind::Number)], None, None);
+    plan.fit.epochs = 1;
+    plan.fit.numeric = vec!["amount".into(), "fee".into(), "rare".into()];
+    plan.fit.decay = vec!["1h".into()];
+    plan.fit.time_unit = Some(TimeUnit::Minute);
+    let rows = alternating(60, 8);
+    let mut columns: Vec<(&str, ArrayRef)> =
+        ["ts", "key", "amount"].into_iter().map(|name| (name, Arc::clone(rows.column_by_name(name).unwrap()))).collect();
+    columns.push(("fee", Arc::new(Float64Array::from(vec![0.0; rows.num_rows()]))));
+    // One event of the train split: too few for its quantiles.
+    let rare = (0..rows.num_rows()).map(|row| if row == 700 { 1e6 } else { 3.0 });
+    columns.push(("rare", Arc::new(rare.collect::<Float64Array>())));
+    let recipe = fitted(&plan, RecordBatch::try_from_iter(columns).unwrap()).unwrap().package.recipe;
+    let spread = |column: &Spec| matches!(column, Spec::Numeric { field, clip: Some([low, high]), .. } if field == "rare" && low < high);
+    assert!(recipe.columns.iter().any(spread), "{recipe:?}");
+    let schema = plan.schema.clone();
+    let features = crate::features::Features::new(&recipe, &schema).unwrap();
+    let row = |gap: f64, numbers: [f64; 3]| {
+        let mut events = crate::data::events::Events::new(&schema);
+        events.partitions.push(Partition(0));
+        events.offsets.push(Offset(0));
+        events.times.push(crate::base::time::EventTime(0));
+        for (column, number) in events.columns.iter_mut().zip(numbers) {
+            let crate::data::events::Column::Number(column) = column else { panic!() };
+            column.push(number);
+        }
+        let gaps = [Some(Gap((gap * 60e6) as i64))];
+        let mut out = Vec::new();
+        features.rows(&events, crate::features::Context { gaps: &gaps }, &mut out);
+        features.decay(&events, 0, gaps[0], &mut vec![1e6; features.aggregates()], &mut out);
+        out
+    };
+    let usual = row(5.0, [25.0, 0.0, 3.0]);
+    // A month without events, where the longest gap was a quarter of an hour, or a microsecond; a fee where there never was one.
+    for (gap, numbers) in
+        [(43_200.0, [25.0, 0.0, 3.0]), (1e-7, [25.0, 0.0, 3.0]), (5.0, [1e12, 250_000.0, 1e12]), (5.0, [-1e12, -3.0, -1e12])]
+    {
+        let row = row(gap, numbers);
+        assert!(row.iter().all(|cell| cell.abs() < 25.0), "{gap} {numbers:?}: {row:?} {recipe:?}");
+        let changed = row.iter().zip(&usual).filter(|(one, other)| one != other).count();
+        assert!(changed <= 4, "{row:?}");
+    }
+    let names: Vec<String> = recipe.columns.iter().flat_map(|column| column.names()).collect();
+    assert!(
+        !names.iter().any(|name| name.contains("mean of fee")) && names.iter().any(|name| name.contains("mean of amount")),
+        "{names:?}"
+    );
+    assert_eq!(row(5.0, [25.0, 250_000.0, 3.0]), usual, "of a constant nothing enters");
+}
+
+#[test]
 fn every_cell_and_law_gives_a_package_that_serves_what_was_fitted() {
     for (cell, law) in [
         (Cell::Poisson, Law::default()),
