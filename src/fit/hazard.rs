@@ -107,7 +107,8 @@ fn point(law: &LawKind, parameters: &[f32], tau: f64) -> Option<Point> {
                 let part = a.exp() * (tau.min(to) - from).max(0.0);
                 point.compensator += part;
                 point.by_compensator.push(free * part);
-                if tau >= from {
+                // An edge belongs to the bin that it ends, as `bins` and the served head have it.
+                if i == 0 || tau > from {
                     (own, point.ln_hazard) = (i, a);
                 }
                 from = to;
@@ -141,7 +142,8 @@ pub fn start(law: &LawKind, gaps: &[f64]) -> Vec<f32> {
     all.into_iter().map(f32_of).collect()
 }
 
-/// Gaps that end in each bin, and the time that gaps spend in it.
+/// Gaps that end in each bin, and the time that gaps spend in it. A gap that is an edge ends in the bin below it, so that whatever ends in a bin has spent
+/// time there.
 #[must_use]
 pub fn bins(edges: &[f64], gaps: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let (mut counts, mut exposures) = (vec![0.0; edges.len() + 1], vec![0.0; edges.len() + 1]);
@@ -157,13 +159,76 @@ pub fn bins(edges: &[f64], gaps: &[f64]) -> (Vec<f64>, Vec<f64>) {
     (counts, exposures)
 }
 
-/// Edges of so many bins, about as many gaps in each.
+/// Edges of so many bins, about as many gaps in each. All are below the longest gap: nothing would be known of a bin that begins there, and its hazard could
+/// be anything. With a resolution they lie between ticks.
 #[must_use]
-pub fn edges(gaps: &[f64], bins: usize) -> Vec<f64> {
-    let mut sorted: Vec<f64> = gaps.iter().copied().filter(|gap| *gap > 0.0).collect();
+pub fn edges(gaps: &[f64], bins: usize, resolution: Option<f64>) -> Vec<f64> {
+    let mut sorted: Vec<f64> = gaps.iter().copied().filter(|gap| *gap > 0.0 || resolution.is_some()).collect();
     sorted.sort_by(f64::total_cmp);
-    let place = |i: usize| sorted.get(sorted.len() * i / bins.max(2)).copied();
+    let longest = sorted.last().copied().unwrap_or(0.0);
+    let half = 0.5 * resolution.unwrap_or(0.0);
+    let place = |i: usize| sorted.get(sorted.len() * i / bins.max(2)).filter(|gap| **gap < longest).map(|gap| gap + half);
     let mut edges: Vec<f64> = (1..bins.max(2)).filter_map(place).collect();
     edges.dedup();
-    if edges.is_empty() { vec![1.0] } else { edges }
+    match edges.is_empty() {
+        false => edges,
+        true if longest > 0.0 => vec![longest - 0.5 * resolution.unwrap_or(longest).min(longest)],
+        true => vec![1.0],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten kinds of ties: at the longest gap, among the others, of a coarse clock, all alike.
+    fn tied() -> Vec<(Vec<f64>, Option<f64>)> {
+        let capped = |cap: f64| (1..400).map(|i| (f64::from(i) * 0.37).min(cap)).collect::<Vec<_>>();
+        let whole = |most: i32| (0..400).map(|i| f64::from(i % most)).collect::<Vec<_>>();
+        vec![
+            (capped(60.0), None),
+            (capped(140.0), None),
+            (capped(1e9), None),
+            (whole(4).iter().map(|gap| gap + 1.0).collect(), None),
+            (whole(4).iter().map(|gap| gap + 1.0).collect(), Some(1.0)),
+            (whole(3), Some(1.0)),
+            (whole(2), Some(0.01)),
+            (vec![7.0; 300], None),
+            (vec![7.0; 300], Some(0.07)),
+            (vec![0.2; 300], Some(1.0)),
+        ]
+    }
+
+    #[test]
+    fn whatever_ends_in_a_bin_has_spent_time_there_and_no_bin_is_beyond_the_longest_gap() {
+        for (gaps, resolution) in tied() {
+            for number in [2, 8, 33, 500] {
+                let edges = edges(&gaps, number, resolution);
+                let (counts, exposures) = bins(&edges, &gaps);
+                let context = format!("{resolution:?} {number} {edges:?} {counts:?} {exposures:?}");
+                assert!(
+                    edges.first().unwrap() > &0.0 && edges.windows(2).all(|two| two[0] < two[1]) && edges.len() < number.max(2),
+                    "{context}"
+                );
+                assert!(exposures.iter().all(|exposure| *exposure > 0.0), "{context}");
+                assert_eq!(counts.iter().sum::<f64>(), 1.0 * gaps.len() as f64, "{context}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_likeliest_hazards_are_counts_over_exposures_and_so_the_likelihood_has_a_bound() {
+        for (gaps, _) in tied().into_iter().filter(|(gaps, resolution)| resolution.is_none() && gaps[0] < gaps[gaps.len() - 1]) {
+            let edges = edges(&gaps, 16, None);
+            let (counts, exposures) = bins(&edges, &gaps);
+            let hazards: Vec<f32> =
+                counts.iter().zip(&exposures).map(|(count, exposure)| f32_of((count / exposure).max(1e-9).ln())).collect();
+            let law = LawKind::Piecewise(edges);
+            let mut slopes = vec![0f32; hazards.len()];
+            for gap in &gaps {
+                loss(&law, &hazards, *gap, None, &mut slopes).unwrap();
+            }
+            assert!(slopes.iter().all(|slope| slope.abs() < 1e-2), "no step makes them likelier: {slopes:?}");
+        }
+    }
 }

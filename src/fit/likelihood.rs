@@ -73,9 +73,9 @@ pub fn gamma_poisson(history: &History) -> Kind {
 
 /// Bins with about as many gaps each; what a key begins with weighs as many gaps as makes the train split likeliest.
 #[must_use]
-pub fn history(history: &History, number: usize) -> Kind {
+pub fn history(history: &History, number: usize, resolution: Option<f64>) -> Kind {
     let all: Vec<f64> = history.gaps_of(Part::Train).collect();
-    let edges = edges(&all, number);
+    let edges = edges(&all, number, resolution);
     let (counts, exposures) = bins(&edges, &all);
     let share =
         |values: &[f64], weight: f64| values.iter().map(|value| (value / f64_of_count(all.len().max(1))) * weight).collect::<Vec<f64>>();

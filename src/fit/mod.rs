@@ -131,7 +131,7 @@ pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> 
     let objective = match plan.schema.label {
         Some(_) => Objective::Score,
         None => Objective::Law {
-            law: law_kind(plan, &gaps, marks.len()),
+            law: law_kind(plan, &gaps, clock.resolution, marks.len()),
             min_gap: clock.min_gap,
             resolution: clock.resolution,
             marks: marks.len(),
@@ -268,10 +268,10 @@ fn anchor(recipe: &Recipe) -> Option<usize> {
 
 /// The process that the train split is likeliest under.
 fn process(cell: Cell, history: &History, objective: &Objective, bins: usize, unit: TimeUnit) -> Process {
-    let marks = if let Objective::Law { marks, .. } = objective { *marks } else { 0 };
+    let (marks, resolution) = if let Objective::Law { marks, resolution, .. } = objective { (*marks, *resolution) } else { (0, None) };
     let kind = match cell {
         Cell::GammaPoisson => likelihood::gamma_poisson(history),
-        Cell::History => likelihood::history(history, bins),
+        Cell::History => likelihood::history(history, bins, resolution),
         Cell::Hawkes => likelihood::hawkes(history, &|event| likelihood::mark_of(history, event), marks.max(1)),
         _ => likelihood::poisson(history),
     };
@@ -280,8 +280,8 @@ fn process(cell: Cell, history: &History, objective: &Objective, bins: usize, un
 }
 
 /// The law that the cell gives.
-fn law_kind(plan: &Plan, gaps: &[f64], marks: usize) -> LawKind {
-    let edges = || LawKind::Piecewise(hazard::edges(gaps, plan.fit.components));
+fn law_kind(plan: &Plan, gaps: &[f64], resolution: Option<f64>, marks: usize) -> LawKind {
+    let edges = || LawKind::Piecewise(hazard::edges(gaps, plan.fit.components, resolution));
     match (plan.fit.cell, plan.fit.law) {
         (Cell::Poisson, _) => LawKind::Exponential,
         (Cell::GammaPoisson, _) => LawKind::GammaPoisson,
@@ -432,6 +432,13 @@ fn check_history(history: &History, objective: &Objective, plan: &Plan, seen: &S
                     text,
                     "give more history with --from, or check [event] key: if nearly every event has its own key there are no gaps",
                 );
+            }
+            if !plan.fit.cell.is_network() && history.gaps_of(Part::Train).all(|gap| gap <= 0.0) {
+                let text = format!(
+                    "all {gaps} gaps of the train split are 0, every event of a key at the same time: the process `{}` has no rate",
+                    plan.fit.cell.name()
+                );
+                return fault(text, "check [event] time and its unit, and [order] late: late events are taken at the time of the last one");
             }
             let values = history.values_of(Part::Train).count();
             if let Some(value) = objective.value().filter(|_| values < FEWEST) {

@@ -374,6 +374,64 @@ fn every_cell_and_law_gives_a_package_that_serves_what_was_fitted() {
     }
 }
 
+/// Events of 25 keys at these gaps (ms), drawn for each event.
+fn drawn(events: usize, mut gap: impl FnMut(&mut ChaCha8Rng) -> i64) -> RecordBatch {
+    let mut random = ChaCha8Rng::seed_from_u64(21);
+    let mut rows: Vec<(i64, String)> = Vec::new();
+    for key in 0..25 {
+        let mut time = 1_699_999_200_000;
+        for _ in 0..events {
+            rows.push((time, format!("k{key}")));
+            time += gap(&mut random);
+        }
+    }
+    rows.sort();
+    let columns: [(&str, ArrayRef); 2] = [
+        ("ts", Arc::new(rows.iter().map(|r| Some(r.0)).collect::<Int64Array>())),
+        ("key", Arc::new(rows.iter().map(|r| Some(r.1.clone())).collect::<StringArray>())),
+    ];
+    RecordBatch::try_from_iter(columns).unwrap()
+}
+
+#[test]
+fn gaps_tied_at_the_longest_have_a_likelihood_with_a_bound_and_a_history_that_is_served() {
+    let exponential = |random: &mut ChaCha8Rng| -3000e3 * random.random::<f64>().max(1e-9).ln();
+    let capped = drawn(80, |random| exponential(random).min(3600e3) as i64);
+    let hours = drawn(80, |random| random.random_range(1..=3) * 3_600_000);
+    for (rows, cell, resolution) in [
+        (&capped, Cell::Gru, None),
+        (&capped, Cell::History, None),
+        (&hours, Cell::History, Some(Gap(3_600_000_000))),
+        (&hours, Cell::Gru, Some(Gap(3_600_000_000))),
+    ] {
+        let mut plan = plan(&[], None, None);
+        (plan.fit.cell, plan.fit.law, plan.fit.resolution, plan.fit.components) = (cell, Law::PiecewiseConstant, resolution, 16);
+        plan.fit.epochs = 40;
+        let whole = fitted(&plan, rows.clone()).unwrap_or_else(|e| panic!("{cell:?} {resolution:?}: {e}"));
+        let time = whole.report.part(Part::Valid).unwrap().time.unwrap();
+        match resolution {
+            // Edges between the ticks tell them apart.
+            Some(_) => assert!(time.nll > 3.0_f64.ln() - 0.01 && time.nll < time.constant_rate - 0.35, "{cell:?} {time:?}"),
+            // That three in ten are exactly at the cap can be told by no bin but the last.
+            None => assert!(time.nll > time.constant_rate - 1.0 && time.nll < time.constant_rate + 0.05, "{cell:?} {time:?}"),
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let served = write(&whole, &folder.path().join("model")).unwrap_or_else(|e| panic!("{cell:?} {resolution:?}: {e}")).served.unwrap();
+        let test = whole.report.part(Part::Test).unwrap().time.unwrap();
+        assert!((served.time - test.nll).abs() < 1e-4, "{cell:?} {served:?} {test:?}");
+    }
+}
+
+#[test]
+fn gaps_that_are_all_zero_are_refused_in_words_by_what_has_a_rate() {
+    for cell in [Cell::Poisson, Cell::GammaPoisson, Cell::History, Cell::Hawkes] {
+        let mut plan = plan(&[], None, None);
+        plan.fit.cell = cell;
+        let text = refusal(&plan, drawn(40, |_| 0));
+        assert!(text.contains("are 0, every event of a key at the same time") && text.contains(cell.name()), "{text}");
+    }
+}
+
 /// Counts what is asked.
 #[derive(Debug)]
 struct Counted(Box<dyn Intensities>, Arc<AtomicUsize>);
