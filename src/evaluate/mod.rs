@@ -260,7 +260,8 @@ impl Evaluation {
     }
 
     /// F of the gap, uniform if the law is right. Of a coarse clock a number drawn from the tick's share of the law (Czado, Gneiting and Held, *Predictive
-    /// Model Assessment for Count Data*, Biometrics 2009), by the position of the record, so that it is the same each time.
+    /// Model Assessment for Count Data*, Biometrics 2009), by the position of the record, so that it is the same each time. The residual of such a law says where
+    /// the middle of that share is, the surprise how large it is.
     fn probability(&self, forecasts: &Forecasts, row: usize, surprise: f64, residual: f64) -> f64 {
         let u = -(-residual).exp_m1();
         if !self.settings.coarse {
