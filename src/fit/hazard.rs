@@ -33,12 +33,41 @@ pub fn loss(law: &LawKind, parameters: &[f32], gap: f64, resolution: Option<f64>
         return Some(at.compensator - at.ln_hazard);
     };
     // -ln(S(low) - S(high)) = Lambda(low) - ln(1 - e^-rise).
-    let (low, high) = (point(law, parameters, (gap - 0.5 * width).max(0.0))?, point(law, parameters, gap + 0.5 * width)?);
+    let (from, to) = ((gap - 0.5 * width).max(0.0), gap + 0.5 * width);
+    let low = point(law, parameters, from)?;
+    if let (LawKind::Gompertz(scale), [v, w]) = (law, parameters) {
+        return Some(gompertz_tick(&low, (*v, *w, *scale), from, to - from, gradient));
+    }
+    let high = point(law, parameters, to)?;
     let rise = (high.compensator - low.compensator).max(1e-300);
     for (slope, (l, h)) in gradient.iter_mut().zip(low.by_compensator.iter().zip(&high.by_compensator)) {
         *slope += bounded(l - (h - l) / rise.exp_m1());
     }
     Some(low.compensator - (-(-rise).exp_m1()).ln())
+}
+
+/// The same of a Gompertz law, by the logarithm of the rise: where the hazard has died away, compensators are equal to the last digit.
+/// rise = e^(v + w from) width g(w width), with g(x) = (e^x - 1) / x.
+fn gompertz_tick(low: &Point, (v, w, scale): (f32, f32, f64), from: f64, width: f64, gradient: &mut [f32]) -> f64 {
+    let ((v, free_v), (w, free_w)) = (clamped(v, LOG), clamped(f32_of(f64::from(w) * scale), SLOPE));
+    let x = w * width;
+    // ln g and its slope.
+    let (growth, slope) = if x.abs() < 1e-3 {
+        (x * (0.5 + x / 24.0), 0.5 + x / 12.0)
+    } else if x < 30.0 {
+        ((x.exp_m1() / x).ln(), 1.0 / -(-x).exp_m1() - 1.0 / x)
+    } else {
+        (x - x.ln(), 1.0 - 1.0 / x)
+    };
+    let ln_rise = v + w * from + width.ln() + growth;
+    let rise = ln_rise.min(690.0).exp();
+    // rise / (e^rise - 1): 1 where nothing rises.
+    let share = if rise < 1e-9 { 1.0 } else { rise / rise.exp_m1() };
+    let by_rise = [free_v, free_w * scale * (from + width * slope)];
+    for (slope, (l, r)) in gradient.iter_mut().zip(low.by_compensator.iter().zip(by_rise)) {
+        *slope += bounded(l - share * r);
+    }
+    low.compensator - if ln_rise < -25.0 { ln_rise } else { (-(-rise).exp_m1()).ln() }
 }
 
 /// A slope beyond all numbers would silence every other one.
@@ -197,6 +226,39 @@ mod tests {
             (vec![7.0; 300], Some(0.07)),
             (vec![0.2; 300], Some(1.0)),
         ]
+    }
+
+    /// A hazard that has died away by the time of the event, in logarithms and by differences: ln(1 - e^-rise) = v + w from + ln((e^(w width) - 1) / w).
+    #[test]
+    fn a_gompertz_law_that_has_died_away_is_as_surprised_as_its_formula_says_and_learns_from_it() {
+        let (v, width) = (0.3_f32, 0.5_f64);
+        for (w, gap) in [(-0.5_f32, 4.0), (-4.0, 8.0), (-4.0, 20.0), (-30.0, 40.0), (-99.0, 300.0), (0.8, 3.0)] {
+            let (v64, w64) = (f64::from(v), f64::from(w));
+            let low = gap - 0.5 * width;
+            let before = v64.exp() / w64 * ((w64 * low).exp() - 1.0);
+            let rise = v64 + w64 * low + (((w64 * width).exp() - 1.0) / w64).ln();
+            let ln_tick = if rise < -30.0 { rise } else { (1.0 - (-rise.exp()).exp()).ln() };
+            let mut slopes = [0f32; 2];
+            let trained = loss(&LawKind::Gompertz(1.0), &[v, w], gap, Some(width), &mut slopes).unwrap();
+            assert!((trained - (before - ln_tick)).abs() < 1e-9 * trained.abs(), "{w} {gap}: {trained} {}", before - ln_tick);
+            // Its slope by w is about -gap there: the tick becomes likelier with a slower decay.
+            let by = |step: f32| loss(&LawKind::Gompertz(1.0), &[v, w + step], gap, Some(width), &mut [0f32; 2]).unwrap();
+            let step = 2e-3_f32;
+            let slope = (by(step) - by(-step)) / f64::from((w + step) - (w - step));
+            assert!((f64::from(slopes[1]) - slope).abs() < 1e-3 * slope.abs().max(1.0), "{w} {gap}: {slopes:?} {slope}");
+            // The served head says the same.
+            let spec = crate::data::law::LawSpec {
+                resolution: Some(width),
+                ..crate::data::law::LawSpec::new(&["law"], crate::base::time::TimeUnit::Second, 1e-6)
+            };
+            let mut head = crate::head::Head::new(&crate::data::law::HeadSpec::Gompertz(spec), crate::head::Asks::default()).unwrap();
+            let outputs = crate::data::outputs::Outputs { width: 2, before: vec![v, w], after: vec![v, w] };
+            let gaps = [Some(crate::base::time::Gap((gap * 1e6) as i64))];
+            let arrivals = crate::head::Arrivals { times: &[crate::base::time::EventTime(0)], gaps: &gaps, marks: &[None], values: &[] };
+            let mut served = crate::data::forecasts::Forecasts { flags: vec![Default::default()], ..Default::default() };
+            head.forecasts(&arrivals, &outputs, &mut served);
+            assert!((served.surprise_time[0] - trained).abs() < 1e-9 * trained.abs(), "{w} {gap}: {} {trained}", served.surprise_time[0]);
+        }
     }
 
     #[test]
