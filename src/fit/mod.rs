@@ -2,7 +2,7 @@
 //! lives only here.
 //!
 //! Reading order: `read` (history through the serving code), `split`, `recipe`, `history` (what training sees), `baseline` (what has to be beaten),
-//! `step` (what every fit ends in), `batch`, `ops` and `cell` (the networks, each written once to be trained and exported), `network`, `gru_window`, `loss`, `hazard` and `intensity`, `train`, `export`, `process` and `likelihood` (what is known in
+//! `step` (what every fit ends in), `batch`, `ops` and `cell` (the networks, each written once to be trained and exported), `network`, `gru_window`, `loss`, `hazard` and `intensity`, `train`, `export`, `process`, `likelihood` and `hawkes` (what is known in
 //! closed form), `report`, `golden`, `card`, `package`, `served`; then `units` and `prune`, `calibrate`, `conformal` and `cohorts`.
 
 pub mod baseline;
@@ -15,6 +15,7 @@ pub mod conformal;
 pub mod export;
 pub mod golden;
 pub mod gru_window;
+pub mod hawkes;
 pub mod hazard;
 pub mod history;
 pub mod intensity;
@@ -109,6 +110,14 @@ pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> 
     let seen = read::read(plan, feed, &mut |records, left| progress(Step::Reading(records, left)))?;
     let unit = plan.fit.time_unit.unwrap_or_else(|| read::unit_of(&mut seen.train_gaps(TimeUnit::Second)));
     let marks = marks(plan, &seen);
+    if plan.fit.cell == Cell::Hawkes && marks.len() > hawkes::MOST_MARKS {
+        let text = format!(
+            "{} marks: the process `hawkes` has an excitation for each pair of them, and at most {} marks",
+            marks.len(),
+            hawkes::MOST_MARKS
+        );
+        return Err(Error::new(Kind::Data, "fit", text).help("name a field of fewer values in [event] mark, or fit a network"));
+    }
     let gaps = seen.train_gaps(unit);
     let clock = Clock::of(&plan.fit, seen.tick(), unit, &gaps);
     let value = plan.fit.value.as_ref().map(|value| recipe::value_spec(value, &plan.schema, &seen)).transpose()?;
@@ -191,7 +200,10 @@ fn learn(
             scale.into_iter().for_each(|scale| trained.weights.scale_output(1, scale));
             (Box::new(Recurrent::new(trained.weights, unit)?), facts)
         }
-        cell => (Box::new(process(cell, history, objective, plan.fit.components, unit)), (0, 0, Part::Train)),
+        cell => {
+            let process = process(cell, history, objective, plan.fit.components, unit, &mut |at| progress(Step::Training(at)));
+            (Box::new(process), (0, 0, Part::Train))
+        }
     };
     progress(Step::Scoring);
     let parts =
@@ -267,12 +279,19 @@ fn anchor(recipe: &Recipe) -> Option<usize> {
 }
 
 /// The process that the train split is likeliest under.
-fn process(cell: Cell, history: &History, objective: &Objective, bins: usize, unit: TimeUnit) -> Process {
+fn process(
+    cell: Cell,
+    history: &History,
+    objective: &Objective,
+    bins: usize,
+    unit: TimeUnit,
+    progress: &mut dyn FnMut(Progress),
+) -> Process {
     let (marks, resolution) = if let Objective::Law { marks, resolution, .. } = objective { (*marks, *resolution) } else { (0, None) };
     let kind = match cell {
         Cell::GammaPoisson => likelihood::gamma_poisson(history),
         Cell::History => likelihood::history(history, bins, resolution),
-        Cell::Hawkes => likelihood::hawkes(history, &|event| likelihood::mark_of(history, event), marks.max(1)),
+        Cell::Hawkes => hawkes::fit(history, &|event| likelihood::mark_of(history, event), marks.max(1), progress),
         _ => likelihood::poisson(history),
     };
     let marks = if cell == Cell::Hawkes || marks == 0 { Vec::new() } else { likelihood::frequencies(history, marks) };

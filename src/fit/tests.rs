@@ -432,6 +432,17 @@ fn gaps_that_are_all_zero_are_refused_in_words_by_what_has_a_rate() {
     }
 }
 
+#[test]
+fn more_marks_than_pairs_can_be_fitted_for_are_refused_by_name() {
+    let mut plan = plan(&[("what", FieldKind::Text)], Some(0), None);
+    plan.fit.cell = Cell::Hawkes;
+    let rows = alternating(40, 4);
+    let many: ArrayRef = Arc::new((0..rows.num_rows()).map(|row| Some(format!("m{}", row % 300))).collect::<StringArray>());
+    let columns = ["ts", "key"].into_iter().map(|name| (name, Arc::clone(rows.column_by_name(name).unwrap()))).chain([("what", many)]);
+    let text = refusal(&plan, RecordBatch::try_from_iter(columns).unwrap());
+    assert!(text.contains("marks: the process `hawkes`") && text.contains("at most 256 marks"), "{text}");
+}
+
 /// Counts what is asked.
 #[derive(Debug)]
 struct Counted(Box<dyn Intensities>, Arc<AtomicUsize>);

@@ -69,7 +69,7 @@ pub fn run(mut plan: Plan, source: &Settings, args: &Args) -> Result<()> {
             // What is wrong with the history is wrong for all; what one law cannot do the others may.
             Err(error) if best.is_none() => return Err(error),
             Err(error) => {
-                writeln!(out, "  {name:<38}  failed: {}", error.message).map_err(stdout)?;
+                writeln!(out, "  {name:<38}  left out: {}", error.message).map_err(stdout)?;
                 continue;
             }
         };
