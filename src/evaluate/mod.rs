@@ -56,6 +56,8 @@ pub struct Settings {
     pub unit: Option<TimeUnit>,
     /// Whether the law is one of a coarse clock.
     pub coarse: bool,
+    /// Whether the mark depends on the gap (`hawkes`, `intensity`): the residuals of the gaps that end with one mark are then not those of all gaps.
+    pub joint: bool,
     /// Quantiles that the forecasts have, in their order.
     pub quantiles: Vec<f64>,
     /// Horizons with their names, in their order.
@@ -229,6 +231,12 @@ impl Evaluation {
                 }
             }
         }
+    }
+
+    /// Whether the last event of a key counts, and with it the law that it has published.
+    #[must_use]
+    pub fn counts(&self, key: &[u8]) -> bool {
+        self.keys.get(key).and_then(|slot| self.laws.get(index(*slot))).is_some_and(|law| law.counted)
     }
 
     /// The law of a key whose next event has not come by the end of the data: its compensator from the last event until then.
@@ -420,7 +428,7 @@ impl Evaluation {
                     events: own.loss.count,
                     log_loss: own.loss.get(),
                     recall: f64_of_count(own.right) / f64_of_count(own.seen),
-                    ks: own.residuals.distance(),
+                    ks: (!settings.joint).then(|| own.residuals.distance()),
                     ks_bound: distance_bound(own.residuals.len()),
                 })
                 .collect(),

@@ -15,6 +15,7 @@ fn settings(coarse: bool) -> Settings {
     Settings {
         unit: Some(TimeUnit::Hour),
         coarse,
+        joint: false,
         quantiles: vec![0.1, 0.5, 0.9],
         horizons: vec![("1h".to_owned(), Gap(HOUR))],
         marks: vec!["a".to_owned(), "b".to_owned()],
@@ -83,8 +84,31 @@ fn a_true_law_is_found_to_be_one() {
     let marks = report.marks.unwrap();
     assert!((marks.accuracy - 0.75).abs() < 0.01 && (marks.log_loss - 0.5623).abs() < 0.01);
     assert_eq!((marks.by_mark[0].recall, marks.by_mark[1].recall), (1.0, 0.0));
-    assert!(marks.by_mark.iter().all(|mark| mark.ks < mark.ks_bound));
+    assert!(marks.by_mark.iter().all(|mark| mark.ks.unwrap() < mark.ks_bound));
     assert!(time.residuals.calibration.iter().all(|(p, share)| (p - share).abs() < 0.02));
+}
+
+#[test]
+fn a_mark_that_depends_on_the_gap_is_not_judged_by_the_gaps_that_end_with_it() {
+    // Two Poisson processes of one key: the gap says nothing here, but of a joint law nobody knows that.
+    let (f, marks) = poisson(20, 100, 1.0);
+    let mut evaluation = Evaluation::new(Settings { joint: true, ..settings(false) });
+    evaluation.add(&Batch { forecasts: &f, marks: &marks, values: &[], labels: &[], counted: &vec![true; f.len()] });
+    let report = evaluation.close();
+    assert!(report.marks.as_ref().unwrap().by_mark.iter().all(|mark| mark.ks.is_none() && mark.log_loss > 0.0));
+    let mut shown = Vec::new();
+    text::write(&mut shown, &report).unwrap();
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(!shown.contains(" *") && shown.contains("KS by mark is left out"), "{shown}");
+}
+
+#[test]
+fn a_key_counts_if_its_last_event_does() {
+    let (f, marks) = poisson(3, 5, 1.0);
+    let counted: Vec<bool> = (0..f.len()).map(|row| f.keys.bytes_at(row) != b"1" || row < 4).collect();
+    let mut evaluation = Evaluation::new(settings(false));
+    evaluation.add(&Batch { forecasts: &f, marks: &marks, values: &[], labels: &[], counted: &counted });
+    assert_eq!(["0", "1", "2", "3"].map(|key| evaluation.counts(key.as_bytes())), [true, false, true, false]);
 }
 
 #[test]

@@ -75,14 +75,15 @@ impl Lane {
         self.head.curve(law, gaps)
     }
 
-    /// The law that each key's last event has published, with the time of that event.
-    pub fn open_laws(&self, each: &mut dyn FnMut(EventTime, &[f32])) {
+    /// Each key with the time of its last event and the law that this has published.
+    pub fn open_laws(&self, each: &mut dyn FnMut(&[u8], EventTime, &[f32])) {
         let width = self.head.width();
         for state in self.partitions.iter().filter(|_| self.head.scores_arrivals()) {
             for slot in (0..state.keys.len()).map(|slot| Slot(u32_of(slot))) {
                 let hidden = state.keys.hidden.row(slot);
-                if let (Some(meta), Some(law)) = (state.keys.metas.row(slot).first(), hidden.get(hidden.len().saturating_sub(width)..)) {
-                    each(meta.last, law);
+                let law = hidden.get(hidden.len().saturating_sub(width)..);
+                if let (Some(meta), Some(key), Some(law)) = (state.keys.metas.row(slot).first(), state.keys.keys.key(slot), law) {
+                    each(key, meta.last, law);
                 }
             }
         }
