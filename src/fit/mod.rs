@@ -61,6 +61,7 @@ use crate::base::time::{Gap, TimeUnit};
 use crate::data::law::{HeadSpec, LawSpec, ScoreLink};
 use crate::data::schema::EventSchema;
 use crate::features::recipe::{Recipe, Spec};
+use crate::head::FARTHEST_PANEL;
 use crate::model::manifest::{FORMAT, Manifest};
 use crate::pipeline::plan::{Cell, FitPlan, Law, Plan};
 use crate::source::Feed;
@@ -108,7 +109,10 @@ pub struct Fitted {
 pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> Result<Fitted> {
     check_plan(plan)?;
     let seen = read::read(plan, feed, &mut |records, left| progress(Step::Reading(records, left)))?;
-    let unit = plan.fit.time_unit.unwrap_or_else(|| read::unit_of(&mut seen.train_gaps(TimeUnit::Second)));
+    let unit = plan.fit.time_unit.unwrap_or_else(|| {
+        let mut gaps = seen.train_gaps(TimeUnit::Second);
+        if intensities(plan) { read::unit_of_mean(&gaps) } else { read::unit_of(&mut gaps) }
+    });
     let marks = marks(plan, &seen);
     if plan.fit.cell == Cell::Hawkes && marks.len() > hawkes::MOST_MARKS {
         let text = format!(
@@ -119,6 +123,17 @@ pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> 
         return Err(Error::new(Kind::Data, "fit", text).help("name a field of fewer values in [event] mark, or fit a network"));
     }
     let gaps = seen.train_gaps(unit);
+    let longest = gaps.iter().copied().fold(0.0, f64::max);
+    if intensities(plan) && longest > FARTHEST_PANEL {
+        let name = unit.name();
+        let text =
+            format!("the longest gap is {longest:.0} `{name}`, and the law `intensity` is served as far as {FARTHEST_PANEL:.0} of them");
+        let help = match plan.fit.time_unit {
+            Some(_) => "take `time_unit` out of [fit]: the unit is then that of the mean gap",
+            None => "its gaps are too unlike for intensities; fit law = \"lognormal_mixture\", or expire idle keys with [state] expiry",
+        };
+        return Err(Error::new(Kind::Data, "fit", text).help(help));
+    }
     let clock = Clock::of(&plan.fit, seen.tick(), unit, &gaps);
     let value = plan.fit.value.as_ref().map(|value| recipe::value_spec(value, &plan.schema, &seen)).transpose()?;
     let facts = recipe::GapFacts { gaps: &gaps, unit, floor: clock.floor };
@@ -296,6 +311,11 @@ fn process(
     };
     let marks = if cell == Cell::Hawkes || marks == 0 { Vec::new() } else { likelihood::frequencies(history, marks) };
     Process { kind, marks, unit, width: history.width }
+}
+
+/// Whether a law of intensities is fitted.
+fn intensities(plan: &Plan) -> bool {
+    plan.fit.law == Law::Intensity && plan.fit.cell.is_network() && plan.schema.label.is_none()
 }
 
 /// The law that the cell gives.

@@ -122,3 +122,23 @@ fn more_marks_than_pairs_can_be_fitted_for_are_refused_by_name() {
     let text = refusal(&plan, RecordBatch::try_from_iter(columns).unwrap());
     assert!(text.contains("marks: the process `hawkes`") && text.contains("at most 256 marks"), "{text}");
 }
+
+#[test]
+fn intensities_of_bursts_are_in_the_unit_of_the_mean_gap_and_served_as_fitted() {
+    // Seven in ten gaps are nothing, the others about three hours: in microseconds, the unit of the median, panels would end after four seconds.
+    let bursts = |random: &mut ChaCha8Rng| {
+        let long = -1e7 * random.random::<f64>().max(1e-9).ln();
+        if random.random::<f64>() < 0.7 { 0 } else { long as i64 }
+    };
+    let mut plan = plan(&[], None, None);
+    (plan.fit.cell, plan.fit.law, plan.fit.epochs) = (Cell::CtLstm, Law::Intensity, 2);
+    let whole = fitted(&plan, drawn(60, bursts)).unwrap();
+    assert_eq!(whole.report.time_unit, Some(TimeUnit::Minute));
+    let folder = tempfile::tempdir().unwrap();
+    let served = write(&whole, &folder.path().join("model")).unwrap().served.unwrap();
+    let test = whole.report.part(Part::Test).unwrap().time.unwrap();
+    assert!((served.time - test.nll).abs() < 1e-4 * test.nll.abs().max(1.0), "{served:?} {test:?}");
+    plan.fit.time_unit = Some(TimeUnit::Microsecond);
+    let text = refusal(&plan, drawn(60, bursts));
+    assert!(text.contains("is served as far as 4194304 of them") && text.contains("take `time_unit` out of [fit]"), "{text}");
+}
