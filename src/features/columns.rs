@@ -31,7 +31,8 @@ impl Prepared {
             Spec::Numeric { scale, mean, std, clip, missing, missing_flag, .. } => {
                 let Some(values) = events.columns.get(self.field).and_then(|column| column.numbers()) else { return };
                 for (cell, value) in cells.zip(values) {
-                    let number = if value.is_nan() {
+                    // Tables can say infinity, JSON cannot: it is no reading, like no number at all.
+                    let number = if !value.is_finite() {
                         *missing
                     } else {
                         let value = clip.map_or(*value, |[low, high]| value.clamp(low, high));
@@ -44,7 +45,7 @@ impl Prepared {
                     // A number beyond f32 would poison the state for ever: the largest finite one says as much.
                     put(cell, 0, f32_of(number).clamp(f32::MIN, f32::MAX));
                     if *missing_flag {
-                        put(cell, 1, f32::from(u8::from(value.is_nan())));
+                        put(cell, 1, f32::from(u8::from(!value.is_finite())));
                     }
                 }
             }

@@ -85,6 +85,17 @@ fn every_column_kind_writes_what_its_formula_says() {
 }
 
 #[test]
+fn an_infinite_number_is_a_missing_one() {
+    let events = events(&[(0, f64::INFINITY, None), (1, f64::NEG_INFINITY, None), (2, f64::NAN, None)]);
+    let gaps = [None, Some(Gap(1)), Some(Gap(1))];
+    for scale in [NumericScale::Identity, NumericScale::Log1p, NumericScale::Standardise] {
+        for clip in [None, Some([-5.0, 11.0])] {
+            assert_eq!(rows(vec![numeric(scale, clip)], &events, &gaps), [-1.0, 1.0, -1.0, 1.0, -1.0, 1.0], "{scale:?} {clip:?}");
+        }
+    }
+}
+
+#[test]
 fn decaying_columns_agree_with_their_closed_form_and_do_not_see_the_event_itself() {
     let half_life = 3600.0;
     let times = [0i64, 10, 1800, 1800, 9000, 90_000];
