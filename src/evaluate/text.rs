@@ -159,6 +159,10 @@ fn several(out: &mut dyn Write, next: &NextEvents) -> io::Result<()> {
                 precision.mean, precision.points
             )?;
             writeln!(out, "    continuations that reach {:.4}", precision.covered)?;
+            if precision.cut > 0 {
+                let most = super::next::MOST * next.events;
+                writeln!(out, "    points cut               {}: more than {most} events came, the first {most} count", precision.cut)?;
+            }
             if precision.by_mark.iter().any(|mark| !mark.mark.is_empty()) {
                 writeln!(out, "\n  {:<20} {:>10} {:>18}", "mark", "events", "average precision")?;
                 for mark in &precision.by_mark {
