@@ -2,12 +2,14 @@
 
 mod ahead;
 
+use std::cmp::Reverse;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 
+use super::history::History;
 use super::progress::Progress;
 use super::{PipelineArgs, files};
 use crate::base::error::{Error, Kind, Result};
@@ -29,7 +31,7 @@ use crate::pipeline::plan::Plan;
 use crate::pipeline::unit;
 use crate::pipeline::{self, Purpose};
 use crate::run::{Lane, Stage};
-use crate::source::{self, Feed, Opening, Polled};
+use crate::source::{self, Polled};
 use ahead::Ahead;
 
 /// Longest a poll of a topic waits.
@@ -144,8 +146,8 @@ impl Args {
 /// # Errors
 /// The pipeline or package is refused, the history cannot be read, or a report cannot be written.
 pub fn run(args: &Args) -> Result<()> {
-    let (stage, filter, feed) = opened(args)?;
-    let report = Watcher::new(&stage, &filter, args)?.watch(feed, args.open_gaps)?;
+    let (stage, filter, history) = opened(args)?;
+    let report = Watcher::new(&stage, &filter, args)?.watch(history, args.open_gaps)?;
     let json = |report: &Report| serde_json::to_vec_pretty(report).map_err(|e| Error::internal("evaluate", e.to_string()));
     let stdout = |e: std::io::Error| Error::io("evaluate", Path::new("stdout"), e);
     let mut out = std::io::stdout().lock();
@@ -178,9 +180,9 @@ pub enum Subset {
 /// # Errors
 /// As `run`.
 pub fn report(args: &Args, subset: Option<Subset>) -> Result<Report> {
-    let (stage, filter, feed) = opened(args)?;
+    let (stage, filter, history) = opened(args)?;
     let filter = Filter { subset, ..filter };
-    Watcher::new(&stage, &filter, args)?.watch(feed, false)
+    Watcher::new(&stage, &filter, args)?.watch(history, false)
 }
 
 /// Scores of the events that count, each with its label, and the stage that gave them. `from`, `since` and `only` as the arguments of `evaluate`.
@@ -188,9 +190,9 @@ pub fn report(args: &Args, subset: Option<Subset>) -> Result<Report> {
 /// # Errors
 /// As `run`.
 pub fn scored(args: &Args) -> Result<(Stage, Vec<(f32, bool)>)> {
-    let (stage, filter, feed) = opened(args)?;
+    let (stage, filter, history) = opened(args)?;
     let mut watcher = Watcher::new(&stage, &filter, args)?;
-    watcher.read(feed)?;
+    watcher.read(history)?;
     let scored = watcher.evaluation.scored().to_vec();
     Ok((stage, scored))
 }
@@ -200,10 +202,10 @@ pub fn scored(args: &Args) -> Result<(Stage, Vec<(f32, bool)>)> {
 /// # Errors
 /// As `run`.
 pub fn laws(args: &Args, most: usize) -> Result<(Stage, Laws, EventTime)> {
-    let (stage, filter, feed) = opened(args)?;
+    let (stage, filter, history) = opened(args)?;
     let mut watcher = Watcher::new(&stage, &filter, args)?;
     watcher.laws = Some(Laws::new(stage.plan.model.as_ref().map_or(0, |(manifest, _)| manifest.head.width()), most));
-    watcher.read(feed)?;
+    watcher.read(history)?;
     let (laws, end) = (watcher.laws.take(), watcher.end);
     laws.map(|laws| (stage, laws, end)).ok_or_else(|| Error::internal("evaluate", "the laws were not kept"))
 }
@@ -213,16 +215,16 @@ pub fn laws(args: &Args, most: usize) -> Result<(Stage, Laws, EventTime)> {
 /// # Errors
 /// As `run`.
 pub fn beginnings(args: &Args, events: usize, most: usize) -> Result<(Stage, Beginnings)> {
-    let (stage, filter, feed) = opened(args)?;
+    let (stage, filter, history) = opened(args)?;
     let mut watcher = Watcher::new(&stage, &filter, args)?;
     watcher.beginnings = Some(Beginnings::new(events, most));
-    watcher.read(feed)?;
+    watcher.read(history)?;
     let beginnings = watcher.beginnings.take();
     beginnings.map(|beginnings| (stage, beginnings)).ok_or_else(|| Error::internal("evaluate", "the beginnings were not kept"))
 }
 
 /// What is to be evaluated.
-fn opened(args: &Args) -> Result<(Stage, Filter, Box<dyn Feed>)> {
+fn opened(args: &Args) -> Result<(Stage, Filter, History)> {
     let since =
         args.since.clone().map(unit::Moment::try_from).transpose().map_err(|why| {
             Error::new(Kind::Usage, "evaluate", format!("--since: {why}")).help("write 2018-07-01 or 2018-07-01T12:00:00Z")
@@ -232,10 +234,8 @@ fn opened(args: &Args) -> Result<(Stage, Filter, Box<dyn Feed>)> {
     let only = args.only.as_deref().map(|only| column_of(&mut plan, only)).transpose()?;
     aim(&mut plan, args)?;
     let stage = Stage::load(plan)?;
-    let opening = Opening { lanes: 1, until_caught_up: true, fields: stage.plan.field_names(), ..Opening::default() };
-    let feeds = source::open(&stage.plan.source, &opening)?;
-    let feed = feeds.into_iter().next().ok_or_else(|| Error::internal("evaluate", "the source gave no feed"))?;
-    Ok((stage, Filter { since, only, subset: None }, feed))
+    let history = History::open("evaluate", &stage.plan, &stage.plan.source)?;
+    Ok((stage, Filter { since, only, subset: None }, history))
 }
 
 /// A field and the value it must have: adds it to what is read.
@@ -369,13 +369,14 @@ impl<'a> Watcher<'a> {
     }
 
     /// Runs the whole feed through the lane.
-    fn watch(mut self, feed: Box<dyn Feed>, open_gaps: bool) -> Result<Report> {
-        let seconds = self.read(feed)?;
+    fn watch(mut self, history: History, open_gaps: bool) -> Result<Report> {
+        let seconds = self.read(history)?;
         self.close(seconds, open_gaps)
     }
 
     /// Takes in the feed to its end; gives the seconds that took.
-    fn read(&mut self, mut feed: Box<dyn Feed>) -> Result<f64> {
+    fn read(&mut self, mut history: History) -> Result<f64> {
+        let feed = &mut history.feed;
         let mut progress = Progress::start("events", feed.backlog());
         let mut input = Input::default();
         let mut read = 0;
@@ -527,7 +528,8 @@ impl<'a> Watcher<'a> {
 
     /// What is shown of one key.
     fn history(&mut self) -> Result<Option<KeyHistory>> {
-        let longest = self.histories.iter().max_by_key(|(_, laws)| laws.len());
+        // Of several the first by name: the order of a hash map is another in every run.
+        let longest = self.histories.iter().max_by_key(|(key, laws)| (laws.len(), Reverse(*key)));
         let law = self.stage.plan.model.as_ref().and_then(|(manifest, _)| manifest.head.law());
         let (Some(law), Some((key, laws))) = (law, longest) else { return Ok(None) };
         let Some(first) = laws.first().map(|law| law.time) else { return Ok(None) };

@@ -51,6 +51,16 @@ pub fn append(schema: &EventSchema, cells: &Cells, number: &mut String, events: 
     Ok(())
 }
 
+/// A number as text, in its shortest form; 3.0 is 3: tools that know no missing integers write all of a column as fractions.
+pub(super) fn literal(value: f64, text: &mut String) {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if value.fract() == 0.0 && value.abs() <= EXACT {
+        text.push_str(itoa::Buffer::new().format(i64_of(value)));
+    } else {
+        text.push_str(ryu::Buffer::new().format(value));
+    }
+}
+
 /// A cell as text: numbers in their shortest form.
 fn text<'a>(cells: &'a Cells, at: usize, number: &'a mut String) -> Option<&'a [u8]> {
     number.clear();
@@ -61,7 +71,7 @@ fn text<'a>(cells: &'a Cells, at: usize, number: &'a mut String) -> Option<&'a [
             Some(number.as_bytes())
         }
         Cell::Float(value) => {
-            number.push_str(ryu::Buffer::new().format(value));
+            literal(value, number);
             Some(number.as_bytes())
         }
         Cell::Bool(value) => Some(if value { b"true" } else { b"false" }),

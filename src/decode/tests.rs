@@ -174,3 +174,34 @@ fn key_and_timestamp_of_the_record_itself_serve_as_key_and_time() {
     assert_eq!(events.times, [EventTime(1_700_000_000_123_000), EventTime(5000), EventTime(7000)]);
     assert_eq!(rejected.reasons, [Reason::MissingKey, Reason::MissingTime, Reason::WrongType]);
 }
+
+#[test]
+fn tables_and_records_agree_on_what_is_a_text_and_what_is_a_number() {
+    use arrow::array::{ArrayRef, BooleanArray, DictionaryArray, ListArray};
+    use arrow::datatypes::Int32Type;
+
+    let table = |columns: Vec<(&str, ArrayRef)>| {
+        let rows = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap();
+        let input = Input { tables: vec![Table { partition: Partition(0), first: Offset(0), rows }], ..Input::default() };
+        let (mut events, mut rejected) = (Events::new(&schema()), Rejected::default());
+        Decoder::new(&schema()).decode(&input, &mut events, &mut rejected);
+        (events, rejected)
+    };
+    let times: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+    // Integers with a null among them are fractions to many tools.
+    let keys: ArrayRef = Arc::new(Float64Array::from(vec![Some(3.0), None]));
+    let flags: ArrayRef = Arc::new(BooleanArray::from(vec![true, false]));
+    let amounts: DictionaryArray<Int32Type> = DictionaryArray::try_new(vec![0, 0].into(), Arc::new(Int64Array::from(vec![7]))).unwrap();
+    let (events, rejected) = table(vec![("card", keys), ("ts", times.clone()), ("channel", flags), ("amount", Arc::new(amounts))]);
+    assert_eq!(keys_of(&events), ["3"]);
+    assert_eq!(events.columns[0].numbers().unwrap(), [7.0]);
+    assert_eq!(events.columns[1].texts().unwrap().get(0), Some(&b"true"[..]));
+    assert_eq!(rejected.reasons, [Reason::MissingKey]);
+    let (events, _) = decode(&[br#"{"card":3.0,"ts":1,"channel":2.50}"#]);
+    assert_eq!((keys_of(&events), events.columns[1].texts().unwrap().get(0)), (vec!["3"], Some(&b"2.5"[..])));
+
+    let lists: ArrayRef = Arc::new(ListArray::from_iter_primitive::<arrow::datatypes::Int64Type, _, _>(vec![Some(vec![Some(1)]), None]));
+    let (_, rejected) = table(vec![("card", Arc::new(StringArray::from(vec!["a", "b"]))), ("ts", times), ("channel", lists)]);
+    assert_eq!(rejected.reasons, [Reason::WrongType, Reason::WrongType]);
+    assert!(rejected.details[0].contains("column `channel`: expected text, found List"), "{}", rejected.details[0]);
+}
