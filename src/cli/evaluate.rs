@@ -516,7 +516,7 @@ impl<'a> Watcher<'a> {
     fn add_open_gaps(&mut self) {
         let mut open = Vec::new();
         let counts = |key: &[u8]| self.evaluation.counts(key);
-        self.lane.open_laws(&mut |key, last, law| open.extend(counts(key).then(|| (last, law.to_vec()))));
+        self.lane.open_laws(&mut |own| open.extend(counts(own.key).then(|| (own.last, own.law.to_vec()))));
         for (last, law) in open {
             // An event at the very end leaves no gap.
             let gap = self.end.since(last);
