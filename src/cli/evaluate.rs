@@ -20,6 +20,7 @@ use crate::base::number::f64_of_count;
 use crate::base::time::{EventTime, Gap};
 use crate::data::events::Column;
 use crate::data::input::Input;
+use crate::data::law::HeadSpec;
 use crate::data::schema::{Field, FieldKind};
 use crate::evaluate::beginnings::{Beginnings, First};
 use crate::evaluate::history::{Arrival, KeyHistory, Moment};
@@ -345,10 +346,12 @@ struct Watcher<'a> {
 impl<'a> Watcher<'a> {
     fn new(stage: &'a Stage, filter: &'a Filter, args: &Args) -> Result<Self> {
         let plan = &stage.plan;
-        let law = plan.model.as_ref().and_then(|(manifest, _)| manifest.head.law());
+        let head = plan.model.as_ref().map(|(manifest, _)| &manifest.head);
+        let law = head.and_then(HeadSpec::law);
         let settings = Settings {
             unit: law.map(|law| law.time_unit),
             coarse: law.is_some_and(|law| law.resolution.is_some()),
+            joint: matches!(head, Some(HeadSpec::Hawkes(_) | HeadSpec::Intensity(_))),
             quantiles: plan.asks.quantiles.clone(),
             horizons: plan.horizon_names.iter().cloned().zip(plan.asks.horizons.iter().copied()).collect(),
             marks: law.map(|law| law.marks.clone()).unwrap_or_default(),
@@ -564,7 +567,8 @@ impl<'a> Watcher<'a> {
 
     fn add_open_gaps(&mut self) {
         let mut open = Vec::new();
-        self.lane.open_laws(&mut |last, law| open.push((last, law.to_vec())));
+        let counts = |key: &[u8]| self.evaluation.counts(key);
+        self.lane.open_laws(&mut |own| open.extend(counts(own.key).then(|| (own.last, own.law.to_vec()))));
         for (last, law) in open {
             // An event at the very end leaves no gap.
             let gap = self.end.since(last);

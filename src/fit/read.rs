@@ -272,9 +272,20 @@ fn decay(seen: &Seen, features: &Features, made: &mut [f32]) {
 #[must_use]
 pub fn unit_of(gaps_in_seconds: &mut [f64]) -> TimeUnit {
     gaps_in_seconds.sort_by(f64::total_cmp);
-    let median = gaps_in_seconds.get(gaps_in_seconds.len() / 2).copied().unwrap_or(1.0);
+    unit_at(gaps_in_seconds.get(gaps_in_seconds.len() / 2).copied().unwrap_or(1.0))
+}
+
+/// The same of the mean, for a law that is served from panels of so many units (`head/tabulated.rs`) and trained in mean gaps: where most gaps are next to
+/// nothing, the median says nothing of how far it must reach.
+#[must_use]
+pub fn unit_of_mean(gaps_in_seconds: &[f64]) -> TimeUnit {
+    let count = crate::base::number::f64_of_count(gaps_in_seconds.len());
+    unit_at(if gaps_in_seconds.is_empty() { 1.0 } else { gaps_in_seconds.iter().sum::<f64>() / count })
+}
+
+fn unit_at(seconds: f64) -> TimeUnit {
     let units = [TimeUnit::Day, TimeUnit::Hour, TimeUnit::Minute, TimeUnit::Second, TimeUnit::Millisecond];
-    units.into_iter().find(|unit| median >= unit.seconds()).unwrap_or(TimeUnit::Microsecond)
+    units.into_iter().find(|unit| seconds >= unit.seconds()).unwrap_or(TimeUnit::Microsecond)
 }
 
 /// The earliest and the latest event time.
@@ -298,6 +309,7 @@ mod tests {
             (1e-9, TimeUnit::Microsecond),
         ] {
             assert_eq!(unit_of(&mut [median * 3.0, median, median / 2.0]), unit, "{median}");
+            assert_eq!(unit_of_mean(&[0.0, 0.0, 0.0, 4.0 * median]), unit, "{median}");
         }
     }
 

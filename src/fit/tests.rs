@@ -20,6 +20,8 @@ use crate::pipeline::plan::{Cell, Law, Split};
 use crate::source::Polled;
 use crate::{decode, order, sink, source, state};
 
+mod odd_history;
+
 /// A feed of one table.
 struct OneTable(Option<RecordBatch>);
 

@@ -146,6 +146,29 @@ fn history_of_which_no_record_can_be_used_is_an_error_that_says_why() {
 }
 
 #[test]
+fn open_gaps_are_those_of_keys_whose_last_event_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let visits = pipelines().join("visits").display().to_string();
+    let made =
+        meantime(&["generate", &visits, "--events", "600", "--keys", "40", "--to", "file", "--out", "visits.parquet"], folder.path());
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let judged = |more: &[&str]| -> serde_json::Value {
+        let arguments = [&["evaluate", &visits, "--from", "visits.parquet", "--open-gaps", "--json", "-"], more].concat();
+        let output = meantime(&arguments, folder.path());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let keys = |report: &serde_json::Value| report["time"]["open"]["keys"].as_u64().unwrap_or(0);
+    let all = judged(&[]);
+    assert_eq!(Some(keys(&all)), all["keys"].as_u64());
+    // Every patient's last visit has one diagnosis.
+    let codes: Vec<String> =
+        all["marks"]["by_mark"].as_array().unwrap().iter().map(|mark| mark["mark"].as_str().unwrap().to_owned()).collect();
+    let each: Vec<u64> = codes.iter().map(|code| keys(&judged(&["--where", &format!("diagnosis={code}")]))).collect();
+    assert!(codes.len() > 3 && each.iter().sum::<u64>() == keys(&all) && each.iter().all(|own| *own < keys(&all)), "{codes:?} {each:?}");
+}
+
+#[test]
 fn a_package_that_is_named_from_the_wrong_folder_is_refused_with_the_rule() {
     let folder = tempfile::tempdir().unwrap();
     let visits = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/visits").display().to_string();
