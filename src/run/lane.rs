@@ -107,7 +107,7 @@ impl Lane {
                 source::Settings::Kafka(kafka) => kafka.since,
                 _ => None,
             },
-            decoder: Decoder::new(&plan.schema),
+            decoder: Decoder::of(&plan.schema, plan.schemas.as_ref()),
             head: Head::with(&manifest.head, plan.asks.clone(), intensity)?,
             features,
             value,
@@ -188,7 +188,7 @@ impl Lane {
         self.begin();
         let picked = if self.partitions.iter().any(PartitionState::is_picky) { self.pick(input)? } else { None };
         let input = picked.as_ref().unwrap_or(input);
-        self.decoder.decode(input, &mut self.decoded, &mut self.rejected);
+        self.decoder.decode(input, &mut self.decoded, &mut self.rejected)?;
         self.note_progress(input)?;
         self.order(input)?;
         self.drop_silent_rejects();
