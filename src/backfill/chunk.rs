@@ -235,7 +235,7 @@ impl Sight {
         let input = input_of(&[(0, Offset(0), rows.clone())], self.lines);
         self.events.clear();
         self.rejected.clear();
-        self.decoder.decode(&input, &mut self.events, &mut self.rejected);
+        self.decoder.decode(&input, &mut self.events, &mut self.rejected)?;
         self.sum(&rows);
         let (mut times, mut shards) = (vec![None; rows.num_rows()], vec![0; rows.num_rows()]);
         let mut ties = match &self.ties {

@@ -17,7 +17,7 @@ pub fn append(schema: &EventSchema, cells: &Cells, number: &mut String, events: 
             Err((Reason::WrongType, format!("field `{}`: expected {expected}, found {found}", field.name)))
         };
         match (field.kind, cells.get(COLUMNS + i)) {
-            (FieldKind::Number, found @ (Cell::Text(..) | Cell::Nested)) => return wrong("a number", found),
+            (FieldKind::Number, found @ (Cell::Text(..) | Cell::Nested | Cell::Instant(_))) => return wrong("a number", found),
             (FieldKind::Text, Cell::Nested) => return wrong("a text", Cell::Nested),
             _ => {}
         }
@@ -75,6 +75,10 @@ fn text<'a>(cells: &'a Cells, at: usize, number: &'a mut String) -> Option<&'a [
             Some(number.as_bytes())
         }
         Cell::Bool(value) => Some(if value { b"true" } else { b"false" }),
+        Cell::Instant(time) => {
+            number.push_str(&time.to_string());
+            Some(number.as_bytes())
+        }
         Cell::Missing | Cell::Nested => None,
     }
 }
@@ -85,6 +89,7 @@ fn time(schema: &EventSchema, cells: &Cells) -> Result<EventTime, Fault> {
     let wrong = |expected: &str| Err((Reason::WrongType, format!("time field `{field}`: expected {expected}, found {}", cell.kind())));
     let time = match (schema.time_format, cell) {
         (_, Cell::Missing) => return Err((Reason::MissingTime, format!("time field `{field}` is missing or null"))),
+        (_, Cell::Instant(time)) => Some(time),
         (TimeFormat::Unit(unit), Cell::Int(value)) => from_integer(value, unit),
         (TimeFormat::Unit(unit), Cell::Float(value)) => from_float(value, unit),
         (TimeFormat::Unit(unit), _) => return wrong(&format!("a number of `{}` since 1970", unit.name())),
@@ -97,6 +102,7 @@ fn time(schema: &EventSchema, cells: &Cells) -> Result<EventTime, Fault> {
     time.and_then(EventTime::in_range).ok_or_else(|| {
         let found = match cell {
             Cell::Int(value) => value.to_string(),
+            Cell::Instant(time) => format!("{} us", time.0),
             Cell::Float(value) => value.to_string(),
             Cell::Text(start, end) => String::from_utf8_lossy(cells.text(start, end)).into_owned(),
             _ => String::new(),

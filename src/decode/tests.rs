@@ -27,7 +27,7 @@ fn decode(payloads: &[&[u8]]) -> (Events, Rejected) {
         input.records.push(Partition(3), Offset(i as i64), None, Some(b"k"), Some(payload));
     }
     let (mut events, mut rejected) = (Events::new(&schema()), Rejected::default());
-    Decoder::new(&schema()).decode(&input, &mut events, &mut rejected);
+    Decoder::new(&schema()).decode(&input, &mut events, &mut rejected).unwrap();
     (events, rejected)
 }
 
@@ -58,12 +58,12 @@ fn records_whose_own_key_is_not_that_of_the_event_are_counted() {
     }
     input.records.push(Partition(3), Offset(5), None, None, Some(b"broken"));
     let mut decoder = Decoder::new(&schema());
-    decoder.decode(&input, &mut Events::new(&schema()), &mut Rejected::default());
+    decoder.decode(&input, &mut Events::new(&schema()), &mut Rejected::default()).unwrap();
     assert_eq!(decoder.own_keys(), OwnKeys { missing: 2, different: 1 });
     // Where the event's key is the record's own there is nothing to compare.
     let own = EventSchema { key: crate::data::schema::RECORD_KEY.to_owned(), ..schema() };
     let mut decoder = Decoder::new(&own);
-    decoder.decode(&input, &mut Events::new(&own), &mut Rejected::default());
+    decoder.decode(&input, &mut Events::new(&own), &mut Rejected::default()).unwrap();
     assert_eq!(decoder.own_keys(), OwnKeys::default());
 }
 
@@ -112,7 +112,7 @@ fn a_tombstone_is_rejected_as_empty() {
     let mut input = Input::default();
     input.records.push(Partition(0), Offset(0), None, Some(b"k"), None);
     let (mut events, mut rejected) = (Events::new(&schema()), Rejected::default());
-    Decoder::new(&schema()).decode(&input, &mut events, &mut rejected);
+    Decoder::new(&schema()).decode(&input, &mut events, &mut rejected).unwrap();
     assert_eq!(rejected.reasons, [Reason::Empty]);
 }
 
@@ -128,7 +128,7 @@ fn a_table_gives_the_same_events_as_json() {
     .unwrap();
     let input = Input { tables: vec![Table { partition: Partition(3), first: Offset(10), rows }], ..Input::default() };
     let (mut events, mut rejected) = (Events::new(&schema()), Rejected::default());
-    Decoder::new(&schema()).decode(&input, &mut events, &mut rejected);
+    Decoder::new(&schema()).decode(&input, &mut events, &mut rejected).unwrap();
     let (mut json, _) = decode(&[br#"{"id":1,"card":"c1","ts":1500,"amount":12.5,"channel":"web"}"#]);
     json.offsets[0] = Offset(10);
     assert_eq!(events, json);
@@ -148,7 +148,7 @@ fn decode_as(names: [&str; 3], records: &[(Option<&[u8]>, Option<i64>, &str)]) -
         input.records.push(Partition(3), Offset(i as i64), recorded, *key, Some(payload.as_bytes()));
     }
     let (mut events, mut rejected) = (Events::new(&schema), Rejected::default());
-    Decoder::new(&schema).decode(&input, &mut events, &mut rejected);
+    Decoder::new(&schema).decode(&input, &mut events, &mut rejected).unwrap();
     (events, rejected)
 }
 
@@ -202,7 +202,7 @@ fn tables_and_records_agree_on_what_is_a_text_and_what_is_a_number() {
         let rows = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap();
         let input = Input { tables: vec![Table { partition: Partition(0), first: Offset(0), rows }], ..Input::default() };
         let (mut events, mut rejected) = (Events::new(&schema()), Rejected::default());
-        Decoder::new(&schema()).decode(&input, &mut events, &mut rejected);
+        Decoder::new(&schema()).decode(&input, &mut events, &mut rejected).unwrap();
         (events, rejected)
     };
     let times: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));

@@ -79,7 +79,7 @@ impl Seen {
 /// # Errors
 /// The source fails, no record can be used, more bad records than `max_bad_ratio` allows, or the split names are not to be found.
 pub fn read(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(usize, Option<u64>)) -> Result<Seen> {
-    let (mut decoder, mut input) = (Decoder::new(&plan.schema), Input::default());
+    let (mut decoder, mut input) = (Decoder::of(&plan.schema, plan.schemas.as_ref()), Input::default());
     let (mut decoded, mut rejected) = (Events::new(&plan.schema), Rejected::default());
     let mut order = Order::new(plan.order, Events::new(&plan.schema));
     let mut released = Events::new(&plan.schema);
@@ -90,7 +90,7 @@ pub fn read(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(usize, Op
         let polled = feed.poll(POLL, Duration::from_millis(100), &mut input)?;
         records += input.len();
         decoded.clear();
-        decoder.decode(&input, &mut decoded, &mut rejected);
+        decoder.decode(&input, &mut decoded, &mut rejected)?;
         for row in 0..decoded.len() {
             order.take(&decoded, row, &mut released)?;
         }

@@ -99,6 +99,9 @@ mod tests {
         let error = check(&short, &recipe).unwrap_err();
         assert_eq!(error.exit_code(), 78);
         let text = error.to_string();
-        assert!(text.contains("`channel` = 2, the index of a value that is not in its vocabulary") && text.contains("make 3 indices"), "{text}");
+        assert!(
+            text.contains("`channel` = 2, the index of a value that is not in its vocabulary") && text.contains("make 3 indices"),
+            "{text}"
+        );
     }
 }

@@ -38,7 +38,7 @@ pub fn check(package: &Package, recipe: &Recipe) -> Result<usize> {
     let place = package.folder.join("golden.parquet").display().to_string();
     let input = Input { tables: vec![Table { partition: Partition(0), first: Offset(0), rows: golden.table.clone() }], ..Input::default() };
     let (mut events, mut rejected) = (Events::new(&schema), Rejected::default());
-    Decoder::new(&schema).decode(&input, &mut events, &mut rejected);
+    Decoder::new(&schema).decode(&input, &mut events, &mut rejected)?;
     if let Some(detail) = rejected.details.first() {
         return Err(Error::config("model", format!("a golden event cannot be decoded: {detail}")).at(place));
     }

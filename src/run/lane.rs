@@ -113,7 +113,7 @@ impl Lane {
                 source::Settings::Kafka(kafka) => kafka.since,
                 _ => None,
             },
-            decoder: Decoder::new(&plan.schema),
+            decoder: Decoder::of(&plan.schema, plan.schemas.as_ref()),
             head: Head::with(&manifest.head, plan.asks.clone(), intensity)?,
             features,
             value,
@@ -196,7 +196,7 @@ impl Lane {
         self.begin();
         let picked = if self.partitions.iter().any(PartitionState::is_picky) { self.pick(input)? } else { None };
         let input = picked.as_ref().unwrap_or(input);
-        self.decoder.decode(input, &mut self.decoded, &mut self.rejected);
+        self.decoder.decode(input, &mut self.decoded, &mut self.rejected)?;
         self.say_spread();
         self.note_progress(input)?;
         self.order(input)?;

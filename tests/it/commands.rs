@@ -134,10 +134,9 @@ fn the_past_of_a_key_comes_out_as_it_was_and_an_event_can_be_explained() {
 fn history_of_which_no_record_can_be_used_is_an_error_that_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let visits = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/visits").display().to_string();
-    let made =
-        meantime(&["generate", &visits, "--events", "500", "--keys", "20", "--to", "file", "--out", "visits.parquet"], folder.path());
+    let made = meantime(&["generate", &visits, "--events", "500", "--keys", "20", "--to", "file", "--out", "visits.ndjson"], folder.path());
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let judged = |more: &[&str]| meantime(&[&["evaluate", &visits, "--from", "visits.parquet"], more].concat(), folder.path());
+    let judged = |more: &[&str]| meantime(&[&["evaluate", &visits, "--from", "visits.ndjson"], more].concat(), folder.path());
     assert!(judged(&[]).status.success());
     let refused = judged(&["--set", "event.key=nobody"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
