@@ -89,6 +89,8 @@ pub struct Lane {
     strangers: Strangers,
     /// It was said that the topic may not be partitioned by key.
     spread_said: bool,
+    /// The first event's time was looked at.
+    unit_seen: bool,
 }
 
 impl Lane {
@@ -143,6 +145,7 @@ impl Lane {
             share: None,
             strangers: Strangers::default(),
             spread_said: false,
+            unit_seen: false,
             plan,
         })
     }
@@ -198,6 +201,7 @@ impl Lane {
         let input = picked.as_ref().unwrap_or(input);
         self.decoder.decode(input, &mut self.decoded, &mut self.rejected);
         self.say_spread();
+        self.say_unit();
         self.note_progress(input)?;
         self.order(input)?;
         self.drop_silent_rejects();
@@ -227,6 +231,15 @@ impl Lane {
         self.finish_batch(&Input::default())?;
         self.say_strangers(true);
         Ok(())
+    }
+
+    /// Says that times may be in another unit than the pipeline names, by the first event.
+    fn say_unit(&mut self) {
+        let Some(first) = self.decoded.times.first().filter(|_| !self.unit_seen) else { return };
+        self.unit_seen = true;
+        if let Some(doubt) = self.plan.schema.doubt(*first) {
+            tracing::warn!("{doubt}");
+        }
     }
 
     /// Says that the topic may spread the events of one key over its partitions, once.
