@@ -5,7 +5,7 @@ use std::fmt;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::number::f64_of;
+use super::number::{f64_of, i64_of};
 
 const MICROS_PER_SECOND: f64 = 1e6;
 
@@ -18,6 +18,13 @@ impl EventTime {
     pub const MIN: EventTime = EventTime(-2_208_988_800_000_000);
     /// Latest time a record may carry: 2200-01-01T00:00:00Z. A time beyond it is a broken clock or a wrong unit.
     pub const MAX: EventTime = EventTime(7_258_118_400_000_000);
+
+    /// The unit in which this time, read as a number of `unit`, would be between 2000 and 2100, with that time: only of times before 1980.
+    #[must_use]
+    pub fn likelier(self, unit: TimeUnit) -> Option<(TimeUnit, EventTime)> {
+        let number = f64_of(self.0) * 1e-6 / unit.seconds();
+        unit.likelier(number).filter(|_| self < DOUBTED)
+    }
 
     /// The time, if it lies in `MIN..=MAX`.
     #[must_use]
@@ -75,6 +82,11 @@ impl From<std::time::Duration> for Gap {
     }
 }
 
+/// 2000 to 2100, in seconds since 1970.
+const LIKELY: std::ops::Range<f64> = 946_684_800.0..4_102_444_800.0;
+/// Times before it, 1980, are doubted: nothing was connected then.
+const DOUBTED: EventTime = EventTime(315_532_800_000_000);
+
 /// A unit of time as pipelines and model packages name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum TimeUnit {
@@ -116,6 +128,18 @@ impl TimeUnit {
         }
     }
 
+    /// The unit, other than this one, in which a number would be a time between 2000 and 2100, with that time; only the units that clocks count in.
+    #[must_use]
+    pub fn likelier(self, number: f64) -> Option<(TimeUnit, EventTime)> {
+        [TimeUnit::Second, TimeUnit::Millisecond, TimeUnit::Microsecond, TimeUnit::Nanosecond]
+            .into_iter()
+            .filter(|unit| *unit != self)
+            .find_map(|unit| {
+                let seconds = number * unit.seconds();
+                LIKELY.contains(&seconds).then(|| (unit, EventTime(i64_of((seconds * 1e6).round()))))
+            })
+    }
+
     /// The name used in files: `ns us ms s m h d`.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -138,6 +162,22 @@ mod tests {
     #[test]
     fn a_time_prints_as_rfc_3339() {
         assert_eq!(EventTime(1_500_000).to_string(), "1970-01-01T00:00:01.500000Z");
+    }
+
+    #[test]
+    fn a_time_that_is_none_in_its_unit_is_one_in_another() {
+        let second = 1_700_000_000.0;
+        assert_eq!(TimeUnit::Millisecond.likelier(second), Some((TimeUnit::Second, EventTime(1_700_000_000_000_000))));
+        assert_eq!(TimeUnit::Second.likelier(second * 1e3), Some((TimeUnit::Millisecond, EventTime(1_700_000_000_000_000))));
+        assert_eq!(TimeUnit::Second.likelier(second * 1e9).map(|(unit, _)| unit), Some(TimeUnit::Nanosecond));
+        assert_eq!(
+            (TimeUnit::Second.likelier(second), TimeUnit::Millisecond.likelier(-1.0), TimeUnit::Millisecond.likelier(f64::NAN)),
+            (None, None, None)
+        );
+        // A day after 1970 in milliseconds is that in no other unit.
+        assert_eq!(EventTime(86_400_000_000).likelier(TimeUnit::Millisecond), None);
+        assert_eq!(EventTime(1_700_000_000_000).likelier(TimeUnit::Millisecond).map(|(unit, _)| unit), Some(TimeUnit::Second));
+        assert_eq!(EventTime(1_700_000_000_000_000).likelier(TimeUnit::Microsecond), None);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::pipeline::{self, Purpose};
 pub struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Events that the model was not fitted to, for a score with their labels: Parquet or NDJSON files, or patterns of them (in quotes). By default the pipeline's own source.
+    /// Events that the model was not fitted to, for a score with their labels: Parquet or NDJSON files, patterns of them (in quotes), or a folder of them. By default the pipeline's own source.
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     from: Vec<String>,
     /// Only events from this time on count; earlier ones still build up the states.

@@ -55,7 +55,7 @@ const HOUR: f64 = 3600.0;
 pub struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// What happened: Parquet or NDJSON files, or patterns of them (in quotes). By default the pipeline's own source; a topic is read from its first
+    /// What happened: Parquet or NDJSON files, patterns of them (in quotes), or a folder of them. By default the pipeline's own source; a topic is read from its first
     /// to its present end in a consumer group of its own.
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     from: Vec<String>,

@@ -9,11 +9,13 @@ use crate::base::error::{Error, Kind, Result};
 use crate::link::file::Location;
 use crate::link::objects::Place;
 use crate::source::FileSettings;
+use crate::source::file::Kind as FileKind;
 
-/// The files that patterns name, those of a pattern in the order of their names.
+/// The files that patterns name, those of a pattern in the order of their names. A folder that is named stands for the files below it whose names end as those of events do, but for
+/// hidden ones and those that begin with `_`.
 ///
 /// # Errors
-/// A pattern is none, nothing has such a name, or a bucket cannot be listed.
+/// A pattern is none, nothing has such a name, a folder has no such file, or a bucket cannot be listed.
 pub fn named(command: &'static str, patterns: &[String]) -> Result<FileSettings> {
     let mut paths = Vec::new();
     for pattern in patterns {
@@ -25,9 +27,19 @@ pub fn named(command: &'static str, patterns: &[String]) -> Result<FileSettings>
         let local = pattern.strip_prefix("file://").unwrap_or(pattern);
         if local.contains("://") {
             paths.extend(objects(command, pattern)?);
+        } else if Path::new(local).is_dir() {
+            folder(command, Path::new(local), &mut paths)?;
+            if paths.len() == before {
+                return Err(Error::config(command, format!("--from {pattern}: no file of this folder is one of events"))
+                    .help("names end in .parquet, .pq, .ndjson, .jsonl or .json; the last three may be compressed, .gz or .zst"));
+            }
         } else {
             for path in glob::glob(local).map_err(wrong)? {
-                paths.push(path.map_err(|e| Error::new(Kind::Config, command, e.to_string()).caused_by(e))?.into());
+                let path = path.map_err(|e| Error::new(Kind::Config, command, e.to_string()).caused_by(e))?;
+                // What `*` finds beside files; `**` comes to what is in it.
+                if !path.is_dir() {
+                    paths.push(path.into());
+                }
             }
         }
         if paths.len() == before {
@@ -37,6 +49,28 @@ pub fn named(command: &'static str, patterns: &[String]) -> Result<FileSettings>
         }
     }
     Ok(FileSettings { paths })
+}
+
+/// Files of events below a folder, by name.
+fn folder(command: &'static str, path: &Path, into: &mut Vec<Location>) -> Result<()> {
+    let io = |e: std::io::Error| Error::io(command, path, e);
+    let entries = std::fs::read_dir(path).map_err(io)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut entries = entries.collect::<std::io::Result<Vec<_>>>().map_err(io)?;
+    entries.sort();
+    for entry in entries {
+        if entry.file_name().is_none_or(|name| name.to_string_lossy().starts_with(['.', '_'])) {
+            continue;
+        }
+        if entry.is_dir() {
+            folder(command, &entry, into)?;
+            continue;
+        }
+        let location = Location::from(entry);
+        if FileKind::of(&location).is_ok() {
+            into.push(location);
+        }
+    }
+    Ok(())
 }
 
 /// The objects of a bucket that a pattern names.
@@ -54,4 +88,41 @@ fn objects(command: &'static str, pattern: &str) -> Result<Vec<Location>> {
     let options = MatchOptions { require_literal_separator: true, ..MatchOptions::new() };
     let found = store.list(folder)?.into_iter().filter(|entry| wanted.matches_with(&entry.name, options));
     Ok(found.map(|entry| Location::Object(Arc::clone(&store), entry)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_stands_for_the_files_of_events_below_it_and_a_pattern_for_files_only() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(name);
+        for folder in ["day=2/_tmp", "day=1", ".hidden", "empty"] {
+            std::fs::create_dir_all(at(folder)).unwrap();
+        }
+        for name in [
+            "day=2/b.parquet",
+            "day=2/_tmp/c.parquet",
+            "day=1/a.parquet",
+            ".hidden/d.parquet",
+            "z.NDJSON",
+            "x.ndjson.gz",
+            "_SUCCESS",
+            "notes.txt",
+        ] {
+            std::fs::write(at(name), "").unwrap();
+        }
+        let named = |pattern: &Path| {
+            let found = named("fit", &[pattern.display().to_string()])?.paths;
+            Ok::<_, Error>(
+                found.iter().map(|path| path.name().strip_prefix(home.path()).unwrap().display().to_string()).collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(named(home.path()).unwrap(), ["day=1/a.parquet", "day=2/b.parquet", "x.ndjson.gz", "z.NDJSON"]);
+        assert_eq!(named(&at("*/*.parquet")).unwrap().len(), 3, "a pattern finds hidden ones, too");
+        assert_eq!(named(&at("day*/**/*.parquet")).unwrap(), ["day=1/a.parquet", "day=2/_tmp/c.parquet", "day=2/b.parquet"]);
+        assert!(named(&at("empty")).unwrap_err().to_string().contains("no file of this folder is one of events"));
+        assert!(named(&at("day*")).unwrap_err().to_string().contains("there is no such file"));
+    }
 }

@@ -30,7 +30,7 @@ const BAR: u64 = 1000;
 pub struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// History to learn from: Parquet or NDJSON files, or patterns of them (in quotes). By default the pipeline's own source, if that is files or
+    /// History to learn from: Parquet or NDJSON files, patterns of them (in quotes), or a folder of them. By default the pipeline's own source, if that is files or
     /// a generated stream.
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     from: Vec<String>,

@@ -1,6 +1,7 @@
 //! `meantime parity`: what was sent against what comes out when the files are taken again, bit for bit.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -36,9 +37,9 @@ use crate::source;
 pub struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// What was sent: a folder of Parquet files (of `run` or `backfill`), `s3://bucket/prefix` (`gs://`, `az://`), or the name of a topic on the brokers of the pipeline's
-    /// source.
-    #[arg(long, value_name = "DIR|URL|TOPIC")]
+    /// What was sent: a folder of Parquet files (of `run` or `backfill`), `s3://bucket/prefix` (`gs://`, `az://`), a file of JSON lines (of the sink `ndjson`), or the
+    /// name of a topic on the brokers of the pipeline's source.
+    #[arg(long, value_name = "DIR|URL|FILE|TOPIC")]
     live: String,
     /// The same events as files: Parquet or NDJSON, or patterns of them in quotes.
     #[arg(long, value_name = "GLOB", num_args = 1.., required = true)]
@@ -150,13 +151,38 @@ pub fn live(plan: &Plan, place: &str, take: &mut dyn FnMut(Row)) -> Result<()> {
         }
         return Ok(());
     }
+    if folder.is_file() {
+        return lines(folder, take);
+    }
     match &plan.source {
         #[cfg(feature = "kafka")]
         source::Settings::Kafka(kafka) => topic(kafka, place, take),
-        _ => Err(Error::config("parity", "there is no such folder, and the pipeline reads no topic whose brokers could be asked for one")
-            .at(place.to_owned())
-            .help("name the folder with the forecasts' Parquet files")),
+        _ => Err(Error::config(
+            "parity",
+            "there is no such folder or file, and the pipeline reads no topic whose brokers could be asked for one",
+        )
+        .at(place.to_owned())
+        .help("name the folder with the forecasts' Parquet files, or the file with their JSON lines")),
     }
+}
+
+/// The rows of a file of JSON lines.
+fn lines(path: &Path, take: &mut dyn FnMut(Row)) -> Result<()> {
+    let io = |e: std::io::Error| Error::io("parity", path, e);
+    for (at, line) in BufReader::new(File::open(path).map_err(io)?).split(b'\n').enumerate() {
+        let line = line.map_err(io)?;
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        let Ok(Value::Object(object)) = serde_json::from_slice(&line) else {
+            let text = format!("line {} is no JSON object", at + 1);
+            return Err(Error::new(Kind::Data, "parity", text)
+                .at(path.display().to_string())
+                .help("name the file that the sink `ndjson` wrote, or a folder of Parquet files"));
+        };
+        take(of_json(&object));
+    }
+    Ok(())
 }
 
 /// The rows of a file.

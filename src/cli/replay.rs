@@ -38,7 +38,7 @@ const REASONS: usize = 5;
 pub struct From {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Parquet or NDJSON files, or patterns of them in quotes. By default the pipeline's own source; a topic is read from its first to its present end in a
+    /// Parquet or NDJSON files, patterns of them in quotes, or a folder of them. By default the pipeline's own source; a topic is read from its first to its present end in a
     /// consumer group of its own.
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     from: Vec<String>,

@@ -51,7 +51,13 @@ pub fn run(args: &Args) -> Result<()> {
             kafka::verify(&pipeline::load(path, sets, Purpose::Run)?, client, topic, args.files.as_deref(), args.json)
         }
         other => Err(Error::config("verify", format!("a sink of kind {} cannot be verified", kind(other)))
-            .help("verify needs outputs in a Kafka topic that were made of a Kafka topic, or a folder of Parquet files")),
+            .help(match other {
+                sink::Settings::Ndjson { .. } => {
+                    "lines of JSON say nothing of how far their run has come: hold them against the files of events with `meantime parity PIPELINE --live FILE --files ...`, \
+                     or write Parquet or to a topic"
+                }
+                _ => "verify needs outputs in a Kafka topic that were made of a Kafka topic, or a folder of Parquet files",
+            })),
     }
 }
 

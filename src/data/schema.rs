@@ -1,6 +1,6 @@
 //! What `decode` must find in a record: derived by the plan from the `[event]` table and the recipe.
 
-use crate::base::time::TimeUnit;
+use crate::base::time::{EventTime, TimeUnit};
 
 /// Stands for the key of the Kafka record itself, where a field is named. In files it is a field like any other.
 pub const RECORD_KEY: &str = "$key";
@@ -54,6 +54,17 @@ pub struct EventSchema {
 }
 
 impl EventSchema {
+    /// What is doubtful about the time of the first event: numbers that are no likely times in the unit that the pipeline names, but are in another one.
+    #[must_use]
+    pub fn doubt(&self, first: EventTime) -> Option<String> {
+        let TimeFormat::Unit(unit) = self.time_format else { return None };
+        let (other, then) = first.likelier(unit)?;
+        let (field, unit, other) = (&self.time, unit.name(), other.name());
+        Some(format!(
+            "the first event is of {first}: `{field}` is read in `{unit}`, and in `{other}` it would be of {then}; see `unit` in [event] time"
+        ))
+    }
+
     /// Index of the field `name` in `fields`.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<usize> {

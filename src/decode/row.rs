@@ -107,7 +107,18 @@ fn time(schema: &EventSchema, cells: &Cells) -> Result<EventTime, Fault> {
             Cell::Text(start, end) => String::from_utf8_lossy(cells.text(start, end)).into_owned(),
             _ => String::new(),
         };
-        (Reason::TimeOutOfRange, format!("time field `{field}` = {found} lies outside {}..{}", EventTime::MIN, EventTime::MAX))
+        let number = match cell {
+            Cell::Int(value) => f64_of(value),
+            Cell::Float(value) => value,
+            _ => f64::NAN,
+        };
+        let likelier = match schema.time_format {
+            TimeFormat::Unit(unit) => unit.likelier(number).map(|(other, then)| (unit, other, then)),
+            TimeFormat::Rfc3339 => None,
+        };
+        let hint = likelier
+            .map_or_else(String::new, |(unit, other, then)| format!("; the unit is `{}`, in `{}` it is {then}", unit.name(), other.name()));
+        (Reason::TimeOutOfRange, format!("time field `{field}` = {found} lies outside {}..{}{hint}", EventTime::MIN, EventTime::MAX))
     })
 }
 

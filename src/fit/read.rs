@@ -100,14 +100,16 @@ pub fn read(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(usize, Op
         taking.take(&released);
         released.clear();
         bad += rejected.len();
-        faults.extend(
-            rejected
-                .details
-                .iter()
-                .zip(&rejected.reasons)
-                .take(KEPT_FAULTS - faults.len().min(KEPT_FAULTS))
-                .map(|(d, r)| format!("{}: {d}", r.code())),
-        );
+        // Each of them once: records of one source are wrong in the same way.
+        for (detail, reason) in rejected.details.iter().zip(&rejected.reasons) {
+            if faults.len() >= KEPT_FAULTS {
+                break;
+            }
+            let fault = format!("{}: {detail}", reason.code());
+            if !faults.contains(&fault) {
+                faults.push(fault);
+            }
+        }
         rejected.clear();
         progress(records, feed.backlog());
         if polled == Polled::Ended {
@@ -119,6 +121,9 @@ pub fn read(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(usize, Op
     seen.keys = taking.states.len();
     seen.rejected = bad + taking.late;
     seen.faults = faults;
+    if let Some(doubt) = seen.events.times.first().and_then(|first| plan.schema.doubt(*first)) {
+        tracing::warn!("{doubt}");
+    }
     if seen.events.is_empty() {
         let text = format!("the history holds no event: {records} records were read, {bad} of them cannot be used");
         let help = seen.faults.first().cloned().unwrap_or_else(|| "check --from".to_owned());

@@ -30,7 +30,7 @@ use crate::data::intensity::Intensities;
 use crate::data::outputs::Outputs;
 use crate::data::rejected::Rejected;
 use crate::data::schema::FieldKind;
-use crate::decode::{Decoder, OwnKeys};
+use crate::decode::Decoder;
 use crate::features::{Context, Features};
 use crate::head::{Arrivals, Head};
 use crate::model::Model;
@@ -91,6 +91,8 @@ pub struct Lane {
     strangers: Strangers,
     /// It was said that the topic may not be partitioned by key.
     spread_said: bool,
+    /// The first event's time was looked at.
+    unit_seen: bool,
 }
 
 impl Lane {
@@ -145,6 +147,7 @@ impl Lane {
             share: None,
             strangers: Strangers::default(),
             spread_said: false,
+            unit_seen: false,
             plan,
         })
     }
@@ -200,6 +203,7 @@ impl Lane {
         let input = picked.as_ref().unwrap_or(input);
         self.decoder.decode(input, &mut self.decoded, &mut self.rejected)?;
         self.say_spread();
+        self.say_unit();
         self.note_progress(input)?;
         self.order(input)?;
         self.drop_silent_rejects();

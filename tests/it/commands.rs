@@ -349,3 +349,59 @@ fn a_place_where_no_package_can_be_made_is_refused_before_the_work() {
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "what is tried is removed");
 }
+
+#[test]
+fn json_lines_that_were_sent_are_what_comes_out_of_the_files_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    cards_to_evaluate(folder.path());
+    let cards = pipelines().join("cards");
+    let cards = cards.to_str().unwrap();
+    let source = format!("source={{kind=\"file\",paths=[\"{}\"]}}", folder.path().join("in.parquet").display());
+    let sink = format!("sink={{kind=\"ndjson\",path=\"{}\"}}", folder.path().join("out.ndjson").display());
+    let sets =
+        ["--set", &source, "--set", "event.format=parquet", "--set", "dead_letter={kind=\"ndjson\",path=\"/dev/null\"}", "--set", &sink];
+    assert!(meantime(&[&["run", cards][..], &sets].concat(), folder.path()).status.success());
+    let parity = |live: &str| meantime(&[&["parity", cards, "--live", live, "--files", "."][..], &sets].concat(), folder.path());
+    let sent = std::fs::read_to_string(folder.path().join("out.ndjson")).unwrap();
+    std::fs::rename(folder.path().join("out.ndjson"), folder.path().join("_out.ndjson")).unwrap();
+    let equal = parity("_out.ndjson");
+    assert!(equal.status.success() && text(&equal.stdout).contains("2,000"), "{}{}", text(&equal.stdout), text(&equal.stderr));
+    std::fs::write(folder.path().join("_changed"), sent.replacen("\"n_events\":7,", "\"n_events\":8,", 1)).unwrap();
+    let other = parity("_changed");
+    assert!(other.status.code() == Some(1) && text(&other.stderr).contains("1 rows differ"), "{}", text(&other.stderr));
+    std::fs::write(folder.path().join("_torn"), &sent[..sent.len() - 9]).unwrap();
+    assert!(text(&parity("_torn").stderr).contains("line 2000 is no JSON object"));
+    let verified = meantime(&[&["verify", cards][..], &sets].concat(), folder.path());
+    assert!(text(&verified.stderr).contains("meantime parity PIPELINE --live FILE"), "{}", text(&verified.stderr));
+}
+
+#[test]
+fn times_in_another_unit_than_the_pipeline_says_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let visits = pipelines().join("visits");
+    let visits = visits.to_str().unwrap();
+    let write = |name: &str, first: i64, step: i64| {
+        let line = |i: i64| format!("{{\"patient\":\"p{}\",\"admitted\":{},\"age\":50}}\n", i % 3, first + i * step);
+        std::fs::write(folder.path().join(name), (0..30).map(line).collect::<String>()).unwrap();
+    };
+    write("seconds.ndjson", 1_700_000_000, 86_400);
+    write("milliseconds.ndjson", 1_700_000_000_000, 86_400_000);
+    let sets = ["--set", "sink={kind=\"ndjson\",path=\"/dev/null\"}", "--set", "dead_letter={kind=\"ndjson\",path=\"/dev/null\"}"];
+    for (name, unit, says) in [
+        ("seconds", "ms", "in `s` it would be of 2023-11-14T22:13:20"),
+        ("milliseconds", "s", "the unit is `s`, in `ms` it is 2023-11-14T22:13:20"),
+        ("seconds", "s", ""),
+        ("milliseconds", "ms", ""),
+    ] {
+        let source = format!("source={{kind=\"file\",paths=[\"{}\"]}}", folder.path().join(format!("{name}.ndjson")).display());
+        let unit = format!("event.time={{field=\"admitted\",unit=\"{unit}\"}}");
+        let output = meantime(&[&["run", visits, "--set", &source, "--set", &unit][..], &sets].concat(), folder.path());
+        let said = text(&output.stderr);
+        assert_eq!(
+            (output.status.success(), said.contains("2023-11-14")),
+            (name != "milliseconds" || says.is_empty(), !says.is_empty()),
+            "{said}"
+        );
+        assert!(said.contains(says), "{said}");
+    }
+}

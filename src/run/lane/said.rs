@@ -5,6 +5,15 @@ use crate::decode::OwnKeys;
 use crate::source;
 
 impl Lane {
+    /// Says that times may be in another unit than the pipeline names, by the first event.
+    pub(super) fn say_unit(&mut self) {
+        let Some(first) = self.decoded.times.first().filter(|_| !self.unit_seen) else { return };
+        self.unit_seen = true;
+        if let Some(doubt) = self.plan.schema.doubt(*first) {
+            tracing::warn!("{doubt}");
+        }
+    }
+
     /// Says that the topic may spread the events of one key over its partitions, once.
     pub(super) fn say_spread(&mut self) {
         let own = self.decoder.own_keys();
