@@ -1,8 +1,8 @@
 //! `meantime evaluate`: forecasts against what then happened, through the served path.
 
 mod ahead;
+mod shown;
 
-use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,6 @@ use crate::data::input::Input;
 use crate::data::law::HeadSpec;
 use crate::data::schema::{Field, FieldKind};
 use crate::evaluate::beginnings::{Beginnings, First};
-use crate::evaluate::history::{Arrival, KeyHistory, Moment};
 use crate::evaluate::laws::Laws;
 use crate::evaluate::next::Asked;
 use crate::evaluate::report::Report;
@@ -46,9 +45,6 @@ const SHOWN: usize = 40;
 const STEPS: usize = 4096;
 /// Values of a field that are named where none is the one that was asked for.
 const VALUES: usize = 8;
-/// Moments between two of them.
-const MOMENTS: i64 = 24;
-const HOUR: f64 = 3600.0;
 
 /// Arguments of `evaluate`.
 #[derive(Debug, clap::Args)]
@@ -577,37 +573,5 @@ impl<'a> Watcher<'a> {
                 if gap > Gap::ZERO { self.lane.curve(&law, &[gap]).first().map(|(_, compensator)| *compensator) } else { Some(0.0) };
             self.evaluation.add_open(compensator.unwrap_or(f64::NAN));
         }
-    }
-
-    /// What is shown of one key.
-    fn history(&mut self) -> Result<Option<KeyHistory>> {
-        // Of several the first by name: the order of a hash map is another in every run.
-        let longest = self.histories.iter().max_by_key(|(key, laws)| (laws.len(), Reverse(*key)));
-        let law = self.stage.plan.model.as_ref().and_then(|(manifest, _)| manifest.head.law());
-        let (Some(law), Some((key, laws))) = (law, longest) else { return Ok(None) };
-        let Some(first) = laws.first().map(|law| law.time) else { return Ok(None) };
-        let hours = |time: EventTime| time.since(first).seconds() / HOUR;
-        let mut history = KeyHistory { key: String::from_utf8_lossy(key).into_owned(), ..KeyHistory::default() };
-        for (i, own) in laws.iter().enumerate() {
-            let mark = own.mark.and_then(|mark| law.marks.get(crate::base::number::index(mark))).cloned();
-            history.events.push(Arrival { hour: hours(own.time), time: own.time.to_string(), surprise: own.surprise, mark });
-            let Some(next) = laws.get(i + 1) else { break };
-            let whole = next.time.since(own.time).0;
-            let gaps: Vec<Gap> = (0..=MOMENTS).map(|i| Gap(whole / MOMENTS * i)).collect();
-            for (gap, (intensity, compensator)) in gaps.iter().zip(self.lane.curve(&own.parameters, &gaps)) {
-                history.curve.push(Moment { hour: hours(own.time.after(*gap)), intensity, survival: (-compensator).exp() });
-            }
-        }
-        history.attention = self.attention(key, laws.len())?;
-        Ok(Some(history))
-    }
-
-    /// What the last `shown` events of a key look at: its steps once more, with the weights. A key with more steps than are kept begins in the middle of its past:
-    /// a window that lies within them is the same.
-    fn attention(&self, key: &[u8], shown: usize) -> Result<Vec<Vec<f32>>> {
-        let Some(steps) = self.steps.as_ref().and_then(|steps| steps.get(key)) else { return Ok(Vec::new()) };
-        let Some(mut attention) = self.stage.package.attention()? else { return Ok(Vec::new()) };
-        let mut weights = steps.iter().map(|(row, gap)| attention.step(row, *gap)).collect::<Result<Vec<_>>>()?;
-        Ok(weights.split_off(weights.len().saturating_sub(shown)))
     }
 }
