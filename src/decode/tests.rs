@@ -138,8 +138,11 @@ fn a_table_gives_the_same_events_as_json() {
     assert_eq!(letter["channel"], "pos");
 }
 
+/// The key of a record, its time and its payload.
+type Written<'a> = (Option<&'a [u8]>, Option<i64>, &'a str);
+
 /// Decodes JSON objects by a schema whose key, time and amount are named as given.
-fn decode_as(names: [&str; 3], records: &[(Option<&[u8]>, Option<i64>, &str)]) -> (Events, Rejected) {
+fn decode_as(names: [&str; 3], records: &[Written<'_>]) -> (Events, Rejected) {
     let [key, time, amount] = names.map(str::to_owned);
     let schema = EventSchema { key, time, fields: vec![Field { name: amount, kind: FieldKind::Number }], mark: None, id: None, ..schema() };
     let mut input = Input::default();
