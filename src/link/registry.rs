@@ -88,6 +88,7 @@ type Said = std::result::Result<Option<serde_json::Value>, Fault>;
 
 enum Fault {
     /// It may be another time.
+    #[cfg_attr(not(feature = "avro"), expect(dead_code, reason = "without a client nothing is asked"))]
     Passing(String),
     /// It will not.
     Lasting(String),
