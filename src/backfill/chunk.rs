@@ -2,14 +2,14 @@
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{cast, concat_batches, interleave_record_batch, take_record_batch};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef, UInt64Type};
 use arrow::error::ArrowError;
 use std::sync::Arc;
 
 use super::Positions;
 use super::murmur2::partition;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::number::u32_of;
+use crate::base::number::{i64_of, u32_of};
 use crate::base::offset::{Offset, Partition};
 use crate::data::events::{Column, Events};
 use crate::data::input::{Input, Table};
@@ -141,14 +141,46 @@ impl Chunk {
     }
 }
 
+/// The place that a column of numbers gives each row: integers as they are, however large; fractions in an order of their own; none last.
+fn places(column: &ArrayRef) -> Result<Vec<i64>> {
+    let wrong = |e: ArrowError| Error::new(Kind::Data, "backfill", format!("--ties: {e}"));
+    let column = match column.data_type() {
+        DataType::Dictionary(_, values) => cast(column, values).map_err(wrong)?,
+        _ => Arc::clone(column),
+    };
+    if column.data_type() == &DataType::UInt64 {
+        let numbers = column.as_primitive::<UInt64Type>().iter();
+        return Ok(numbers.map(|number| number.map_or(i64::MAX, |number| (number ^ (1 << 63)).cast_signed())).collect());
+    }
+    if column.data_type().is_integer() {
+        let numbers = cast(&column, &DataType::Int64).map_err(wrong)?;
+        return Ok(numbers.as_primitive::<Int64Type>().iter().map(|number| number.unwrap_or(i64::MAX)).collect());
+    }
+    let numbers = cast(&column, &DataType::Float64).map_err(wrong)?;
+    Ok(numbers.as_primitive::<Float64Type>().iter().map(|number| number.map_or(i64::MAX, rank)).collect())
+}
+
+/// The place that a number in a line gives: only whole ones have one, so that integers of any size and numbers such as 3.0 are in one order.
+fn place(text: &[u8]) -> Result<i64> {
+    let text = String::from_utf8_lossy(text);
+    let whole = text.parse::<f64>().ok().filter(|number| number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0).map(i64_of);
+    text.parse::<i64>().ok().or(whole).ok_or_else(|| {
+        Error::new(Kind::Data, "backfill", format!("--ties: `{text}` is no integer of 64 bits"))
+            .help("in NDJSON files name a field of integers")
+    })
+}
+
 /// Finds turn and shard of rows, by the code that decodes them when they are served; or takes offset and partition, where there are such columns.
 pub struct Sight {
     positions: Option<Positions>,
     decoder: Decoder,
     shards: u32,
-    ties: bool,
+    ties: Option<String>,
+    /// Whether rows are lines.
+    lines: bool,
     /// Time of the last row.
     last: i64,
+    checksum: u32,
     events: Events,
     rejected: Rejected,
 }
@@ -156,26 +188,29 @@ pub struct Sight {
 impl Sight {
     /// At the beginning of a file.
     #[must_use]
-    pub fn new(schema: &EventSchema, positions: Option<&Positions>, ties: Option<&str>, shards: u32) -> Self {
+    pub fn new(schema: &EventSchema, positions: Option<&Positions>, ties: Option<&str>, shards: u32, lines: bool) -> Self {
         let positions = positions.cloned();
-        let fields = ties.iter().map(|name| DataField { name: (*name).to_owned(), kind: FieldKind::Number }).collect();
+        // A column of a table is looked at as it is.
+        let fields = ties.iter().filter(|_| lines).map(|name| DataField { name: (*name).to_owned(), kind: FieldKind::Text }).collect();
         let schema = EventSchema { id: None, fields, mark: None, label: None, ..schema.clone() };
         Sight {
             positions,
             decoder: Decoder::new(&schema),
             shards,
-            ties: ties.is_some(),
+            ties: ties.map(str::to_owned),
+            lines,
             last: i64::MIN,
+            checksum: 0,
             events: Events::new(&schema),
             rejected: Rejected::default(),
         }
     }
 
-    /// Rows of a table, or lines in its column `line`.
+    /// Rows of a table, or lines in their column `line`.
     ///
     /// # Errors
     /// A row does not say where it stood in its topic, or stood in a partition beyond the shards.
-    pub fn look(&mut self, rows: RecordBatch, lines: bool) -> Result<Chunk> {
+    pub fn look(&mut self, rows: RecordBatch) -> Result<Chunk> {
         if let Some(positions) = &self.positions {
             let whole = |name: &str| {
                 let column = rows.column_by_name(name).and_then(|column| cast(column, &DataType::Int64).ok());
@@ -191,22 +226,31 @@ impl Sight {
                 let text = format!("a row stood in a partition beyond the {} shards", self.shards);
                 return Err(Error::new(Kind::Data, "backfill", text).help("give --shards as many as the topic has partitions"));
             };
+            for (offset, shard) in offsets.iter().zip(&shards) {
+                self.note(&offset.to_le_bytes());
+                self.note(&shard.to_le_bytes());
+            }
             return Ok(Chunk { turns: offsets.into_iter().map(Turn::at).collect(), shards, rows });
         }
-        let input = input_of(&[(0, Offset(0), rows.clone())], lines);
+        let input = input_of(&[(0, Offset(0), rows.clone())], self.lines);
         self.events.clear();
         self.rejected.clear();
-        self.decoder.decode(&input, &mut self.events, &mut self.rejected);
+        self.decoder.decode(&input, &mut self.events, &mut self.rejected)?;
+        self.sum(&rows);
         let (mut times, mut shards) = (vec![None; rows.num_rows()], vec![0; rows.num_rows()]);
-        let mut ties = if self.ties { vec![i64::MAX; rows.num_rows()] } else { Vec::new() };
-        let numbers = self.events.columns.first().filter(|_| self.ties).and_then(Column::numbers).unwrap_or_default();
+        let mut ties = match &self.ties {
+            None => Vec::new(),
+            Some(_) if self.lines => vec![i64::MAX; rows.num_rows()],
+            Some(name) => rows.column_by_name(name).map(places).transpose()?.unwrap_or_else(|| vec![i64::MAX; rows.num_rows()]),
+        };
+        let texts = self.events.columns.first().and_then(Column::texts);
         for (i, (offset, time)) in self.events.offsets.iter().zip(&self.events.times).enumerate() {
             if let Some(row) = usize::try_from(offset.0).ok().filter(|row| *row < times.len()) {
                 if let Some(place) = times.get_mut(row) {
                     *place = Some(time.0);
                 }
-                if let (Some(place), Some(number)) = (ties.get_mut(row), numbers.get(i)) {
-                    *place = rank(*number);
+                if let (Some(tie), Some(text)) = (ties.get_mut(row), texts.and_then(|texts| texts.get(i))) {
+                    *tie = place(text)?;
                 }
                 if let Some(place) = shards.get_mut(row) {
                     *place = partition(self.events.keys.bytes_at(i), self.shards);
@@ -224,6 +268,32 @@ impl Sight {
             Turn { at: self.last, tie: ties.get(row).copied().unwrap_or(0) }
         });
         Ok(Chunk { turns: turns.collect(), shards, rows })
+    }
+}
+
+impl Sight {
+    /// Checksum of what has been seen: lines as they are; of tables places in the topic, or keys and times.
+    #[must_use]
+    pub fn checksum(&self) -> u32 {
+        self.checksum
+    }
+
+    fn note(&mut self, bytes: &[u8]) {
+        self.checksum = crc32c::crc32c_append(self.checksum, bytes);
+    }
+
+    fn sum(&mut self, rows: &RecordBatch) {
+        if let Some(lines) = rows.column_by_name(LINE).filter(|_| self.lines) {
+            for line in lines.as_any().downcast_ref::<BinaryArray>().into_iter().flatten().flatten() {
+                self.checksum = crc32c::crc32c_append(self.checksum, line);
+                self.note(b"\n");
+            }
+            return;
+        }
+        for (row, time) in self.events.times.iter().enumerate() {
+            self.checksum = crc32c::crc32c_append(self.checksum, self.events.keys.bytes_at(row));
+            self.checksum = crc32c::crc32c_append(self.checksum, &time.0.to_le_bytes());
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a backfill was begun with, beside its output: a run that goes on must be given the same.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::Settings;
@@ -39,6 +41,9 @@ pub struct Manifest {
     /// Computed columns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub select: Option<String>,
+    /// What decides, beside the states, what is written.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub output: BTreeMap<String, String>,
     /// Input files in their order.
     pub files: Vec<InputFile>,
 }
@@ -56,20 +61,28 @@ pub struct InputFile {
     pub bytes: u64,
     /// Its rows.
     pub rows: u64,
-    /// What its store calls its content, if it is in one that does.
+    /// What tells its content from another: what its store calls it, or a checksum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+}
+
+impl InputFile {
+    /// Whether nothing speaks against it that this is the other.
+    fn may_be(&self, other: &InputFile) -> bool {
+        let versions = self.version.as_ref().zip(other.version.as_ref());
+        (&self.name, self.bytes, self.rows) == (&other.name, other.bytes, other.rows) && versions.is_none_or(|(a, b)| a == b)
+    }
 }
 
 impl Manifest {
     /// What is about to be done.
     #[must_use]
-    pub fn of(settings: &Settings, survey: &Survey, fingerprint: &str) -> Self {
+    pub fn of(settings: &Settings, survey: &Survey, fingerprint: &str, output: BTreeMap<String, String>) -> Self {
         let files = survey.files.iter().map(|file| InputFile {
             name: file.path.name().file_name().unwrap_or_default().to_string_lossy().into_owned(),
             bytes: file.bytes,
             rows: file.rows,
-            version: file.path.version().map(str::to_owned),
+            version: Some(file.path.version().map_or_else(|| format!("crc32c {:08x}", file.checksum), str::to_owned)),
         });
         Manifest {
             format: FORMAT,
@@ -81,6 +94,7 @@ impl Manifest {
             layout: settings.folders,
             filter: settings.query.as_ref().and_then(|query| query.filter()).map(str::to_owned),
             select: settings.query.as_ref().and_then(|query| query.select()).map(str::to_owned),
+            output,
             files: files.collect(),
         }
     }
@@ -119,10 +133,16 @@ impl Manifest {
         if begun.fingerprint != self.fingerprint {
             return Some("the pipeline or the model has changed since it was begun".to_owned());
         }
+        // One that was begun by an earlier version does not say.
+        if let Some((what, then)) = begun.output.iter().find(|(what, then)| self.output.get(*what).is_some_and(|now| now != *then)) {
+            let said = |text: &str| if text.is_empty() { "none".to_owned() } else { format!("`{text}`") };
+            let now = self.output.get(what).map_or("", String::as_str);
+            return Some(format!("{what} was {} when it was begun, now it is {}", said(then), said(now)));
+        }
         if begun.files.len() != self.files.len() {
             return Some(format!("it was begun with {} input files, now there are {}", begun.files.len(), self.files.len()));
         }
-        let other = begun.files.iter().zip(&self.files).find(|(a, b)| a != b);
+        let other = begun.files.iter().zip(&self.files).find(|(before, now)| !before.may_be(now));
         other.map(|(before, now)| {
             if (&before.name, before.bytes, before.rows) == (&now.name, now.bytes, now.rows) {
                 return format!("input file `{}` has been replaced by another of the same size", now.name);

@@ -70,7 +70,30 @@ pub struct Positions {
     pub offset: String,
 }
 
+/// Memory for sorting, where nothing else is said.
+const MEMORY: u64 = 1 << 30;
+
 impl Settings {
+    /// All rows of files in one shard, in the order of event time; parts of unsorted ones in `scratch`.
+    #[must_use]
+    pub fn whole(paths: Vec<Location>, schema: EventSchema, fields: Vec<String>, scratch: PathBuf) -> Self {
+        Settings {
+            paths,
+            schema,
+            fields,
+            query: None,
+            positions: None,
+            ties: None,
+            until: None,
+            shards: 1,
+            mine: (0, 1),
+            epoch_rows: u64::MAX,
+            folders: Folders::default(),
+            memory: MEMORY,
+            scratch,
+        }
+    }
+
     /// Whether this machine does a shard.
     #[must_use]
     pub fn is_mine(&self, shard: u32) -> bool {

@@ -63,7 +63,7 @@ impl Reader {
             Kind::Parquet => Source::Rows(Rows::open(path, &reading.fields)?),
             Kind::Ndjson => Source::Lines(Lines::open(path)?),
         };
-        let sight = Sight::new(&reading.schema, reading.positions.as_ref(), reading.ties.as_deref(), reading.shards);
+        let sight = Sight::new(&reading.schema, reading.positions.as_ref(), reading.ties.as_deref(), reading.shards, reading.lines);
         let (columns, query) = (Arc::clone(&reading.columns), reading.query.clone());
         Ok(Reader { path: path.clone(), source, sight, columns, query, excluded: 0 })
     }
@@ -72,6 +72,12 @@ impl Reader {
     #[must_use]
     pub fn excluded(&self) -> u64 {
         self.excluded
+    }
+
+    /// Checksum of what has been read so far.
+    #[must_use]
+    pub fn checksum(&self) -> u32 {
+        self.sight.checksum()
     }
 
     /// The next rows that are taken; `None` at the end of the file.
@@ -91,7 +97,7 @@ impl Reader {
                         break taken;
                     }
                 };
-                self.sight.look(batch, false).map(Some).map_err(|e| e.at(self.path.to_string()))
+                self.sight.look(batch).map(Some).map_err(|e| e.at(self.path.to_string()))
             }
             Source::Lines(lines) => {
                 let (mut found, mut bytes) = (Vec::new(), 0);
@@ -108,7 +114,7 @@ impl Reader {
                 if found.is_empty() {
                     return Ok(None);
                 }
-                self.sight.look(of_lines(&found)?, true).map(Some)
+                self.sight.look(of_lines(&found)?).map(Some).map_err(|e| e.at(self.path.to_string()))
             }
         }
     }

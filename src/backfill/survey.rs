@@ -35,6 +35,9 @@ pub struct FileFacts {
     pub span: Option<(Turn, Turn)>,
     /// Whether no row's turn is before that of the one above it.
     pub sorted: bool,
+    /// Of all lines of an NDJSON file; of a Parquet file of keys and times, or places in the topic, and if it is on this machine of the footer: places, lengths
+    /// and bounds of all columns.
+    pub checksum: u32,
 }
 
 /// All files.
@@ -108,6 +111,9 @@ pub fn survey(settings: &Settings, progress: &mut dyn FnMut(&FileFacts)) -> Resu
     let query = bind(settings, &raw, &settings.fields)?;
     // Those that come out.
     let columns = query.as_ref().map_or(&raw, Bound::columns);
+    if !lines {
+        complete(settings, columns)?;
+    }
     let reading = Reading {
         schema: settings.schema.clone(),
         fields,
@@ -157,7 +163,7 @@ pub fn survey(settings: &Settings, progress: &mut dyn FnMut(&FileFacts)) -> Resu
 
 fn look(path: &Location, reading: &Reading, until: Option<EventTime>) -> Result<FileFacts> {
     let bytes = path.bytes()?;
-    let mut facts = FileFacts { path: path.clone(), rows: 0, excluded: 0, bytes, later: 0, span: None, sorted: true };
+    let mut facts = FileFacts { path: path.clone(), rows: 0, excluded: 0, bytes, later: 0, span: None, sorted: true, checksum: 0 };
     let mut reader = Reader::open(path, reading)?;
     let mut last = Turn::FIRST;
     while let Some(chunk) = reader.chunk()? {
@@ -171,6 +177,7 @@ fn look(path: &Location, reading: &Reading, until: Option<EventTime>) -> Result<
         }
     }
     facts.excluded = reader.excluded();
+    facts.checksum = path.footer_checksum()?.rotate_left(1) ^ reader.checksum();
     Ok(facts)
 }
 
@@ -179,19 +186,49 @@ fn bind(settings: &Settings, columns: &SchemaRef, wanted: &[String]) -> Result<O
     settings.query.as_ref().map(|query| query.bind(columns, wanted)).transpose()
 }
 
-/// A column that no file has.
-fn unknown(settings: &Settings, option: &str, name: &str) -> Error {
+/// Holds the files to what the pipeline reads: key and time must be there; of anything else it is said that no file has it, since a value that is always
+/// missing is no error, but hardly what is meant.
+fn complete(settings: &Settings, columns: &SchemaRef) -> Result<()> {
+    let is_there = |name: &str| columns.field_with_name(name).is_ok();
+    for (role, name) in [("key", &settings.schema.key), ("time", &settings.schema.time)] {
+        if !is_there(name) {
+            return Err(
+                Error::config("backfill", format!("no file has a column `{name}`, the {role} of [event]")).help(near(settings, name))
+            );
+        }
+    }
+    for name in settings.schema.id.iter().chain(settings.schema.fields.iter().map(|field| &field.name)).filter(|name| !is_there(name)) {
+        tracing::warn!(column = name, help = near(settings, name), "no file has this column: its value is missing in every row");
+    }
+    Ok(())
+}
+
+/// What a column may be called instead.
+fn near(settings: &Settings, name: &str) -> String {
+    let known = known(settings);
+    match nearest(name, known.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => {
+            let more = known.len().saturating_sub(SHOWN);
+            let shown = known.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+            if more > 0 { format!("they have {shown} and {more} more") } else { format!("they have {shown}") }
+        }
+    }
+}
+
+/// The columns of all files.
+fn known(settings: &Settings) -> std::collections::BTreeSet<String> {
     let mut known = std::collections::BTreeSet::new();
     for path in &settings.paths {
         // What cannot be read has been said before.
         Rows::columns(path, &[]).unwrap_or_default().iter().for_each(|field| paths(field, "", &mut known));
     }
-    let help = match nearest(name, known.iter().map(String::as_str)) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("they have {}", known.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ")),
-    };
-    let more = known.len().saturating_sub(SHOWN);
-    let help = if more > 0 && help.starts_with("they") { format!("{help} and {more} more") } else { help };
+    known
+}
+
+/// A column that no file has.
+fn unknown(settings: &Settings, option: &str, name: &str) -> Error {
+    let help = near(settings, name);
     Error::new(ErrorKind::Usage, "backfill", format!("{option}: no file has a column `{name}`"))
         .help(format!("{help} (a text stands in 'single quotes', capital letters count)"))
 }

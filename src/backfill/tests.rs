@@ -208,11 +208,13 @@ proptest! {
     #[test]
     fn with_a_column_for_ties_shuffled_files_come_in_the_order_of_time_and_number(
         times in prop::collection::vec(0_i64..12, 1..200), seed in any::<u64>(), memory in prop_oneof![Just(1_u64), Just(1 << 30)],
+        // Neighbours beyond 2^53 are one and the same as floating-point numbers.
+        base in prop_oneof![Just(-3_i64), Just(1 << 60), Just(i64::MIN), Just(1_764_000_000_000_000_000)],
     ) {
         use rand::SeedableRng;
         use rand::seq::SliceRandom;
         let mut rows: Vec<(String, Option<i64>, i64)> =
-            times.iter().zip(-3_i64..).map(|(time, number)| (format!("k{}", number % 7), Some(*time), number)).collect();
+            times.iter().zip(base..).map(|(time, number)| (format!("k{}", number.rem_euclid(7)), Some(*time), number)).collect();
         let mut expected: Vec<(i64, i64)> = rows.iter().map(|(_, time, number)| (time.unwrap(), *number)).collect();
         expected.sort_unstable();
         rows.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
@@ -224,6 +226,54 @@ proptest! {
         let settings = Settings { ties: Some("n".into()), ..settings(paths, 3, memory, folder.path()) };
         prop_assert_eq!(merged(&settings).0, expected.into_iter().map(|(_, number)| number).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn lines_of_one_time_come_in_the_order_of_their_integers_and_a_fraction_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.ndjson");
+    let numbers = [1_i64 << 60, (1 << 60) + 2, (1 << 60) + 1, -5, 7];
+    let line = |number: &str| format!("{{\"k\":\"a\",\"t\":1,\"n\":{number}}}\n");
+    std::fs::write(&path, numbers.iter().map(|n| line(&n.to_string())).collect::<String>() + &line("8.0") + &line("null")).unwrap();
+    let settings = Settings { ties: Some("n".into()), ..settings(vec![path.clone()], 1, 1 << 20, folder.path()) };
+    let survey_of = |settings: &Settings| survey(settings, &mut |_| {});
+    let survey = survey_of(&settings).unwrap();
+    let mut feed = feed::open(&settings, &survey, 1).unwrap().remove(0);
+    let mut input = crate::data::input::Input::default();
+    while feed.poll(1000, std::time::Duration::from_secs(60), &mut input).unwrap() != crate::source::Polled::Ended {}
+    let lines: Vec<String> = input.records.payloads.iter().flatten().map(|line| String::from_utf8(line.to_vec()).unwrap()).collect();
+    let expected = ["-5", "7", "8.0", "1152921504606846976", "1152921504606846977", "1152921504606846978", "null"];
+    assert_eq!(lines, expected.map(|number| line(number).trim_end().to_owned()));
+    std::fs::write(&path, line("1.5")).unwrap();
+    let error = survey_of(&settings).unwrap_err().to_string();
+    assert!(error.contains("`1.5` is no integer"), "{error}");
+}
+
+#[test]
+fn a_file_that_was_rewritten_at_its_length_is_told_from_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let checksum =
+        |path: &PathBuf| survey(&settings(vec![path.clone()], 2, 1 << 20, folder.path()), &mut |_| {}).unwrap().files[0].checksum;
+    let lines = folder.path().join("a.ndjson");
+    let with = |mark: &str| {
+        std::fs::write(&lines, format!("{{\"k\":\"a\",\"t\":1,\"m\":\"{mark}\"}}\n")).unwrap();
+        checksum(&lines)
+    };
+    assert_eq!(with("pos"), with("pos"));
+    assert_ne!(with("pos"), with("web"));
+    let table = folder.path().join("a.parquet");
+    let with = |key: &str, number: i64| {
+        write(&table, &[("a".into(), Some(1), 1), (key.into(), Some(1), number), ("z".into(), Some(1), 9)]);
+        (std::fs::metadata(&table).unwrap().len(), checksum(&table))
+    };
+    let (bytes, sum) = with("b", 5);
+    assert_eq!((bytes, sum), with("b", 5));
+    let (bytes_of_other_key, sum_of_other_key) = with("c", 5);
+    assert_eq!(bytes, bytes_of_other_key);
+    assert_ne!(sum, sum_of_other_key, "a key within the bounds of the column");
+    let (bytes_of_other_number, sum_of_other_number) = with("b", 10);
+    assert_eq!(bytes, bytes_of_other_number);
+    assert_ne!(sum, sum_of_other_number, "the bounds of a column are in the footer");
 }
 
 #[test]

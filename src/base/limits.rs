@@ -2,6 +2,11 @@
 
 /// Largest payload of one record that is decoded; a larger one is a dead letter `too_large`.
 pub const MAX_RECORD_BYTES: usize = 8 << 20;
+/// Most bytes of a dead letter in a Kafka topic, with its key: below what a topic takes by default (`max.message.bytes`, 1,048,588), with room for what
+/// stands around it in a batch. Base64 is a third longer than the record that it is of, escapes up to six times.
+pub const MAX_LETTER_BYTES: usize = 1_000_000;
+/// Bytes that are left of a key or payload in a dead letter that would be larger: less than `MAX_LETTER_BYTES` together, however they are escaped.
+pub const LETTER_PREFIX: usize = 1 << 16;
 /// Longest key in bytes; a longer one is a dead letter `key_too_long`.
 pub const MAX_KEY_BYTES: usize = 4096;
 /// Most records one poll hands to a lane, whatever `run.max_batch` says.

@@ -131,6 +131,22 @@ pub const SNAPSHOT_SECONDS: Metric =
 /// Size of a snapshot.
 pub const SNAPSHOT_BYTES: Metric =
     metric("meantime_snapshot_bytes", Type::Histogram, "bytes", &[], "Size of one written snapshot of a partition, full or delta");
+/// Snapshots that failed.
+pub const SNAPSHOT_FAILURES: Metric = metric(
+    "meantime_snapshot_failures_total",
+    Type::Counter,
+    "snapshots",
+    &[],
+    "Snapshots of a partition that could not be stored; the next one is a full one",
+);
+/// Starts without history.
+pub const INCOMPLETE_STARTS: Metric = metric(
+    "meantime_incomplete_starts_total",
+    Type::Counter,
+    "partitions",
+    &[],
+    "Partitions taken over without a snapshot whose first records are gone: their states lack what these did",
+);
 /// Time until live.
 pub const RESTORE_SECONDS: Metric = metric(
     "meantime_restore_seconds",
@@ -262,7 +278,7 @@ pub const BUILD_INFO: Metric =
     metric("meantime_build_info", Type::Gauge, "1", &["version", "features"], "Always 1; version and Cargo features of this build");
 
 /// All metrics, in the order in which they are written.
-pub const ALL: [Metric; 34] = [
+pub const ALL: [Metric; 36] = [
     BUILD_INFO,
     EVENTS,
     FORECASTS,
@@ -278,6 +294,8 @@ pub const ALL: [Metric; 34] = [
     COMMIT_SECONDS,
     SNAPSHOT_SECONDS,
     SNAPSHOT_BYTES,
+    SNAPSHOT_FAILURES,
+    INCOMPLETE_STARTS,
     RESTORE_SECONDS,
     KEYS,
     KEYS_EVICTED,

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod error;
 pub mod fail_point;
+pub mod guard;
 pub mod limits;
 pub mod metrics;
 pub mod nearest;

@@ -2,6 +2,7 @@
 
 mod hand_over;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,8 +79,8 @@ pub struct Args {
     /// Memory for sorting files that are not in order, such as 512MB.
     #[arg(long, value_name = "SIZE", default_value = "1GB")]
     memory_max: String,
-    /// Folder for sorted parts of such files; by default one beside the output, or among the temporary files of this machine if that is a bucket, which
-    /// is removed at the end.
+    /// Where the sorted parts of such files are kept until the end; by default beside the output, or among the temporary files of this machine if that is
+    /// a bucket.
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
     /// Say what would be done, and do nothing.
@@ -112,7 +113,8 @@ pub fn run(args: &Args) -> Result<()> {
     let target = args.hand_over.then(|| HandOver::new(&plan, &settings)).transpose()?;
     aim(&mut plan, &to, &settings, args.delta);
     let stage = Arc::new(Stage { hands_over: target.is_some(), ..Stage::load(plan)? });
-    Manifest::of(&settings, &survey, &stage.identity.fingerprint).agree(&*to.open()?, args.resume || settings.mine.1 > 1)?;
+    Manifest::of(&settings, &survey, &stage.identity.fingerprint, output(&stage.plan))
+        .agree(&*to.open()?, args.resume || settings.mine.1 > 1)?;
     scratch.make()?;
     let feeds = feed::open(&settings, &survey, stage.plan.lanes)?;
     let lanes = feeds.into_iter().enumerate().map(|(lane, feed)| Ok((feed, stage.sinks(lane)?))).collect::<Result<Vec<_>>>()?;
@@ -136,23 +138,23 @@ fn farewell(out: &mut dyn std::io::Write, to: &Place, rows: u64, files: u64) -> 
     writeln!(out, "{} forecasts in {} files in {}", grouped(rows), grouped(files), to.join("forecasts"))
 }
 
-/// Folder for sorted parts; removed at the end if it is our own. What is left there after a crash is of no use to the next run, which sorts anew.
+/// Folder for sorted parts, removed at the end. It is no other process's, wherever it is made: several may share a machine and `--scratch`. What a crash
+/// leaves there is of no use to the next run, which sorts anew.
 struct Scratch {
     path: PathBuf,
-    own: bool,
 }
 
 impl Scratch {
     fn of(args: &Args, to: &Place) -> Result<Scratch> {
-        if let Some(path) = &args.scratch {
-            return Ok(Scratch { path: path.clone(), own: false });
-        }
         let part = args.shard.as_deref().map(part).transpose()?.unwrap_or((0, 1));
-        let path = match to.folder() {
-            Some(folder) => folder.join(format!(".sorting-{}-{}", part.0, part.1)),
-            None => std::env::temp_dir().join(format!("meantime-sorting-{}-{}", std::process::id(), clock::now().0)),
+        let own = format!("meantime-sorting-{}-{}", std::process::id(), clock::now().0);
+        let path = match (&args.scratch, to.folder()) {
+            (Some(folder), _) => folder.join(own),
+            // One a shard: what a crash has left is found again and removed.
+            (None, Some(folder)) => folder.join(format!(".sorting-{}-{}", part.0, part.1)),
+            (None, None) => std::env::temp_dir().join(own),
         };
-        Ok(Scratch { path, own: true })
+        Ok(Scratch { path })
     }
 
     fn make(&self) -> Result<()> {
@@ -162,10 +164,8 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if self.own {
-            // That it cannot be removed, or was not made, is no reason to fail.
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
+        // That it cannot be removed, or was not made, is no reason to fail.
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
@@ -233,6 +233,8 @@ fn part(text: &str) -> Result<(u32, u32)> {
 fn aim(plan: &mut Plan, to: &Place, settings: &Settings, delta: bool) {
     plan.source = crate::source::Settings::File(crate::source::FileSettings { paths: settings.paths.clone() });
     // Files end where the feed says so, and nowhere else.
+    // Lines of files are JSON, whatever the topic's records are.
+    plan.schemas = None;
     // History is no reason for an alarm today.
     plan.alarm = None;
     let parquet = |folder: &str, delta: Option<String>, folders: sink::Folders| {
@@ -246,6 +248,24 @@ fn aim(plan: &mut Plan, to: &Place, settings: &Settings, delta: bool) {
     if let Some(snapshots) = plan.snapshots.as_mut().filter(|_| settings.positions.is_none()) {
         snapshots.place = to.join("state");
     }
+}
+
+/// What decides, beside the states, what is written: files of one folder are written by one pipeline.
+fn output(plan: &Plan) -> BTreeMap<String, String> {
+    let numbers = |numbers: &[f64]| numbers.iter().map(f64::to_string).collect::<Vec<_>>().join(", ");
+    let written = plan.asks.quantiles.iter().enumerate().filter(|(i, _)| !plan.asks.unwritten.contains(i)).map(|(_, q)| *q);
+    let fields = plan.sink_fields.iter().map(|(field, name)| format!("{name} = {field}")).collect::<Vec<_>>().join(", ");
+    [
+        ("id of [event]", plan.schema.id.clone().unwrap_or_default()),
+        ("quantiles of [forecast]", numbers(&written.collect::<Vec<_>>())),
+        ("horizons of [forecast]", plan.horizon_names.join(", ")),
+        ("marks of [forecast]", plan.asks.marks.to_string()),
+        ("value_quantiles of [forecast]", numbers(&plan.asks.value_quantiles)),
+        ("fields of [sink]", fields),
+        ("[reasons]", plan.reasons.as_ref().map(|asked| format!("top {}, above {}", asked.top, asked.above)).unwrap_or_default()),
+    ]
+    .map(|(what, value)| (what.to_owned(), value))
+    .into()
 }
 
 fn show(settings: &Settings, survey: &Survey, plan: &Plan, args: &Args, to: &Place) {

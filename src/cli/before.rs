@@ -1,5 +1,6 @@
 //! Records of a topic as a pipeline with `since` sees them: which of its events are before that time.
 
+use crate::base::error::Result;
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
 use crate::data::events::Events;
@@ -7,6 +8,7 @@ use crate::data::input::Input;
 use crate::data::rejected::Rejected;
 use crate::data::schema::EventSchema;
 use crate::decode::Decoder;
+use crate::link::registry::Schemas;
 
 /// Decodes one record after the other, as the pipeline does.
 pub struct Sight {
@@ -19,24 +21,27 @@ pub struct Sight {
 impl Sight {
     /// For records of a schema.
     #[must_use]
-    pub fn new(schema: &EventSchema) -> Self {
-        Sight { decoder: Decoder::new(schema), input: Input::default(), events: Events::new(schema), rejected: Rejected::default() }
+    pub fn new(schema: &EventSchema, schemas: Option<&Schemas>) -> Self {
+        Sight { decoder: Decoder::of(schema, schemas), input: Input::default(), events: Events::new(schema), rejected: Rejected::default() }
     }
 
     /// Time and key of a record's event; `None` if it is none that can be used.
+    ///
+    /// # Errors
+    /// The schema of the record cannot be asked for.
     pub fn look(
         &mut self,
         (partition, offset): (Partition, Offset),
         recorded: Option<EventTime>,
         key: Option<&[u8]>,
         payload: Option<&[u8]>,
-    ) -> Option<(EventTime, &[u8])> {
+    ) -> Result<Option<(EventTime, &[u8])>> {
         self.input.clear();
         self.events.clear();
         self.rejected.clear();
         self.input.records.push(partition, offset, recorded, key, payload);
-        self.decoder.decode(&self.input, &mut self.events, &mut self.rejected);
-        Some((*self.events.times.first()?, self.events.keys.bytes_at(0)))
+        self.decoder.decode(&self.input, &mut self.events, &mut self.rejected)?;
+        Ok(self.events.times.first().map(|time| (*time, self.events.keys.bytes_at(0))))
     }
 }
 
@@ -57,10 +62,10 @@ mod tests {
             mark: None,
             label: None,
         };
-        let mut sight = Sight::new(&schema);
+        let mut sight = Sight::new(&schema, None);
         let mut look = |text: &str| {
             let found = sight.look((Partition(0), Offset(7)), None, Some(b"x"), Some(text.as_bytes()));
-            found.map(|(time, key)| (time.0, String::from_utf8(key.to_vec()).unwrap()))
+            found.unwrap().map(|(time, key)| (time.0, String::from_utf8(key.to_vec()).unwrap()))
         };
         assert_eq!(look(r#"{"k":"a","t":1700000000}"#), Some((1_700_000_000_000_000, "a".to_owned())));
         assert_eq!(look("none"), None);

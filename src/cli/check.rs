@@ -122,6 +122,7 @@ fn event_line(plan: &Plan) -> String {
     let schema = &plan.schema;
     let format = match plan.format {
         Format::Json => "json",
+        Format::Avro => "avro",
         Format::Parquet => "parquet",
     };
     let unit = match schema.time_format {

@@ -2,6 +2,7 @@
 
 mod ahead;
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use hashbrown::{HashMap, HashSet};
 
 use super::draft::Draft;
+use super::history::History;
 use super::progress::Progress;
 use super::{PipelineArgs, files};
 use crate::base::error::{Error, Kind, Result};
@@ -18,6 +20,7 @@ use crate::base::number::f64_of_count;
 use crate::base::time::{EventTime, Gap};
 use crate::data::events::Column;
 use crate::data::input::Input;
+use crate::data::law::HeadSpec;
 use crate::data::schema::{Field, FieldKind};
 use crate::evaluate::beginnings::{Beginnings, First};
 use crate::evaluate::history::{Arrival, KeyHistory, Moment};
@@ -30,7 +33,7 @@ use crate::pipeline::plan::Plan;
 use crate::pipeline::unit;
 use crate::pipeline::{self, Purpose};
 use crate::run::{Lane, Stage};
-use crate::source::{self, Feed, Opening, Polled};
+use crate::source::{self, Polled};
 use ahead::Ahead;
 
 /// Longest a poll of a topic waits.
@@ -147,12 +150,12 @@ impl Args {
 /// # Errors
 /// The pipeline or package is refused, the history cannot be read, or a report cannot be written.
 pub fn run(args: &Args) -> Result<()> {
-    let (stage, filter, feed) = opened(args)?;
+    let (stage, filter, history) = opened(args)?;
     let draft = |path: &Option<PathBuf>| {
         path.as_deref().filter(|path| *path != Path::new("-")).map(|path| Draft::new("evaluate", path)).transpose()
     };
     let (table, page) = (draft(&args.json)?, draft(&args.html)?);
-    let report = Watcher::new(&stage, &filter, args)?.watch(feed, args.open_gaps)?;
+    let report = Watcher::new(&stage, &filter, args)?.watch(history, args.open_gaps)?;
     let json = |report: &Report| serde_json::to_vec_pretty(report).map_err(|e| Error::internal("evaluate", e.to_string()));
     let stdout = |e: std::io::Error| Error::io("evaluate", Path::new("stdout"), e);
     let mut out = std::io::stdout().lock();
@@ -185,9 +188,9 @@ pub enum Subset {
 /// # Errors
 /// As `run`.
 pub fn report(args: &Args, subset: Option<Subset>) -> Result<Report> {
-    let (stage, filter, feed) = opened(args)?;
+    let (stage, filter, history) = opened(args)?;
     let filter = Filter { subset, ..filter };
-    Watcher::new(&stage, &filter, args)?.watch(feed, false)
+    Watcher::new(&stage, &filter, args)?.watch(history, false)
 }
 
 /// Scores of the events that count, each with its label, and the stage that gave them. `from`, `since` and `only` as the arguments of `evaluate`.
@@ -195,9 +198,9 @@ pub fn report(args: &Args, subset: Option<Subset>) -> Result<Report> {
 /// # Errors
 /// As `run`.
 pub fn scored(args: &Args) -> Result<(Stage, Vec<(f32, bool)>)> {
-    let (stage, filter, feed) = opened(args)?;
+    let (stage, filter, history) = opened(args)?;
     let mut watcher = Watcher::new(&stage, &filter, args)?;
-    watcher.read(feed)?;
+    watcher.read(history)?;
     let scored = watcher.evaluation.scored().to_vec();
     Ok((stage, scored))
 }
@@ -207,10 +210,10 @@ pub fn scored(args: &Args) -> Result<(Stage, Vec<(f32, bool)>)> {
 /// # Errors
 /// As `run`.
 pub fn laws(args: &Args, most: usize) -> Result<(Stage, Laws, EventTime)> {
-    let (stage, filter, feed) = opened(args)?;
+    let (stage, filter, history) = opened(args)?;
     let mut watcher = Watcher::new(&stage, &filter, args)?;
     watcher.laws = Some(Laws::new(stage.plan.model.as_ref().map_or(0, |(manifest, _)| manifest.head.width()), most));
-    watcher.read(feed)?;
+    watcher.read(history)?;
     let (laws, end) = (watcher.laws.take(), watcher.end);
     laws.map(|laws| (stage, laws, end)).ok_or_else(|| Error::internal("evaluate", "the laws were not kept"))
 }
@@ -220,16 +223,16 @@ pub fn laws(args: &Args, most: usize) -> Result<(Stage, Laws, EventTime)> {
 /// # Errors
 /// As `run`.
 pub fn beginnings(args: &Args, events: usize, most: usize) -> Result<(Stage, Beginnings)> {
-    let (stage, filter, feed) = opened(args)?;
+    let (stage, filter, history) = opened(args)?;
     let mut watcher = Watcher::new(&stage, &filter, args)?;
     watcher.beginnings = Some(Beginnings::new(events, most));
-    watcher.read(feed)?;
+    watcher.read(history)?;
     let beginnings = watcher.beginnings.take();
     beginnings.map(|beginnings| (stage, beginnings)).ok_or_else(|| Error::internal("evaluate", "the beginnings were not kept"))
 }
 
 /// What is to be evaluated.
-fn opened(args: &Args) -> Result<(Stage, Filter, Box<dyn Feed>)> {
+fn opened(args: &Args) -> Result<(Stage, Filter, History)> {
     let since =
         args.since.clone().map(unit::Moment::try_from).transpose().map_err(|why| {
             Error::new(Kind::Usage, "evaluate", format!("--since: {why}")).help("write 2018-07-01 or 2018-07-01T12:00:00Z")
@@ -239,10 +242,8 @@ fn opened(args: &Args) -> Result<(Stage, Filter, Box<dyn Feed>)> {
     let only = args.only.as_deref().map(|only| column_of(&mut plan, only)).transpose()?;
     aim(&mut plan, args)?;
     let stage = Stage::load(plan)?;
-    let opening = Opening { lanes: 1, until_caught_up: true, fields: stage.plan.field_names(), ..Opening::default() };
-    let feeds = source::open(&stage.plan.source, &opening)?;
-    let feed = feeds.into_iter().next().ok_or_else(|| Error::internal("evaluate", "the source gave no feed"))?;
-    Ok((stage, Filter { since, only, subset: None }, feed))
+    let history = History::open("evaluate", &stage.plan, &stage.plan.source)?;
+    Ok((stage, Filter { since, only, subset: None }, history))
 }
 
 /// A field and the value it must have: adds it to what is read.
@@ -261,6 +262,7 @@ fn column_of(plan: &mut Plan, only: &str) -> Result<(usize, String)> {
 fn aim(plan: &mut Plan, args: &Args) -> Result<()> {
     if !args.from.is_empty() {
         plan.source = source::Settings::File(files::named("evaluate", &args.from)?);
+        plan.schemas = None;
     } else if let source::Settings::Kafka(kafka) = &mut plan.source {
         kafka.group = format!("{}-evaluate-{}", kafka.group, std::process::id());
         kafka.instance = None;
@@ -345,10 +347,12 @@ struct Watcher<'a> {
 impl<'a> Watcher<'a> {
     fn new(stage: &'a Stage, filter: &'a Filter, args: &Args) -> Result<Self> {
         let plan = &stage.plan;
-        let law = plan.model.as_ref().and_then(|(manifest, _)| manifest.head.law());
+        let head = plan.model.as_ref().map(|(manifest, _)| &manifest.head);
+        let law = head.and_then(HeadSpec::law);
         let settings = Settings {
             unit: law.map(|law| law.time_unit),
             coarse: law.is_some_and(|law| law.resolution.is_some()),
+            joint: matches!(head, Some(HeadSpec::Hawkes(_) | HeadSpec::Intensity(_))),
             quantiles: plan.asks.quantiles.clone(),
             horizons: plan.horizon_names.iter().cloned().zip(plan.asks.horizons.iter().copied()).collect(),
             marks: law.map(|law| law.marks.clone()).unwrap_or_default(),
@@ -381,13 +385,14 @@ impl<'a> Watcher<'a> {
     }
 
     /// Runs the whole feed through the lane.
-    fn watch(mut self, feed: Box<dyn Feed>, open_gaps: bool) -> Result<Report> {
-        let seconds = self.read(feed)?;
+    fn watch(mut self, history: History, open_gaps: bool) -> Result<Report> {
+        let seconds = self.read(history)?;
         self.close(seconds, open_gaps)
     }
 
     /// Takes in the feed to its end; gives the seconds that took.
-    fn read(&mut self, mut feed: Box<dyn Feed>) -> Result<f64> {
+    fn read(&mut self, mut history: History) -> Result<f64> {
+        let feed = &mut history.feed;
         let mut progress = Progress::start("events", feed.backlog());
         let mut input = Input::default();
         let mut read = 0;
@@ -563,7 +568,8 @@ impl<'a> Watcher<'a> {
 
     fn add_open_gaps(&mut self) {
         let mut open = Vec::new();
-        self.lane.open_laws(&mut |last, law| open.push((last, law.to_vec())));
+        let counts = |key: &[u8]| self.evaluation.counts(key);
+        self.lane.open_laws(&mut |own| open.extend(counts(own.key).then(|| (own.last, own.law.to_vec()))));
         for (last, law) in open {
             // An event at the very end leaves no gap.
             let gap = self.end.since(last);
@@ -575,7 +581,8 @@ impl<'a> Watcher<'a> {
 
     /// What is shown of one key.
     fn history(&mut self) -> Result<Option<KeyHistory>> {
-        let longest = self.histories.iter().max_by_key(|(_, laws)| laws.len());
+        // Of several the first by name: the order of a hash map is another in every run.
+        let longest = self.histories.iter().max_by_key(|(key, laws)| (laws.len(), Reverse(*key)));
         let law = self.stage.plan.model.as_ref().and_then(|(manifest, _)| manifest.head.law());
         let (Some(law), Some((key, laws))) = (law, longest) else { return Ok(None) };
         let Some(first) = laws.first().map(|law| law.time) else { return Ok(None) };

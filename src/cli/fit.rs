@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::history::History;
 use super::summary::grouped;
 use super::{PipelineArgs, files};
 use crate::base::clock;
@@ -17,7 +18,7 @@ use crate::fit::card::number;
 use crate::fit::{self, Fitted, Step, Written};
 use crate::pipeline::plan::Plan;
 use crate::pipeline::{self, Purpose};
-use crate::source::{self, Opening, Settings};
+use crate::source::Settings;
 
 /// Between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -80,7 +81,9 @@ pub fn run(args: &Args) -> Result<()> {
     over("law", args.law.clone());
     over("hidden", args.hidden.map(|value| value.to_string()));
     over("seed", args.seed.map(|value| value.to_string()));
-    let plan = pipeline::load(&args.pipeline.pipeline, &sets, Purpose::Fit)?;
+    let mut plan = pipeline::load(&args.pipeline.pipeline, &sets, Purpose::Fit)?;
+    // Lines of files are JSON, whatever the topic's records are.
+    plan.schemas = None;
     let source = history(&plan, &args.from)?;
     if args.compare || (args.cell.is_some() && cell.is_none()) {
         return compare::run(plan, &source, args);
@@ -99,9 +102,8 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Reads the history and fits.
 fn one(plan: &Plan, source: &Settings, watch: &mut Watch) -> Result<Fitted> {
-    let opening = Opening { lanes: 1, fields: plan.field_names(), ..Opening::default() };
-    let mut feed = source::open(source, &opening)?.into_iter().next().ok_or_else(|| Error::internal("fit", "the source gave no feed"))?;
-    fit::fit(plan, &mut *feed, &mut |step| watch.show(&step))
+    let mut history = History::open("fit", plan, source)?;
+    fit::fit(plan, &mut *history.feed, &mut |step| watch.show(&step))
 }
 
 /// Where the history comes from.

@@ -14,6 +14,7 @@ pub mod files;
 pub mod fit;
 pub mod generate;
 pub mod health;
+mod history;
 pub mod http;
 pub mod model;
 pub mod parity;

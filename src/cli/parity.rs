@@ -32,9 +32,6 @@ use crate::sink::json::RowEncoder;
 #[cfg(feature = "kafka")]
 use crate::source;
 
-/// Memory for sorting files that are not in order.
-const MEMORY: u64 = 1 << 30;
-
 /// Arguments of `parity`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -64,25 +61,16 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let mut plan = pipeline::load(&args.pipeline.pipeline, &args.pipeline.sets, Purpose::Backfill)?;
     plan.take_all();
+    plan.schemas = None;
     let scratch = tempfile::tempdir().map_err(|e| Error::io("parity", &std::env::temp_dir(), e))?;
     let mut fields = plan.field_names();
     if let Some(ties) = args.ties.as_ref().filter(|ties| !fields.contains(ties)) {
         fields.push(ties.clone());
     }
     let settings = Settings {
-        paths: files::named("parity", &args.files)?.paths,
-        schema: plan.schema.clone(),
         query: args.query.query("parity", &fields)?,
-        fields,
-        positions: None,
         ties: args.ties.clone(),
-        until: None,
-        shards: 1,
-        mine: (0, 1),
-        epoch_rows: u64::MAX,
-        folders: sink::Folders::default(),
-        memory: MEMORY,
-        scratch: scratch.path().to_owned(),
+        ..Settings::whole(files::named("parity", &args.files)?.paths, plan.schema.clone(), fields, scratch.path().to_owned())
     };
     let stage = Stage::load(plan)?;
     let Some(names) = Names::new(&stage.layout) else {

@@ -192,10 +192,10 @@ impl Replay {
 
     /// The key of the event with an id.
     fn key_of(&self, id: &[u8]) -> Result<Option<Vec<u8>>> {
-        let mut decoder = Narrow::new(&self.stage.plan.schema);
+        let mut decoder = Narrow::new(&self.stage.plan);
         let mut found = None;
         self.past.read(None, &mut |input| {
-            let events = decoder.decode(&input);
+            let events = decoder.decode(&input)?;
             found = (0..events.len()).find(|row| events.ids.get(*row) == Some(id)).map(|row| events.keys.bytes_at(row).to_vec());
             Ok(found.is_none())
         })?;
@@ -204,12 +204,12 @@ impl Replay {
 
     /// Takes the events of a key one by one, until `each` has seen enough.
     fn each(&self, key: &[u8], each: &mut dyn FnMut(&mut Seen<'_>) -> Result<bool>) -> Result<()> {
-        let mut decoder = Narrow::new(&self.stage.plan.schema);
+        let mut decoder = Narrow::new(&self.stage.plan);
         let mut lane = self.stage.lane()?;
         let encoder = RowEncoder::new(&self.stage.layout, &self.stage.identity);
         let mut assigned: Vec<Partition> = Vec::new();
         self.past.read(None, &mut |input| {
-            for one in decoder.only(&input, key) {
+            for one in decoder.only(&input, key)? {
                 let partition = one
                     .records
                     .partitions
@@ -239,6 +239,8 @@ impl Replay {
 fn aim(plan: &mut Plan, files: bool) {
     if files {
         plan.take_all();
+        // Lines of files are JSON, whatever the topic's records are.
+        plan.schemas = None;
     }
     plan.asks.overdue.clear();
     plan.order.timed = false;
@@ -254,21 +256,21 @@ struct Narrow {
 }
 
 impl Narrow {
-    fn new(schema: &EventSchema) -> Self {
-        let schema = EventSchema { fields: Vec::new(), mark: None, label: None, ..schema.clone() };
-        Narrow { decoder: Decoder::new(&schema), events: Events::new(&schema), rejected: Rejected::default() }
+    fn new(plan: &Plan) -> Self {
+        let schema = EventSchema { fields: Vec::new(), mark: None, label: None, ..plan.schema.clone() };
+        Narrow { decoder: Decoder::of(&schema, plan.schemas.as_ref()), events: Events::new(&schema), rejected: Rejected::default() }
     }
 
-    fn decode(&mut self, input: &Input) -> &Events {
+    fn decode(&mut self, input: &Input) -> Result<&Events> {
         self.events.clear();
         self.rejected.clear();
-        self.decoder.decode(input, &mut self.events, &mut self.rejected);
-        &self.events
+        self.decoder.decode(input, &mut self.events, &mut self.rejected)?;
+        Ok(&self.events)
     }
 
     /// The records of one key, each as an input of its own.
-    fn only(&mut self, input: &Input, key: &[u8]) -> Vec<Input> {
-        self.decode(input);
+    fn only(&mut self, input: &Input, key: &[u8]) -> Result<Vec<Input>> {
+        self.decode(input)?;
         let events = &self.events;
         let places = events.partitions.iter().zip(&events.offsets).enumerate();
         let own: Vec<(Partition, Offset)> =
@@ -292,7 +294,7 @@ impl Narrow {
             }
             all.push(one);
         }
-        all
+        Ok(all)
     }
 }
 

@@ -104,7 +104,7 @@ pub struct Forecasts {
     pub surprise_mark: Vec<f64>,
     /// Surprise of the value in nats: negative log density in the field's unit. NaN without a law of it or before, or where the event has no value.
     pub surprise_value: Vec<f64>,
-    /// Compensator over the gap; Exp(1) distributed if the model is right.
+    /// Compensator over the gap; Exp(1) distributed if the model is right. Of a coarse clock -ln(1 - u), where u has half of the tick's probability before it.
     pub residual: Vec<f64>,
     /// Share of the law of the value that lay below the one that came, in (0, 1); uniform if the model is right.
     pub residual_value: Vec<f64>,
@@ -116,7 +116,7 @@ pub struct Forecasts {
     pub next_values: Vec<Vec<f64>>,
     /// Probability that no further event comes.
     pub p_never: Vec<f64>,
-    /// Probability of an event within each horizon, one column per horizon.
+    /// Probability of an event that the clock shows within each horizon, one column per horizon.
     pub p_within: Vec<Vec<f64>>,
     /// The likeliest next marks, `marks_per_row` a row, likeliest first.
     pub next_marks: Vec<MarkChance>,

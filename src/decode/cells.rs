@@ -1,5 +1,7 @@
 //! The scratch row: what one record held in the wanted fields, kept until the whole record has proved to be usable.
 
+use crate::base::time::EventTime;
+
 /// What a wanted field held.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Cell {
@@ -12,6 +14,9 @@ pub enum Cell {
     Float(f64),
     /// A boolean.
     Bool(bool),
+    /// A time that says itself what it is.
+    #[cfg_attr(not(feature = "avro"), allow(dead_code))]
+    Instant(EventTime),
     /// Range of the scratch text.
     Text(usize, usize),
     /// A list or a record.
@@ -25,6 +30,7 @@ impl Cell {
             Cell::Missing => "nothing",
             Cell::Int(_) | Cell::Float(_) => "a number",
             Cell::Bool(_) => "a boolean",
+            Cell::Instant(_) => "a time",
             Cell::Text(..) => "a text",
             Cell::Nested => "an array or object",
         }

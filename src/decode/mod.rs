@@ -1,18 +1,22 @@
 //! Records to events: bytes or table rows to columns, or a rejected value. Nothing is dropped: every record
 //! of the input ends up either in `events` or in `rejected`.
 
+#[cfg(feature = "avro")]
+pub mod avro;
 mod cells;
 mod json;
 mod row;
 mod table;
 mod wanted;
 
+use crate::base::error::Result;
 use crate::base::limits::{MAX_KEY_BYTES, MAX_RECORD_BYTES};
 use crate::base::time::EventTime;
 use crate::data::events::Events;
 use crate::data::input::Input;
 use crate::data::rejected::{Reason, Rejected};
 use crate::data::schema::{EventSchema, RECORD_KEY, RECORD_TIMESTAMP};
+use crate::link::registry::Schemas;
 use cells::{Cell, Cells};
 use wanted::Wanted;
 
@@ -21,6 +25,8 @@ use wanted::Wanted;
 pub enum Format {
     /// One JSON object a record.
     Json,
+    /// One Avro datum a record.
+    Avro,
     /// Columns of a Parquet file.
     Parquet,
 }
@@ -47,12 +53,22 @@ pub struct Decoder {
     cells: Cells,
     number: String,
     own_keys: OwnKeys,
+    #[cfg(feature = "avro")]
+    avro: Option<avro::Reader>,
 }
 
 impl Decoder {
-    /// A decoder for a schema.
+    /// A decoder for a schema; records are JSON.
     #[must_use]
     pub fn new(schema: &EventSchema) -> Self {
+        Decoder::of(schema, None)
+    }
+
+    /// A decoder for a schema; records are Avro if it is said where their schemas are, else JSON.
+    #[must_use]
+    pub fn of(schema: &EventSchema, schemas: Option<&Schemas>) -> Self {
+        #[cfg(not(feature = "avro"))]
+        let _ = schemas;
         let wanted = wanted::wanted(schema);
         let cells_of = |name: &str| wanted.iter().find(|field| field.name == name).map(|field| field.cells.clone()).unwrap_or_default();
         Decoder {
@@ -61,6 +77,8 @@ impl Decoder {
             cells: Cells::new(schema.fields.len()),
             number: String::new(),
             own_keys: OwnKeys::default(),
+            #[cfg(feature = "avro")]
+            avro: schemas.map(avro::Reader::new),
             schema: schema.clone(),
             wanted,
         }
@@ -73,12 +91,15 @@ impl Decoder {
     }
 
     /// Appends every usable record of `input` to `events` and every other one to `rejected`, each in input order.
-    pub fn decode(&mut self, input: &Input, events: &mut Events, rejected: &mut Rejected) {
+    ///
+    /// # Errors
+    /// The schema of a record cannot be asked for.
+    pub fn decode(&mut self, input: &Input, events: &mut Events, rejected: &mut Rejected) -> Result<()> {
         let records = &input.records;
         let positions = records.partitions.iter().zip(&records.offsets).zip(&records.recorded);
         for (row, ((partition, offset), recorded)) in positions.enumerate() {
             let (key, payload) = (records.keys.get(row), records.payloads.get(row));
-            match self.record(key, *recorded, payload, events) {
+            match self.record(key, *recorded, payload, events)? {
                 Ok(()) => {
                     events.partitions.push(*partition);
                     events.offsets.push(*offset);
@@ -91,21 +112,52 @@ impl Decoder {
         for rows in &input.tables {
             table::decode(&self.schema, rows, events, rejected);
         }
+        Ok(())
     }
 
+    /// The inner error is one of the record.
     fn record(
         &mut self,
         key: Option<&[u8]>,
         recorded: Option<EventTime>,
         payload: Option<&[u8]>,
         events: &mut Events,
-    ) -> Result<(), Fault> {
-        let payload = payload.ok_or_else(|| (Reason::Empty, "the record has no payload".to_owned()))?;
+    ) -> Result<std::result::Result<(), Fault>> {
+        let Some(payload) = payload else { return Ok(Err((Reason::Empty, "the record has no payload".to_owned()))) };
         if payload.len() > MAX_RECORD_BYTES {
-            return Err((Reason::TooLarge, format!("{} bytes; allowed are {MAX_RECORD_BYTES}", payload.len())));
+            return Ok(Err((Reason::TooLarge, format!("{} bytes; allowed are {MAX_RECORD_BYTES}", payload.len()))));
         }
         self.cells.clear();
-        json::read(payload, &self.wanted, &mut self.cells)?;
+        let read = match self.read(payload)? {
+            Ok(()) => self.own(key, recorded),
+            fault => fault,
+        };
+        let appended = read.and_then(|()| row::append(&self.schema, &self.cells, &mut self.number, events));
+        if appended.is_ok() {
+            match key {
+                None => self.own_keys.missing += 1,
+                Some(key) if events.keys.len().checked_sub(1).and_then(|last| events.keys.get(last)) == Some(key) => {}
+                Some(_) => self.own_keys.different += 1,
+            }
+        }
+        Ok(appended)
+    }
+
+    #[cfg(feature = "avro")]
+    fn read(&mut self, payload: &[u8]) -> Result<std::result::Result<(), Fault>> {
+        match &mut self.avro {
+            Some(avro) => avro.read(payload, &self.wanted, &mut self.cells),
+            None => Ok(json::read(payload, &self.wanted, &mut self.cells)),
+        }
+    }
+
+    #[cfg(not(feature = "avro"))]
+    fn read(&mut self, payload: &[u8]) -> Result<std::result::Result<(), Fault>> {
+        Ok(json::read(payload, &self.wanted, &mut self.cells))
+    }
+
+    /// Key and timestamp of the record itself, where they are wanted.
+    fn own(&mut self, key: Option<&[u8]>, recorded: Option<EventTime>) -> std::result::Result<(), Fault> {
         if let (false, Some(key)) = (self.key.is_empty(), key) {
             let text = std::str::from_utf8(key).map_err(|_| (Reason::WrongType, "the record's key is no UTF-8 text".to_owned()))?;
             let cell = self.cells.keep(text.as_bytes());
@@ -114,17 +166,11 @@ impl Decoder {
         if let (false, Some(time)) = (self.timestamp.is_empty(), recorded) {
             self.cells.set(&self.timestamp, Cell::Int(time.0.div_euclid(1000)));
         }
-        row::append(&self.schema, &self.cells, &mut self.number, events)?;
-        match key {
-            None => self.own_keys.missing += 1,
-            Some(key) if events.keys.len().checked_sub(1).and_then(|last| events.keys.get(last)) == Some(key) => {}
-            Some(_) => self.own_keys.different += 1,
-        }
         Ok(())
     }
 }
 
-fn check_key(key: &[u8], field: &str) -> Result<(), Fault> {
+fn check_key(key: &[u8], field: &str) -> std::result::Result<(), Fault> {
     match key.len() {
         0 => Err((Reason::MissingKey, format!("key field `{field}` is empty"))),
         n if n > MAX_KEY_BYTES => Err((Reason::KeyTooLong, format!("key field `{field}` has {n} bytes; allowed are {MAX_KEY_BYTES}"))),

@@ -17,7 +17,7 @@ pub fn append(schema: &EventSchema, cells: &Cells, number: &mut String, events: 
             Err((Reason::WrongType, format!("field `{}`: expected {expected}, found {found}", field.name)))
         };
         match (field.kind, cells.get(COLUMNS + i)) {
-            (FieldKind::Number, found @ (Cell::Text(..) | Cell::Nested)) => return wrong("a number", found),
+            (FieldKind::Number, found @ (Cell::Text(..) | Cell::Nested | Cell::Instant(_))) => return wrong("a number", found),
             (FieldKind::Text, Cell::Nested) => return wrong("a text", Cell::Nested),
             _ => {}
         }
@@ -51,6 +51,16 @@ pub fn append(schema: &EventSchema, cells: &Cells, number: &mut String, events: 
     Ok(())
 }
 
+/// A number as text, in its shortest form; 3.0 is 3: tools that know no missing integers write all of a column as fractions.
+pub(super) fn literal(value: f64, text: &mut String) {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if value.fract() == 0.0 && value.abs() <= EXACT {
+        text.push_str(itoa::Buffer::new().format(i64_of(value)));
+    } else {
+        text.push_str(ryu::Buffer::new().format(value));
+    }
+}
+
 /// A cell as text: numbers in their shortest form.
 fn text<'a>(cells: &'a Cells, at: usize, number: &'a mut String) -> Option<&'a [u8]> {
     number.clear();
@@ -61,10 +71,14 @@ fn text<'a>(cells: &'a Cells, at: usize, number: &'a mut String) -> Option<&'a [
             Some(number.as_bytes())
         }
         Cell::Float(value) => {
-            number.push_str(ryu::Buffer::new().format(value));
+            literal(value, number);
             Some(number.as_bytes())
         }
         Cell::Bool(value) => Some(if value { b"true" } else { b"false" }),
+        Cell::Instant(time) => {
+            number.push_str(&time.to_string());
+            Some(number.as_bytes())
+        }
         Cell::Missing | Cell::Nested => None,
     }
 }
@@ -75,6 +89,7 @@ fn time(schema: &EventSchema, cells: &Cells) -> Result<EventTime, Fault> {
     let wrong = |expected: &str| Err((Reason::WrongType, format!("time field `{field}`: expected {expected}, found {}", cell.kind())));
     let time = match (schema.time_format, cell) {
         (_, Cell::Missing) => return Err((Reason::MissingTime, format!("time field `{field}` is missing or null"))),
+        (_, Cell::Instant(time)) => Some(time),
         (TimeFormat::Unit(unit), Cell::Int(value)) => from_integer(value, unit),
         (TimeFormat::Unit(unit), Cell::Float(value)) => from_float(value, unit),
         (TimeFormat::Unit(unit), _) => return wrong(&format!("a number of `{}` since 1970", unit.name())),
@@ -87,6 +102,7 @@ fn time(schema: &EventSchema, cells: &Cells) -> Result<EventTime, Fault> {
     time.and_then(EventTime::in_range).ok_or_else(|| {
         let found = match cell {
             Cell::Int(value) => value.to_string(),
+            Cell::Instant(time) => format!("{} us", time.0),
             Cell::Float(value) => value.to_string(),
             Cell::Text(start, end) => String::from_utf8_lossy(cells.text(start, end)).into_owned(),
             _ => String::new(),

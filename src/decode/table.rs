@@ -1,11 +1,13 @@
 //! Rows of an Arrow table to columns, a column at a time.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit as ArrowUnit, TimestampMicrosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
-use super::row::{from_float, from_integer, parse_rfc3339};
+use super::row::{from_float, from_integer, literal, parse_rfc3339};
 use super::{Fault, check_key};
 use crate::base::number::i64_of_count;
 use crate::base::offset::Offset;
@@ -69,27 +71,51 @@ fn note(faults: &mut [Option<Fault>], reason: Reason, detail: &str) {
     }
 }
 
-/// Strings, integers and booleans as text; missing where null or where there is no such column.
+/// Strings, numbers, booleans and times as text; missing where null or where there is no such column. What a record may not hold as a text, a list or
+/// a record of its own, is none in a table either: what is fitted to files is served from records.
 fn read_texts(rows: &RecordBatch, name: &str, faults: &mut [Option<Fault>]) -> TextColumn {
     let mut texts = TextColumn::default();
-    let array = rows.column_by_name(name).map(|array| (array, cast(array, &DataType::Utf8)));
-    match array {
-        Some((_, Ok(array))) => array.as_string::<i32>().iter().for_each(|value| texts.push_option(value.map(str::as_bytes))),
-        Some((array, Err(_))) => {
-            note(faults, Reason::WrongType, &format!("column `{name}`: expected text, found {}", array.data_type()));
+    let Some(array) = rows.column_by_name(name) else {
+        (0..rows.num_rows()).for_each(|_| texts.push_missing());
+        return texts;
+    };
+    let array = plain(array);
+    if array.data_type().is_floating() {
+        let mut text = String::new();
+        if let Ok(values) = cast(&array, &DataType::Float64) {
+            for value in values.as_primitive::<Float64Type>() {
+                text.clear();
+                value.iter().for_each(|value| literal(*value, &mut text));
+                texts.push_option(value.map(|_| text.as_bytes()));
+            }
+        }
+        return texts;
+    }
+    let kind = array.data_type();
+    match cast(&array, &DataType::Utf8).ok().filter(|_| !kind.is_nested() && !kind.is_binary()) {
+        Some(array) => array.as_string::<i32>().iter().for_each(|value| texts.push_option(value.map(str::as_bytes))),
+        None => {
+            note(faults, Reason::WrongType, &format!("column `{name}`: expected text, found {kind}"));
             (0..rows.num_rows()).for_each(|_| texts.push_missing());
         }
-        None => (0..rows.num_rows()).for_each(|_| texts.push_missing()),
     }
     texts
+}
+
+/// The column without a dictionary.
+fn plain(array: &ArrayRef) -> ArrayRef {
+    match array.data_type() {
+        DataType::Dictionary(_, values) => cast(array, values).unwrap_or_else(|_| Arc::clone(array)),
+        _ => Arc::clone(array),
+    }
 }
 
 /// Numbers and booleans; NaN where null or where there is no such column.
 fn read_numbers(rows: &RecordBatch, name: &str, faults: &mut [Option<Fault>]) -> Vec<f64> {
     let missing = || vec![f64::NAN; rows.num_rows()];
-    let Some(array) = rows.column_by_name(name) else { return missing() };
+    let Some(array) = rows.column_by_name(name).map(plain) else { return missing() };
     let is_number = array.data_type().is_numeric() || matches!(array.data_type(), DataType::Boolean | DataType::Null);
-    match cast(array, &DataType::Float64) {
+    match cast(&array, &DataType::Float64) {
         Ok(values) if is_number => values.as_primitive::<Float64Type>().iter().map(|value| value.unwrap_or(f64::NAN)).collect(),
         _ => {
             note(faults, Reason::WrongType, &format!("column `{name}`: expected numbers, found {}", array.data_type()));

@@ -27,7 +27,7 @@ fn decode(payloads: &[&[u8]]) -> (Events, Rejected) {
         input.records.push(Partition(3), Offset(i as i64), None, Some(b"k"), Some(payload));
     }
     let (mut events, mut rejected) = (Events::new(&schema()), Rejected::default());
-    Decoder::new(&schema()).decode(&input, &mut events, &mut rejected);
+    Decoder::new(&schema()).decode(&input, &mut events, &mut rejected).unwrap();
     (events, rejected)
 }
 
@@ -58,12 +58,12 @@ fn records_whose_own_key_is_not_that_of_the_event_are_counted() {
     }
     input.records.push(Partition(3), Offset(5), None, None, Some(b"broken"));
     let mut decoder = Decoder::new(&schema());
-    decoder.decode(&input, &mut Events::new(&schema()), &mut Rejected::default());
+    decoder.decode(&input, &mut Events::new(&schema()), &mut Rejected::default()).unwrap();
     assert_eq!(decoder.own_keys(), OwnKeys { missing: 2, different: 1 });
     // Where the event's key is the record's own there is nothing to compare.
     let own = EventSchema { key: crate::data::schema::RECORD_KEY.to_owned(), ..schema() };
     let mut decoder = Decoder::new(&own);
-    decoder.decode(&input, &mut Events::new(&own), &mut Rejected::default());
+    decoder.decode(&input, &mut Events::new(&own), &mut Rejected::default()).unwrap();
     assert_eq!(decoder.own_keys(), OwnKeys::default());
 }
 
@@ -112,7 +112,7 @@ fn a_tombstone_is_rejected_as_empty() {
     let mut input = Input::default();
     input.records.push(Partition(0), Offset(0), None, Some(b"k"), None);
     let (mut events, mut rejected) = (Events::new(&schema()), Rejected::default());
-    Decoder::new(&schema()).decode(&input, &mut events, &mut rejected);
+    Decoder::new(&schema()).decode(&input, &mut events, &mut rejected).unwrap();
     assert_eq!(rejected.reasons, [Reason::Empty]);
 }
 
@@ -128,7 +128,7 @@ fn a_table_gives_the_same_events_as_json() {
     .unwrap();
     let input = Input { tables: vec![Table { partition: Partition(3), first: Offset(10), rows }], ..Input::default() };
     let (mut events, mut rejected) = (Events::new(&schema()), Rejected::default());
-    Decoder::new(&schema()).decode(&input, &mut events, &mut rejected);
+    Decoder::new(&schema()).decode(&input, &mut events, &mut rejected).unwrap();
     let (mut json, _) = decode(&[br#"{"id":1,"card":"c1","ts":1500,"amount":12.5,"channel":"web"}"#]);
     json.offsets[0] = Offset(10);
     assert_eq!(events, json);
@@ -148,7 +148,7 @@ fn decode_as(names: [&str; 3], records: &[(Option<&[u8]>, Option<i64>, &str)]) -
         input.records.push(Partition(3), Offset(i as i64), recorded, *key, Some(payload.as_bytes()));
     }
     let (mut events, mut rejected) = (Events::new(&schema), Rejected::default());
-    Decoder::new(&schema).decode(&input, &mut events, &mut rejected);
+    Decoder::new(&schema).decode(&input, &mut events, &mut rejected).unwrap();
     (events, rejected)
 }
 
@@ -191,4 +191,35 @@ fn key_and_timestamp_of_the_record_itself_serve_as_key_and_time() {
     assert_eq!(keys_of(&events), ["k1", "k2", "of a file"]);
     assert_eq!(events.times, [EventTime(1_700_000_000_123_000), EventTime(5000), EventTime(7000)]);
     assert_eq!(rejected.reasons, [Reason::MissingKey, Reason::MissingTime, Reason::WrongType]);
+}
+
+#[test]
+fn tables_and_records_agree_on_what_is_a_text_and_what_is_a_number() {
+    use arrow::array::{ArrayRef, BooleanArray, DictionaryArray, ListArray};
+    use arrow::datatypes::Int32Type;
+
+    let table = |columns: Vec<(&str, ArrayRef)>| {
+        let rows = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap();
+        let input = Input { tables: vec![Table { partition: Partition(0), first: Offset(0), rows }], ..Input::default() };
+        let (mut events, mut rejected) = (Events::new(&schema()), Rejected::default());
+        Decoder::new(&schema()).decode(&input, &mut events, &mut rejected).unwrap();
+        (events, rejected)
+    };
+    let times: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+    // Integers with a null among them are fractions to many tools.
+    let keys: ArrayRef = Arc::new(Float64Array::from(vec![Some(3.0), None]));
+    let flags: ArrayRef = Arc::new(BooleanArray::from(vec![true, false]));
+    let amounts: DictionaryArray<Int32Type> = DictionaryArray::try_new(vec![0, 0].into(), Arc::new(Int64Array::from(vec![7]))).unwrap();
+    let (events, rejected) = table(vec![("card", keys), ("ts", times.clone()), ("channel", flags), ("amount", Arc::new(amounts))]);
+    assert_eq!(keys_of(&events), ["3"]);
+    assert_eq!(events.columns[0].numbers().unwrap(), [7.0]);
+    assert_eq!(events.columns[1].texts().unwrap().get(0), Some(&b"true"[..]));
+    assert_eq!(rejected.reasons, [Reason::MissingKey]);
+    let (events, _) = decode(&[br#"{"card":3.0,"ts":1,"channel":2.50}"#]);
+    assert_eq!((keys_of(&events), events.columns[1].texts().unwrap().get(0)), (vec!["3"], Some(&b"2.5"[..])));
+
+    let lists: ArrayRef = Arc::new(ListArray::from_iter_primitive::<arrow::datatypes::Int64Type, _, _>(vec![Some(vec![Some(1)]), None]));
+    let (_, rejected) = table(vec![("card", Arc::new(StringArray::from(vec!["a", "b"]))), ("ts", times), ("channel", lists)]);
+    assert_eq!(rejected.reasons, [Reason::WrongType, Reason::WrongType]);
+    assert!(rejected.details[0].contains("column `channel`: expected text, found List"), "{}", rejected.details[0]);
 }

@@ -56,6 +56,8 @@ pub struct Settings {
     pub unit: Option<TimeUnit>,
     /// Whether the law is one of a coarse clock.
     pub coarse: bool,
+    /// Whether the mark depends on the gap (`hawkes`, `intensity`): the residuals of the gaps that end with one mark are then not those of all gaps.
+    pub joint: bool,
     /// Quantiles that the forecasts have, in their order.
     pub quantiles: Vec<f64>,
     /// Horizons with their names, in their order.
@@ -231,6 +233,12 @@ impl Evaluation {
         }
     }
 
+    /// Whether the last event of a key counts, and with it the law that it has published.
+    #[must_use]
+    pub fn counts(&self, key: &[u8]) -> bool {
+        self.keys.get(key).and_then(|slot| self.laws.get(index(*slot))).is_some_and(|law| law.counted)
+    }
+
     /// The law of a key whose next event has not come by the end of the data: its compensator from the last event until then.
     pub fn add_open(&mut self, compensator: f64) {
         self.open.get_or_insert_default().add(compensator);
@@ -260,7 +268,8 @@ impl Evaluation {
     }
 
     /// F of the gap, uniform if the law is right. Of a coarse clock a number drawn from the tick's share of the law (Czado, Gneiting and Held, *Predictive
-    /// Model Assessment for Count Data*, Biometrics 2009), by the position of the record, so that it is the same each time.
+    /// Model Assessment for Count Data*, Biometrics 2009), by the position of the record, so that it is the same each time. The residual of such a law says where
+    /// the middle of that share is, the surprise how large it is.
     fn probability(&self, forecasts: &Forecasts, row: usize, surprise: f64, residual: f64) -> f64 {
         let u = -(-residual).exp_m1();
         if !self.settings.coarse {
@@ -419,7 +428,7 @@ impl Evaluation {
                     events: own.loss.count,
                     log_loss: own.loss.get(),
                     recall: f64_of_count(own.right) / f64_of_count(own.seen),
-                    ks: own.residuals.distance(),
+                    ks: (!settings.joint).then(|| own.residuals.distance()),
                     ks_bound: distance_bound(own.residuals.len()),
                 })
                 .collect(),

@@ -17,7 +17,7 @@ use crate::data::paths::{Path, Place};
 /// Marks of which the average precision is taken.
 const MARKS: usize = 64;
 /// Times as many true events as are drawn are looked at within the horizon.
-const MOST: usize = 8;
+pub const MOST: usize = 8;
 /// No mark, or none that the model knows: nothing drawn has it.
 const UNKNOWN: u32 = u32::MAX;
 
@@ -81,6 +81,9 @@ pub struct Precision {
     pub horizon_s: f64,
     /// How far a drawn event may be from the one it is matched with, in seconds.
     pub tolerance_s: f64,
+    /// Points of which so many events came within the horizon (eight times as many as are drawn) that further ones were not looked at: they count neither as found nor
+    /// as missed, which flatters.
+    pub cut: usize,
     /// Share of the continuations whose last event lies beyond the horizon, or that ended: they say all there is to say about it.
     pub covered: f64,
     /// Mean over the marks that came.
@@ -240,6 +243,7 @@ struct Guessing {
     tolerance: f64,
     points: usize,
     paths: usize,
+    cut: usize,
     covered: usize,
     /// Of a law without marks one, of all events.
     by_mark: Vec<Guesses>,
@@ -249,11 +253,12 @@ struct Guessing {
 impl Guessing {
     fn new(marks: &[String], horizon: f64, tolerance: f64) -> Self {
         let by_mark = vec![Guesses::default(); marks.len().clamp(1, MARKS)];
-        Guessing { horizon, tolerance, points: 0, paths: 0, covered: 0, by_mark, marked: !marks.is_empty() }
+        Guessing { horizon, tolerance, points: 0, paths: 0, cut: 0, covered: 0, by_mark, marked: !marks.is_empty() }
     }
 
     fn add(&mut self, drawn: &[Drawn<'_>], came: &[(u32, f64)], events: usize) {
         self.points += 1;
+        self.cut += usize::from(came.len() >= MOST * events && came.last().is_some_and(|(_, time)| *time <= self.horizon));
         for own in drawn {
             self.paths += 1;
             self.covered += usize::from(own.events.len() < events || own.events.last().is_some_and(|(_, time)| *time > self.horizon));
@@ -288,7 +293,7 @@ impl Guessing {
             .collect();
         let mean = by_mark.iter().map(|mark| mark.average_precision).sum::<f64>() / f64_of_count(by_mark.len());
         let covered = f64_of_count(self.covered) / f64_of_count(self.paths.max(1));
-        (!by_mark.is_empty()).then_some(Precision { points: self.points, horizon_s, tolerance_s, covered, mean, by_mark })
+        (!by_mark.is_empty()).then_some(Precision { points: self.points, cut: self.cut, horizon_s, tolerance_s, covered, mean, by_mark })
     }
 }
 
@@ -339,6 +344,20 @@ mod tests {
         let precision = next.precision.unwrap();
         assert_eq!((precision.points, precision.mean, precision.covered), (1, 1.0, 0.0), "the last event drawn lies within the horizon");
         assert_eq!(precision.by_mark.iter().map(|mark| mark.events).collect::<Vec<_>>(), [1, 1]);
+    }
+
+    #[test]
+    fn a_point_whose_truth_was_cut_within_the_horizon_is_told() {
+        for (every, cut) in [(SECOND / 2, 1), (SECOND, 0)] {
+            let mut points = Points::new(asked(5));
+            points.add(7, place(0), b"k", EventTime(0));
+            (1..=20).for_each(|i| points.came(b"k", EventTime(i * every), Some(0)));
+            let paths = BTreeMap::from([(place(0), vec![path(&[(3, 0), (9, 0)])])]);
+            let precision =
+                points.close(&paths, 1.0, EventTime(30 * SECOND), &["a".to_owned(), "b".to_owned()], Vec::new()).precision.unwrap();
+            // Sixteen are kept: of those half a second apart the last comes after 8 s, and four more within the 10 s.
+            assert_eq!((precision.points, precision.cut), (1, cut));
+        }
     }
 
     #[test]

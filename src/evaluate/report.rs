@@ -198,8 +198,8 @@ pub struct MarkRow {
     pub log_loss: f64,
     /// Share of its events that were the likeliest.
     pub recall: f64,
-    /// As in `Residuals`, of the gaps that end with it.
-    pub ks: f64,
+    /// As in `Residuals`, of the gaps that end with it; none of a law whose mark depends on the gap: such gaps are not as long as all of them.
+    pub ks: Option<f64>,
     /// As in `Residuals`.
     pub ks_bound: f64,
 }

@@ -15,6 +15,7 @@ fn settings(coarse: bool) -> Settings {
     Settings {
         unit: Some(TimeUnit::Hour),
         coarse,
+        joint: false,
         quantiles: vec![0.1, 0.5, 0.9],
         horizons: vec![("1h".to_owned(), Gap(HOUR))],
         marks: vec!["a".to_owned(), "b".to_owned()],
@@ -83,8 +84,31 @@ fn a_true_law_is_found_to_be_one() {
     let marks = report.marks.unwrap();
     assert!((marks.accuracy - 0.75).abs() < 0.01 && (marks.log_loss - 0.5623).abs() < 0.01);
     assert_eq!((marks.by_mark[0].recall, marks.by_mark[1].recall), (1.0, 0.0));
-    assert!(marks.by_mark.iter().all(|mark| mark.ks < mark.ks_bound));
+    assert!(marks.by_mark.iter().all(|mark| mark.ks.unwrap() < mark.ks_bound));
     assert!(time.residuals.calibration.iter().all(|(p, share)| (p - share).abs() < 0.02));
+}
+
+#[test]
+fn a_mark_that_depends_on_the_gap_is_not_judged_by_the_gaps_that_end_with_it() {
+    // Two Poisson processes of one key: the gap says nothing here, but of a joint law nobody knows that.
+    let (f, marks) = poisson(20, 100, 1.0);
+    let mut evaluation = Evaluation::new(Settings { joint: true, ..settings(false) });
+    evaluation.add(&Batch { forecasts: &f, marks: &marks, values: &[], labels: &[], counted: &vec![true; f.len()] });
+    let report = evaluation.close();
+    assert!(report.marks.as_ref().unwrap().by_mark.iter().all(|mark| mark.ks.is_none() && mark.log_loss > 0.0));
+    let mut shown = Vec::new();
+    text::write(&mut shown, &report).unwrap();
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(!shown.contains(" *") && shown.contains("KS by mark is left out"), "{shown}");
+}
+
+#[test]
+fn a_key_counts_if_its_last_event_does() {
+    let (f, marks) = poisson(3, 5, 1.0);
+    let counted: Vec<bool> = (0..f.len()).map(|row| f.keys.bytes_at(row) != b"1" || row < 4).collect();
+    let mut evaluation = Evaluation::new(settings(false));
+    evaluation.add(&Batch { forecasts: &f, marks: &marks, values: &[], labels: &[], counted: &counted });
+    assert_eq!(["0", "1", "2", "3"].map(|key| evaluation.counts(key.as_bytes())), [true, false, true, false]);
 }
 
 #[test]
@@ -94,6 +118,65 @@ fn a_wrong_law_is_caught() {
     assert!(time.residuals.ks > 0.2 && (time.residuals.mean - 2.0).abs() < 0.1, "{:?}", time.residuals.ks);
     assert!(time.nll > time.constant_rate.unwrap() + 0.2);
     assert!(time.quantiles.iter().all(|q| q.coverage < q.quantile), "{:?}", time.quantiles);
+}
+
+#[test]
+fn a_true_law_of_a_coarse_clock_is_found_to_be_one_by_what_its_head_says() {
+    use crate::data::law::{HeadSpec, LawSpec};
+    // Poisson events of one a day, and a log-normal law, shown in whole days.
+    let day = 24 * HOUR;
+    let horizons = [("1d", day), ("2d", 2 * day), ("36h", 36 * HOUR)].map(|(name, micros)| (name.to_owned(), Gap(micros))).to_vec();
+    let spec = || LawSpec { resolution: Some(24.0), ..LawSpec::new(&["law"], TimeUnit::Hour, 24e-6) };
+    let mut random = ChaCha8Rng::seed_from_u64(9);
+    let unit = Draws::new(0.0_f64, 1.0).unwrap();
+    let normal = |random: &mut ChaCha8Rng| {
+        let (u, v): (f64, f64) = (unit.sample(random).max(1e-300), unit.sample(random));
+        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+    };
+    let exponential = HeadSpec::Exponential(spec());
+    let log_normal = HeadSpec::LognormalMixture(LawSpec { components: Some(1), ..spec() });
+    for (head, row) in [(exponential, vec![-(24.0_f32.ln())]), (log_normal, vec![0.0, 3.8, -0.3])] {
+        let asks = crate::head::Asks { horizons: horizons.iter().map(|(_, gap)| *gap).collect(), ..Default::default() };
+        let n = 20_000;
+        let gaps: Vec<Option<Gap>> = (0..=n)
+            .map(|i| {
+                let days = match row.len() {
+                    1 => -unit.sample(&mut random).max(1e-300).ln(),
+                    _ => (3.8 + (-0.3_f64).exp() * normal(&mut random)).exp() / 24.0,
+                };
+                (i > 0).then_some(Gap(days.round() as i64 * day))
+            })
+            .collect();
+        let times: Vec<EventTime> = gaps
+            .iter()
+            .scan(0, |now, gap| {
+                *now += gap.map_or(0, |gap| gap.0);
+                Some(EventTime(*now))
+            })
+            .collect();
+        let laws: Vec<f32> = times.iter().flat_map(|_| row.clone()).collect();
+        let outputs = crate::data::outputs::Outputs { width: row.len(), before: laws.clone(), after: laws };
+        let identity = Identity { horizons: horizons.iter().map(|(name, _)| name.clone()).collect(), ..Identity::default() };
+        let mut f = Forecasts::new(Arc::new(identity));
+        for (i, (time, gap)) in times.iter().zip(&gaps).enumerate() {
+            f.keys.push(b"k");
+            f.event_times.push(*time);
+            f.partitions.push(Partition(0));
+            f.offsets.push(Offset(i as i64));
+            f.gap_s.push(gap.map_or(f64::NAN, |gap| gap.seconds()));
+            f.flags.push(Flags::NONE);
+        }
+        let arrivals = crate::head::Arrivals { times: &times, gaps: &gaps, marks: &vec![None; n + 1], values: &[] };
+        crate::head::Head::new(&head, asks).unwrap().forecasts(&arrivals, &outputs, &mut f);
+        let settings = Settings { quantiles: Vec::new(), horizons: horizons.clone(), marks: Vec::new(), ..settings(true) };
+        let mut evaluation = Evaluation::new(settings);
+        evaluation.add(&Batch { forecasts: &f, marks: &[], values: &[], labels: &[], counted: &[] });
+        let time = evaluation.close().time.unwrap();
+        assert!(time.residuals.ks < time.residuals.ks_bound, "{head:?} {}", time.residuals.ks);
+        for horizon in &time.horizons {
+            assert!((horizon.mean_p - horizon.rate).abs() < 0.01, "{head:?} {horizon:?}");
+        }
+    }
 }
 
 #[test]

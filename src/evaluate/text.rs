@@ -64,13 +64,19 @@ pub fn write(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         writeln!(out, "\nmark of the next event ({} events)", marks.scored)?;
         writeln!(out, "  log-loss                   {:.6} nats per event", marks.log_loss)?;
         writeln!(out, "  likeliest was right        {:.4}", marks.accuracy)?;
-        writeln!(out, "\n  {:<20} {:>10} {:>10} {:>10} {:>10}", "mark", "events", "log-loss", "recall", "KS")?;
+        let judged = marks.by_mark.iter().any(|mark| mark.ks.is_some());
+        let heading = if judged { format!(" {:>10}", "KS") } else { String::new() };
+        writeln!(out, "\n  {:<20} {:>10} {:>10} {:>10}{heading}", "mark", "events", "log-loss", "recall")?;
         for mark in &marks.by_mark {
-            let star = if mark.ks > mark.ks_bound { " *" } else { "" };
-            let cells = [mark.log_loss, mark.recall, mark.ks];
-            writeln!(out, "  {:<20} {:>10} {:>10.4} {:>10.4} {:>10.4}{star}", mark.mark, mark.events, cells[0], cells[1], cells[2])?;
+            let star = if mark.ks.is_some_and(|ks| ks > mark.ks_bound) { " *" } else { "" };
+            let ks = mark.ks.map(|ks| format!(" {ks:>10.4}{star}")).unwrap_or_default();
+            writeln!(out, "  {:<20} {:>10} {:>10.4} {:>10.4}{ks}", mark.mark, mark.events, mark.log_loss, mark.recall)?;
         }
-        writeln!(out, "  * beyond what a true law has, 19 of 20 times")?;
+        writeln!(
+            out,
+            "  {}",
+            if judged { "* beyond what a true law has, 19 of 20 times" } else { "KS by mark is left out: the mark depends on the gap" }
+        )?;
     }
     if let Some(next) = &report.next {
         several(out, next)?;
@@ -153,6 +159,10 @@ fn several(out: &mut dyn Write, next: &NextEvents) -> io::Result<()> {
                 precision.mean, precision.points
             )?;
             writeln!(out, "    continuations that reach {:.4}", precision.covered)?;
+            if precision.cut > 0 {
+                let most = super::next::MOST * next.events;
+                writeln!(out, "    points cut               {}: more than {most} events came, the first {most} count", precision.cut)?;
+            }
             if precision.by_mark.iter().any(|mark| !mark.mark.is_empty()) {
                 writeln!(out, "\n  {:<20} {:>10} {:>18}", "mark", "events", "average precision")?;
                 for mark in &precision.by_mark {

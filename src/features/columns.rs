@@ -10,9 +10,9 @@ impl Prepared {
     pub(super) fn write(&self, events: &Events, context: Context<'_>, width: usize, rows: &mut [f32]) {
         let cells = rows.chunks_exact_mut(width).map(|row| row.get_mut(self.at..).unwrap_or_default());
         match &self.spec {
-            Spec::Gap { unit, scale, mean, std, floor, first } => {
+            Spec::Gap { unit, scale, mean, std, floor, longest, first } => {
                 for (cell, gap) in cells.zip(context.gaps) {
-                    let value = match gap.map(|gap| gap.in_unit(*unit)) {
+                    let value = match gap.map(|gap| gap.in_unit(*unit).min(longest.unwrap_or(f64::INFINITY))) {
                         None => *first,
                         Some(gap) => match scale {
                             GapScale::Raw => gap,
@@ -31,7 +31,8 @@ impl Prepared {
             Spec::Numeric { scale, mean, std, clip, missing, missing_flag, .. } => {
                 let Some(values) = events.columns.get(self.field).and_then(|column| column.numbers()) else { return };
                 for (cell, value) in cells.zip(values) {
-                    let number = if value.is_nan() {
+                    // Tables can say infinity, JSON cannot: it is no reading, like no number at all.
+                    let number = if !value.is_finite() {
                         *missing
                     } else {
                         let value = clip.map_or(*value, |[low, high]| value.clamp(low, high));
@@ -44,7 +45,7 @@ impl Prepared {
                     // A number beyond f32 would poison the state for ever: the largest finite one says as much.
                     put(cell, 0, f32_of(number).clamp(f32::MIN, f32::MAX));
                     if *missing_flag {
-                        put(cell, 1, f32::from(u8::from(value.is_nan())));
+                        put(cell, 1, f32::from(u8::from(!value.is_finite())));
                     }
                 }
             }

@@ -2,7 +2,8 @@
 //!
 //! Mean and variance forget exponentially by readings, not by time: with memory M the weight of a reading that is n readings old is 2^(-n/M). With the
 //! weight w of all, which tends to 1 / (1 - 2^(-1/M)), West's update (Communications of the ACM 1979) is mean += d / w, M2 = 2^(-1/M) M2 + d (y - mean),
-//! where d = y - mean before. Few readings say little of how far the next one may lie: to the variance M2 / w is added (`START` mean / w)^2.
+//! where d = y - mean before. Few readings say little of how far the next one may lie: to the variance M2 / w is added (`START` mean / w)^2. The three numbers
+//! w, mean, M2 are the key's.
 
 use super::Prepared;
 use super::recipe::Spec;
@@ -10,8 +11,6 @@ use crate::base::number::f32_of;
 use crate::base::time::Gap;
 use crate::data::events::Events;
 
-/// Numbers kept per key: w, mean, M2.
-pub(super) const AGGREGATES: usize = 3;
 /// What is thought of the spread after one reading, as a share of it.
 const START: f64 = 0.1;
 /// Largest deviation written, in standard deviations.

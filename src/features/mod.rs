@@ -17,7 +17,7 @@ use crate::base::error::{Error, Result};
 use crate::base::time::Gap;
 use crate::data::events::Events;
 use crate::data::schema::EventSchema;
-use recipe::{Encoding, Recipe, Spec, Statistic};
+use recipe::{Encoding, Recipe, Spec};
 
 /// Feature rows for one recipe over one schema.
 #[derive(Debug)]
@@ -83,12 +83,7 @@ impl Features {
             };
             columns.push(Prepared { at, field, aggregate: aggregates, spec: spec.clone(), zone, vocabulary, half_life_s });
             at += spec.width();
-            aggregates += match spec {
-                Spec::Decay { statistic: Statistic::Mean, .. } => 2,
-                Spec::Decay { .. } => 1,
-                Spec::Deviation { .. } => deviation::AGGREGATES,
-                _ => 0,
-            };
+            aggregates += spec.aggregates().len();
         }
         Ok(Features { width: at, aggregates, columns })
     }

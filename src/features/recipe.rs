@@ -45,6 +45,9 @@ pub enum Spec {
         /// `log_standard` only: smallest gap, in `unit`, before the logarithm is taken.
         #[serde(default = "tiny")]
         floor: f64,
+        /// Gaps are not taken as longer, in `unit`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        longest: Option<f64>,
         /// Value for the first event of a key, which has no gap.
         #[serde(default)]
         first: f64,
@@ -276,6 +279,34 @@ impl Spec {
         }
     }
 
+    /// What each of the numbers is that it keeps per key, in their order. The one place that says how many there are.
+    #[must_use]
+    pub fn aggregates(&self) -> Vec<String> {
+        match self {
+            Spec::Decay { field, statistic, half_life, .. } => {
+                // `24h` and `1d` are the same.
+                let half_life =
+                    humantime::parse_duration(half_life).map_or_else(|_| half_life.clone(), |d| humantime::format_duration(d).to_string());
+                let field = field.as_deref().unwrap_or_default();
+                match statistic {
+                    // Of whatever field, it counts events.
+                    Statistic::Count => vec![format!("count, half-life {half_life}")],
+                    Statistic::Sum => vec![format!("sum of {field}, half-life {half_life}")],
+                    Statistic::Mean => ["sum", "count"].map(|part| format!("mean of {field} ({part}), half-life {half_life}")).to_vec(),
+                }
+            }
+            // The floor only bounds what is read from them.
+            Spec::Deviation { field, transform, memory, .. } => {
+                let of = match transform {
+                    Transform::Identity => field.clone(),
+                    Transform::Log1p => format!("log1p {field}"),
+                };
+                ["weight", "mean", "squares"].map(|part| format!("deviation of {of} ({part}), memory {memory}")).to_vec()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// What it is about, for reasons: columns of one field stand or fall together.
     #[must_use]
     pub fn subject(&self) -> Option<String> {
@@ -319,21 +350,7 @@ impl Recipe {
     /// What each of the numbers is that a key's decaying statistics are kept in, in their order: two recipes can take over those of the same name.
     #[must_use]
     pub fn aggregates(&self) -> Vec<String> {
-        let mut names = Vec::new();
-        for spec in &self.columns {
-            let Spec::Decay { field, statistic, half_life, .. } = spec else { continue };
-            // `24h` and `1d` are the same.
-            let half_life =
-                humantime::parse_duration(half_life).map_or_else(|_| half_life.clone(), |d| humantime::format_duration(d).to_string());
-            let field = field.as_deref().unwrap_or_default();
-            match statistic {
-                // Of whatever field, it counts events.
-                Statistic::Count => names.push(format!("count, half-life {half_life}")),
-                Statistic::Sum => names.push(format!("sum of {field}, half-life {half_life}")),
-                Statistic::Mean => names.extend(["sum", "count"].map(|part| format!("mean of {field} ({part}), half-life {half_life}"))),
-            }
-        }
-        names
+        self.columns.iter().flat_map(Spec::aggregates).collect()
     }
 
     /// Reads and checks `features.toml`.
@@ -377,9 +394,12 @@ impl Recipe {
                 return fault(format!("field `{}` is used as text and as number", field.name));
             }
             match spec {
-                Spec::Gap { mean, std, floor, first, .. } => {
+                Spec::Gap { mean, std, floor, longest, first, .. } => {
                     if !(mean.is_finite() && std.is_finite() && *std > 0.0 && *floor > 0.0 && floor.is_finite() && first.is_finite()) {
                         return fault("mean and first must be finite, std and floor above 0".to_owned());
+                    }
+                    if longest.is_some_and(|longest| longest.is_nan() || longest < 0.0) {
+                        return fault("longest must be 0 or more".to_owned());
                     }
                 }
                 Spec::Numeric { mean, std, clip, missing, .. } => {

@@ -1,4 +1,4 @@
-use super::recipe::{Cycle, DecayScale, GapScale, NumericScale};
+use super::recipe::{Cycle, DecayScale, GapScale, NumericScale, Statistic};
 use super::*;
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::{EventTime, TimeUnit};
@@ -55,7 +55,7 @@ fn every_column_kind_writes_what_its_formula_says() {
     let gaps = [None, Some(Gap(3_600_000_000)), Some(Gap(0))];
     let words = vec!["pos".to_owned(), "web".to_owned()];
     let category = |encoding, unknown| Spec::Category { field: "channel".into(), vocabulary: words.clone(), encoding, unknown };
-    let gap = |scale| Spec::Gap { unit: TimeUnit::Second, scale, mean: 1.0, std: 2.0, floor: 0.5, first: -9.0 };
+    let gap = |scale| Spec::Gap { unit: TimeUnit::Second, scale, mean: 1.0, std: 2.0, floor: 0.5, longest: None, first: -9.0 };
 
     let check = |spec: Spec, expected: &[f64]| {
         let got = rows(vec![Spec::Constant { value: 7.0 }, spec.clone()], &events, &gaps);
@@ -66,6 +66,10 @@ fn every_column_kind_writes_what_its_formula_says() {
     check(gap(GapScale::Raw), &[-9.0, 3600.0, 0.0]);
     check(gap(GapScale::Log1p), &[-9.0, 3601f64.ln(), 0.0]);
     check(gap(GapScale::LogStandard), &[-9.0, (3600f64.ln() - 1.0) / 2.0, (0.5f64.ln() - 1.0) / 2.0]);
+    let bounded = |scale| Spec::Gap { unit: TimeUnit::Second, scale, mean: 1.0, std: 2.0, floor: 0.5, longest: Some(99.0), first: -9.0 };
+    check(bounded(GapScale::Raw), &[-9.0, 99.0, 0.0]);
+    check(bounded(GapScale::Log1p), &[-9.0, 100f64.ln(), 0.0]);
+    check(bounded(GapScale::LogStandard), &[-9.0, (99f64.ln() - 1.0) / 2.0, (0.5f64.ln() - 1.0) / 2.0]);
     check(Spec::IsFirst {}, &[1.0, 0.0, 0.0]);
     check(numeric(NumericScale::Identity, Some([-5.0, 11.0])), &[11.0, 0.0, -1.0, 1.0, -5.0, 0.0]);
     check(numeric(NumericScale::Standardise, None), &[1.0, 0.0, -1.0, 1.0, f64::from(f32::MIN), 0.0]);
@@ -78,6 +82,17 @@ fn every_column_kind_writes_what_its_formula_says() {
         let (s, c) = (std::f64::consts::TAU / 24.0).sin_cos();
         [0.0, 1.0, s, c, s, c]
     });
+}
+
+#[test]
+fn an_infinite_number_is_a_missing_one() {
+    let events = events(&[(0, f64::INFINITY, None), (1, f64::NEG_INFINITY, None), (2, f64::NAN, None)]);
+    let gaps = [None, Some(Gap(1)), Some(Gap(1))];
+    for scale in [NumericScale::Identity, NumericScale::Log1p, NumericScale::Standardise] {
+        for clip in [None, Some([-5.0, 11.0])] {
+            assert_eq!(rows(vec![numeric(scale, clip)], &events, &gaps), [-1.0, 1.0, -1.0, 1.0, -1.0, 1.0], "{scale:?} {clip:?}");
+        }
+    }
 }
 
 #[test]

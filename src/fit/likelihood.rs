@@ -1,4 +1,4 @@
-//! Maximum likelihood for the processes of `process`, from the train split, key by key from its first event on.
+//! Maximum likelihood for the processes of `process`, from the train split, key by key from its first event on. That of the Hawkes process: `hawkes`.
 
 use super::hazard::{bins, edges};
 use super::history::{History, Part};
@@ -73,9 +73,9 @@ pub fn gamma_poisson(history: &History) -> Kind {
 
 /// Bins with about as many gaps each; what a key begins with weighs as many gaps as makes the train split likeliest.
 #[must_use]
-pub fn history(history: &History, number: usize) -> Kind {
+pub fn history(history: &History, number: usize, resolution: Option<f64>) -> Kind {
     let all: Vec<f64> = history.gaps_of(Part::Train).collect();
-    let edges = edges(&all, number);
+    let edges = edges(&all, number, resolution);
     let (counts, exposures) = bins(&edges, &all);
     let share =
         |values: &[f64], weight: f64| values.iter().map(|value| (value / f64_of_count(all.len().max(1))) * weight).collect::<Vec<f64>>();
@@ -102,156 +102,6 @@ pub fn history(history: &History, number: usize) -> Kind {
     // A bin in which no gap has ended yet must not be impossible.
     let counts = share(&counts, best.1).into_iter().map(|count| count.max(1e-6)).collect();
     Kind::History { counts, exposures: share(&exposures, best.1), edges }
-}
-
-/// An exponential Hawkes process. Expectation maximisation by the branching structure: each event of mark k came of the base or of an earlier event, in
-/// proportion to what they add to its intensity (Veen and Schoenberg, "Estimation of Space-Time Branching Process Models", JASA 2008). Sums over
-/// earlier events are carried along by mark: S of e^(-d age), and U of age e^(-d age).
-#[must_use]
-pub fn hawkes(history: &History, marks: &dyn Fn(usize) -> Option<usize>, count: usize) -> Kind {
-    let rate = match poisson(history) {
-        Kind::Poisson { log_rate } => log_rate.exp(),
-        _ => 1.0,
-    };
-    let each = f64_of_count(count);
-    let mut bases = vec![0.5 * rate / each; count];
-    let mut decays = vec![2.0 * rate; count];
-    let mut jumps: Vec<f64> = vec![0.5 * 2.0 * rate / each; count * count];
-    for _ in 0..ROUNDS {
-        let sums = expect(history, marks, count, &bases, &jumps, &decays);
-        let mut change = 0.0_f64;
-        let mut update = |old: &mut f64, new: f64| {
-            if new.is_finite() && new >= 0.0 {
-                change = change.max((new / f64::max(*old, 1e-12) - 1.0).abs() * f64::from(u8::from(new > 1e-9)));
-                *old = new;
-            }
-        };
-        for k in 0..count {
-            let at = |values: &[f64], j: usize| values.get(k * count + j).copied().unwrap_or(0.0);
-            let (from_others, weighted): (f64, f64) =
-                (0..count).fold((0.0, 0.0), |(p, w), j| (p + at(&sums.caused, j), w + at(&sums.ages, j)));
-            let before = decays.get(k).copied().unwrap_or(1.0);
-            // Where a sequence ends the tail of each kernel is unseen: it counts as it is expected to be.
-            let (unseen, unseen_age): (f64, f64) = (0..count).fold((0.0, 0.0), |(p, w), j| {
-                let jump = at(&jumps, j);
-                (p + jump / before * at(&sums.tails, j), w + jump / before * at(&sums.tail_ages, j))
-            });
-            if let Some(decay) = decays.get_mut(k) {
-                // Events of one moment would draw it to infinity, and a mark that excites nothing to nowhere.
-                update(decay, ((from_others + unseen) / (weighted + unseen_age).max(1e-300)).clamp(1e-4 * rate, 1e4 * rate));
-            }
-            let decay = decays.get(k).copied().unwrap_or(before);
-            for j in 0..count {
-                let seen = sums.events.get(j).copied().unwrap_or(0.0) - at(&sums.tails, j);
-                if let Some(jump) = jumps.get_mut(k * count + j) {
-                    update(jump, decay * at(&sums.caused, j) / seen.max(1e-300));
-                }
-            }
-            if let Some(base) = bases.get_mut(k) {
-                update(base, sums.alone.get(k).copied().unwrap_or(0.0) / sums.time.max(1e-300));
-            }
-        }
-        if change < 1e-5 {
-            break;
-        }
-    }
-    Kind::Hawkes { bases, jumps, decays }
-}
-
-/// What the expectation step gives, by marks (rows: excited, columns: exciting).
-struct Sums {
-    /// Events that came of the base, by mark.
-    alone: Vec<f64>,
-    /// Events that came of earlier ones.
-    caused: Vec<f64>,
-    /// The sum of the ages of those earlier ones.
-    ages: Vec<f64>,
-    /// Sum over events of e^(-d (end - t)): the share of their kernels that is beyond the end.
-    tails: Vec<f64>,
-    /// Sum over events of the mean age beyond the end, times that share.
-    tail_ages: Vec<f64>,
-    /// Events that can excite, by mark.
-    events: Vec<f64>,
-    /// Time in which events were looked for.
-    time: f64,
-}
-
-fn expect(history: &History, marks: &dyn Fn(usize) -> Option<usize>, count: usize, bases: &[f64], jumps: &[f64], decays: &[f64]) -> Sums {
-    let square = || vec![0.0; count * count];
-    let mut sums = Sums {
-        alone: vec![0.0; count],
-        caused: square(),
-        ages: square(),
-        tails: square(),
-        tail_ages: square(),
-        events: vec![0.0; count],
-        time: 0.0,
-    };
-    // Of row k, column j: sums over earlier events of mark j, decaying as mark k does.
-    let (mut s, mut u) = (square(), square());
-    for range in &history.keys {
-        s.fill(0.0);
-        u.fill(0.0);
-        let train = range.clone().take_while(|event| history.parts.get(*event) == Some(&Part::Train));
-        let mut elapsed = 0.0;
-        // (age at the end is not known before): times of the events, for their tails.
-        let mut times: Vec<(f64, Option<usize>)> = Vec::new();
-        for event in train {
-            if event > range.start {
-                let gap = history.gaps_next.get(event - 1).copied().unwrap_or(0.0);
-                elapsed += gap;
-                for (i, (s, u)) in s.iter_mut().zip(&mut u).enumerate() {
-                    let fall = (-decays.get(i / count).copied().unwrap_or(1.0) * gap).exp();
-                    *u = (*u + *s * gap) * fall;
-                    *s *= fall;
-                }
-                if let Some(k) = marks(event) {
-                    let own = k * count..(k + 1) * count;
-                    let base = bases.get(k).copied().unwrap_or(0.0);
-                    let parts = jumps.get(own.clone()).unwrap_or_default().iter().zip(s.get(own.clone()).unwrap_or_default());
-                    let intensity = (base + parts.map(|(jump, s)| jump * s).sum::<f64>()).max(1e-300);
-                    if let Some(alone) = sums.alone.get_mut(k) {
-                        *alone += base / intensity;
-                    }
-                    for i in own {
-                        let jump = jumps.get(i).copied().unwrap_or(0.0) / intensity;
-                        if let (Some(caused), Some(ages), Some(s), Some(u)) =
-                            (sums.caused.get_mut(i), sums.ages.get_mut(i), s.get(i), u.get(i))
-                        {
-                            *caused += jump * s;
-                            *ages += jump * u;
-                        }
-                    }
-                }
-            }
-            let mark = marks(event);
-            times.push((elapsed, mark));
-            if let Some(j) = mark {
-                for k in 0..count {
-                    if let Some(s) = s.get_mut(k * count + j) {
-                        *s += 1.0;
-                    }
-                }
-            }
-        }
-        sums.time += elapsed;
-        for (time, mark) in times {
-            let Some(j) = mark else { continue };
-            if let Some(events) = sums.events.get_mut(j) {
-                *events += 1.0;
-            }
-            for (k, decay) in decays.iter().enumerate() {
-                let age = elapsed - time;
-                let tail = (-decay * age).exp();
-                let i = k * count + j;
-                if let (Some(tails), Some(ages)) = (sums.tails.get_mut(i), sums.tail_ages.get_mut(i)) {
-                    *tails += tail;
-                    *ages += tail * (age + 1.0 / decay);
-                }
-            }
-        }
-    }
-    sums
 }
 
 /// The mark that a one-hot row says; 0 where rows have one column.

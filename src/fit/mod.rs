@@ -2,7 +2,7 @@
 //! lives only here.
 //!
 //! Reading order: `read` (history through the serving code), `split`, `recipe`, `history` (what training sees), `baseline` (what has to be beaten),
-//! `step` (what every fit ends in), `batch`, `ops` and `cell` (the networks, each written once to be trained and exported), `network`, `gru_window`, `loss`, `hazard` and `intensity`, `train`, `export`, `process` and `likelihood` (what is known in
+//! `step` (what every fit ends in), `batch`, `ops` and `cell` (the networks, each written once to be trained and exported), `network`, `gru_window`, `loss`, `hazard` and `intensity`, `train`, `export`, `process`, `likelihood` and `hawkes` (what is known in
 //! closed form), `report`, `golden`, `card`, `package`, `served`; then `units` and `prune`, `calibrate`, `conformal` and `cohorts`.
 
 pub mod baseline;
@@ -15,6 +15,7 @@ pub mod conformal;
 pub mod export;
 pub mod golden;
 pub mod gru_window;
+pub mod hawkes;
 pub mod hazard;
 pub mod history;
 pub mod intensity;
@@ -60,6 +61,7 @@ use crate::base::time::{Gap, TimeUnit};
 use crate::data::law::{HeadSpec, LawSpec, ScoreLink};
 use crate::data::schema::EventSchema;
 use crate::features::recipe::{Recipe, Spec};
+use crate::head::FARTHEST_PANEL;
 use crate::model::manifest::{FORMAT, Manifest};
 use crate::pipeline::plan::{Cell, FitPlan, Law, Plan};
 use crate::source::Feed;
@@ -107,9 +109,31 @@ pub struct Fitted {
 pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> Result<Fitted> {
     check_plan(plan)?;
     let seen = read::read(plan, feed, &mut |records, left| progress(Step::Reading(records, left)))?;
-    let unit = plan.fit.time_unit.unwrap_or_else(|| read::unit_of(&mut seen.train_gaps(TimeUnit::Second)));
+    let unit = plan.fit.time_unit.unwrap_or_else(|| {
+        let mut gaps = seen.train_gaps(TimeUnit::Second);
+        if intensities(plan) { read::unit_of_mean(&gaps) } else { read::unit_of(&mut gaps) }
+    });
     let marks = marks(plan, &seen);
+    if plan.fit.cell == Cell::Hawkes && marks.len() > hawkes::MOST_MARKS {
+        let text = format!(
+            "{} marks: the process `hawkes` has an excitation for each pair of them, and at most {} marks",
+            marks.len(),
+            hawkes::MOST_MARKS
+        );
+        return Err(Error::new(Kind::Data, "fit", text).help("name a field of fewer values in [event] mark, or fit a network"));
+    }
     let gaps = seen.train_gaps(unit);
+    let longest = gaps.iter().copied().fold(0.0, f64::max);
+    if intensities(plan) && longest > FARTHEST_PANEL {
+        let name = unit.name();
+        let text =
+            format!("the longest gap is {longest:.0} `{name}`, and the law `intensity` is served as far as {FARTHEST_PANEL:.0} of them");
+        let help = match plan.fit.time_unit {
+            Some(_) => "take `time_unit` out of [fit]: the unit is then that of the mean gap",
+            None => "its gaps are too unlike for intensities; fit law = \"lognormal_mixture\", or expire idle keys with [state] expiry",
+        };
+        return Err(Error::new(Kind::Data, "fit", text).help(help));
+    }
     let clock = Clock::of(&plan.fit, seen.tick(), unit, &gaps);
     let value = plan.fit.value.as_ref().map(|value| recipe::value_spec(value, &plan.schema, &seen)).transpose()?;
     let facts = recipe::GapFacts { gaps: &gaps, unit, floor: clock.floor };
@@ -131,7 +155,7 @@ pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> 
     let objective = match plan.schema.label {
         Some(_) => Objective::Score,
         None => Objective::Law {
-            law: law_kind(plan, &gaps, marks.len()),
+            law: law_kind(plan, &gaps, clock.resolution, marks.len()),
             min_gap: clock.min_gap,
             resolution: clock.resolution,
             marks: marks.len(),
@@ -191,7 +215,10 @@ fn learn(
             scale.into_iter().for_each(|scale| trained.weights.scale_output(1, scale));
             (Box::new(Recurrent::new(trained.weights, unit)?), facts)
         }
-        cell => (Box::new(process(cell, history, objective, plan.fit.components, unit)), (0, 0, Part::Train)),
+        cell => {
+            let process = process(cell, history, objective, plan.fit.components, unit, &mut |at| progress(Step::Training(at)));
+            (Box::new(process), (0, 0, Part::Train))
+        }
     };
     progress(Step::Scoring);
     let parts =
@@ -267,21 +294,33 @@ fn anchor(recipe: &Recipe) -> Option<usize> {
 }
 
 /// The process that the train split is likeliest under.
-fn process(cell: Cell, history: &History, objective: &Objective, bins: usize, unit: TimeUnit) -> Process {
-    let marks = if let Objective::Law { marks, .. } = objective { *marks } else { 0 };
+fn process(
+    cell: Cell,
+    history: &History,
+    objective: &Objective,
+    bins: usize,
+    unit: TimeUnit,
+    progress: &mut dyn FnMut(Progress),
+) -> Process {
+    let (marks, resolution) = if let Objective::Law { marks, resolution, .. } = objective { (*marks, *resolution) } else { (0, None) };
     let kind = match cell {
         Cell::GammaPoisson => likelihood::gamma_poisson(history),
-        Cell::History => likelihood::history(history, bins),
-        Cell::Hawkes => likelihood::hawkes(history, &|event| likelihood::mark_of(history, event), marks.max(1)),
+        Cell::History => likelihood::history(history, bins, resolution),
+        Cell::Hawkes => hawkes::fit(history, &|event| likelihood::mark_of(history, event), marks.max(1), progress),
         _ => likelihood::poisson(history),
     };
     let marks = if cell == Cell::Hawkes || marks == 0 { Vec::new() } else { likelihood::frequencies(history, marks) };
     Process { kind, marks, unit, width: history.width }
 }
 
+/// Whether a law of intensities is fitted.
+fn intensities(plan: &Plan) -> bool {
+    plan.fit.law == Law::Intensity && plan.fit.cell.is_network() && plan.schema.label.is_none()
+}
+
 /// The law that the cell gives.
-fn law_kind(plan: &Plan, gaps: &[f64], marks: usize) -> LawKind {
-    let edges = || LawKind::Piecewise(hazard::edges(gaps, plan.fit.components));
+fn law_kind(plan: &Plan, gaps: &[f64], resolution: Option<f64>, marks: usize) -> LawKind {
+    let edges = || LawKind::Piecewise(hazard::edges(gaps, plan.fit.components, resolution));
     match (plan.fit.cell, plan.fit.law) {
         (Cell::Poisson, _) => LawKind::Exponential,
         (Cell::GammaPoisson, _) => LawKind::GammaPoisson,
@@ -432,6 +471,13 @@ fn check_history(history: &History, objective: &Objective, plan: &Plan, seen: &S
                     text,
                     "give more history with --from, or check [event] key: if nearly every event has its own key there are no gaps",
                 );
+            }
+            if !plan.fit.cell.is_network() && history.gaps_of(Part::Train).all(|gap| gap <= 0.0) {
+                let text = format!(
+                    "all {gaps} gaps of the train split are 0, every event of a key at the same time: the process `{}` has no rate",
+                    plan.fit.cell.name()
+                );
+                return fault(text, "check [event] time and its unit, and [order] late: late events are taken at the time of the last one");
             }
             let values = history.values_of(Part::Train).count();
             if let Some(value) = objective.value().filter(|_| values < FEWEST) {

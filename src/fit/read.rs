@@ -79,7 +79,7 @@ impl Seen {
 /// # Errors
 /// The source fails, no record can be used, more bad records than `max_bad_ratio` allows, or the split names are not to be found.
 pub fn read(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(usize, Option<u64>)) -> Result<Seen> {
-    let (mut decoder, mut input) = (Decoder::new(&plan.schema), Input::default());
+    let (mut decoder, mut input) = (Decoder::of(&plan.schema, plan.schemas.as_ref()), Input::default());
     let (mut decoded, mut rejected) = (Events::new(&plan.schema), Rejected::default());
     let mut order = Order::new(plan.order, Events::new(&plan.schema));
     let mut released = Events::new(&plan.schema);
@@ -90,7 +90,7 @@ pub fn read(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(usize, Op
         let polled = feed.poll(POLL, Duration::from_millis(100), &mut input)?;
         records += input.len();
         decoded.clear();
-        decoder.decode(&input, &mut decoded, &mut rejected);
+        decoder.decode(&input, &mut decoded, &mut rejected)?;
         for row in 0..decoded.len() {
             order.take(&decoded, row, &mut released)?;
         }
@@ -277,9 +277,20 @@ fn decay(seen: &Seen, features: &Features, made: &mut [f32]) {
 #[must_use]
 pub fn unit_of(gaps_in_seconds: &mut [f64]) -> TimeUnit {
     gaps_in_seconds.sort_by(f64::total_cmp);
-    let median = gaps_in_seconds.get(gaps_in_seconds.len() / 2).copied().unwrap_or(1.0);
+    unit_at(gaps_in_seconds.get(gaps_in_seconds.len() / 2).copied().unwrap_or(1.0))
+}
+
+/// The same of the mean, for a law that is served from panels of so many units (`head/tabulated.rs`) and trained in mean gaps: where most gaps are next to
+/// nothing, the median says nothing of how far it must reach.
+#[must_use]
+pub fn unit_of_mean(gaps_in_seconds: &[f64]) -> TimeUnit {
+    let count = crate::base::number::f64_of_count(gaps_in_seconds.len());
+    unit_at(if gaps_in_seconds.is_empty() { 1.0 } else { gaps_in_seconds.iter().sum::<f64>() / count })
+}
+
+fn unit_at(seconds: f64) -> TimeUnit {
     let units = [TimeUnit::Day, TimeUnit::Hour, TimeUnit::Minute, TimeUnit::Second, TimeUnit::Millisecond];
-    units.into_iter().find(|unit| median >= unit.seconds()).unwrap_or(TimeUnit::Microsecond)
+    units.into_iter().find(|unit| seconds >= unit.seconds()).unwrap_or(TimeUnit::Microsecond)
 }
 
 /// The earliest and the latest event time.
@@ -303,6 +314,7 @@ mod tests {
             (1e-9, TimeUnit::Microsecond),
         ] {
             assert_eq!(unit_of(&mut [median * 3.0, median, median / 2.0]), unit, "{median}");
+            assert_eq!(unit_of_mean(&[0.0, 0.0, 0.0, 4.0 * median]), unit, "{median}");
         }
     }
 

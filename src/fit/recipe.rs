@@ -16,6 +16,8 @@ use crate::pipeline::plan::{FitPlan, ValuePlan};
 const MOST_CATEGORIES: usize = 32;
 /// Most marks that get a column of their own.
 const MOST_MARKS: usize = 256;
+/// Furthest that a number enters from its mean where its 0.1 % and 99.9 % quantiles are the same, in standard deviations.
+const RARE: f64 = 10.0;
 /// Fewest train events with a value before it gets a column.
 const FEWEST: usize = 5;
 /// A raw gap enters the row only if no train gap is longer than this many time units: a longer one would drown the other columns.
@@ -64,11 +66,12 @@ pub fn derive(fit: &FitPlan, schema: &EventSchema, seen: &Seen, facts: &GapFacts
         columns.push(Spec::Category { field: field.clone(), vocabulary, encoding: Encoding::OneHot, unknown: true });
     }
     columns.extend(fit.calendar.iter().map(|cycle| Spec::Calendar { cycle: *cycle, zone: fit.zone.clone() }));
+    let varying: Vec<&String> = fit.numeric.iter().filter(|field| !constant(field, seen, schema)).collect();
     for half_life in &fit.decay {
         let decay =
             |field: Option<String>, statistic| Spec::Decay { field, statistic, half_life: half_life.clone(), scale: DecayScale::Log1p };
         columns.push(decay(None, Statistic::Count));
-        columns.extend(fit.numeric.iter().map(|field| decay(Some(field.clone()), Statistic::Mean)));
+        columns.extend(varying.iter().map(|field| decay(Some((*field).clone()), Statistic::Mean)));
     }
     let recipe = Recipe { format: FORMAT, columns };
     recipe.check()?;
@@ -133,24 +136,26 @@ pub fn of_first(nothing: bool) -> Recipe {
     Recipe { format: FORMAT, columns: vec![column] }
 }
 
+/// Gaps beyond those of the train split are taken as the shortest and the longest of them: what a network makes of others nobody has seen.
 fn gap_columns(facts: &GapFacts<'_>) -> Vec<Spec> {
     let logs: Vec<f64> = facts.gaps.iter().map(|gap| gap.max(facts.floor).ln()).collect();
     let (mean, std) = moments(&logs);
-    let gap = |scale| Spec::Gap { unit: facts.unit, scale, mean: 0.0, std: 1.0, floor: facts.floor, first: 0.0 };
-    let standard = Spec::Gap {
+    let longest = facts.gaps.iter().copied().fold(0.0, f64::max);
+    let shortest = facts.gaps.iter().copied().fold(longest, f64::min);
+    let gap = |scale, mean, std| Spec::Gap {
         unit: facts.unit,
-        scale: GapScale::LogStandard,
+        scale,
         mean,
-        std: if std > 1e-9 { std } else { 1.0 },
-        floor: facts.floor,
+        std,
+        floor: facts.floor.max(shortest),
+        longest: (longest > 0.0).then_some(longest),
         first: 0.0,
     };
-    let longest = facts.gaps.iter().copied().fold(0.0, f64::max);
     let second = if longest <= LONGEST_RAW { GapScale::Raw } else { GapScale::Log1p };
-    vec![standard, gap(second)]
+    vec![gap(GapScale::LogStandard, mean, if std > 1e-9 { std } else { 1.0 }), gap(second, 0.0, 1.0)]
 }
 
-/// A standardised column, and the logarithm beside it where the values are skewed and not negative.
+/// A standardised column, and the logarithm beside it where the values are skewed and not negative. Neither lets in what the train split has not shown.
 fn numeric_columns(field: &str, seen: &Seen, schema: &EventSchema, columns: &mut Vec<Spec>) -> Result<()> {
     let all: Vec<f64> = seen.train_numbers(field, schema).collect();
     let mut values: Vec<f64> = all.iter().copied().filter(|value| value.is_finite()).collect();
@@ -160,18 +165,38 @@ fn numeric_columns(field: &str, seen: &Seen, schema: &EventSchema, columns: &mut
     }
     values.sort_by(f64::total_cmp);
     let quantile = |q: f64| values.get(count_of(q * f64_of_count(values.len() - 1))).copied().unwrap_or(0.0);
-    let (low, middle, high) = (quantile(0.001), quantile(0.5), quantile(0.999));
-    let clip = (low < high).then_some([low, high]);
-    let clipped: Vec<f64> = values.iter().map(|value| value.clamp(low, high)).collect();
-    let (mean, std) = moments(&clipped);
-    let std = if std > 1e-9 * mean.abs().max(1e-300) { std } else { 1.0 };
+    let (least, low, middle, high, most) = (quantile(0.0), quantile(0.001), quantile(0.5), quantile(0.999), quantile(1.0));
+    let (mean, std, clip) = if low < high {
+        let (mean, std) = moments(&values.iter().map(|value| value.clamp(low, high)).collect::<Vec<_>>());
+        (mean, std, [low, high])
+    } else {
+        // Almost always the same: the few others say something, but not how far off they are.
+        let (mean, std) = moments(&values);
+        (mean, std, [least.max(mean - RARE * std), most.min(mean + RARE * std)])
+    };
+    let (mean, std, clip) = if std > 1e-9 * mean.abs().max(1e-300) { (mean, std, clip) } else { (middle, 1.0, [middle, middle]) };
     let missing_flag = values.len() < all.len();
-    columns.push(Spec::Numeric { field: field.to_owned(), scale: NumericScale::Standardise, mean, std, clip, missing: 0.0, missing_flag });
-    if quantile(0.0) >= 0.0 && high > 5.0 * middle.max(1e-9) {
-        let scale = NumericScale::Log1p;
-        columns.push(Spec::Numeric { field: field.to_owned(), scale, mean: 0.0, std: 1.0, clip: None, missing: 0.0, missing_flag: false });
+    let column = |scale, mean, std, clip, missing_flag| Spec::Numeric {
+        field: field.to_owned(),
+        scale,
+        mean,
+        std,
+        clip: Some(clip),
+        missing: 0.0,
+        missing_flag,
+    };
+    columns.push(column(NumericScale::Standardise, mean, std, clip, missing_flag));
+    if least >= 0.0 && high > 5.0 * middle.max(1e-9) {
+        columns.push(column(NumericScale::Log1p, 0.0, 1.0, [least, most], false));
     }
     Ok(())
+}
+
+/// Whether a field has one value only in the train split, whose mean over earlier events says nothing and would let in any other that comes later.
+fn constant(field: &str, seen: &Seen, schema: &EventSchema) -> bool {
+    let mut values = seen.train_numbers(field, schema).filter(|value| value.is_finite());
+    let first = values.next();
+    values.all(|value| Some(value) == first)
 }
 
 /// Values of a text field that occur at least `fewest` times in the train split, most frequent first, then by bytes.

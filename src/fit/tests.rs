@@ -20,6 +20,8 @@ use crate::pipeline::plan::{Cell, Law, Split};
 use crate::source::Polled;
 use crate::{decode, order, sink, source, state};
 
+mod odd_history;
+
 /// A feed of one table.
 struct OneTable(Option<RecordBatch>);
 
@@ -98,6 +100,7 @@ fn plan(fields: &[(&str, FieldKind)], mark: Option<usize>, label: Option<usize>)
         folder: PathBuf::new(),
         source: source::Settings::File(source::FileSettings { paths: Vec::new() }),
         format: decode::Format::Parquet,
+        schemas: None,
         schema,
         order: order::Settings { lateness: Gap::ZERO, max_future_skew: Gap(1), late: order::Late::Clamp, timed: false },
         package: PathBuf::new(),

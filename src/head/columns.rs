@@ -1,6 +1,6 @@
 //! One row of parameters to the columns of a forecast, for any law.
 
-use super::elementary::{ln, ln_1p};
+use super::elementary::{exp, ln, ln_1p};
 use super::law::{Law, Reach, Time};
 use super::marks::Marks;
 use super::value::{self, NO_VALUE, ValueLaw};
@@ -21,6 +21,15 @@ pub(super) struct Clock {
     pub(super) min_gap: f64,
     /// Width of a clock tick, in units.
     pub(super) resolution: Option<f64>,
+}
+
+impl Clock {
+    /// Up to where an event may have come that the clock shows within this gap: of a coarse one the end of the last tick that it may show.
+    fn end(&self, gap: f64) -> f64 {
+        /// What divisions leave of a whole number of ticks.
+        const ROUNDED: f64 = 1.0 + 1e-12;
+        self.resolution.map_or(gap, |width| width * ((gap / width * ROUNDED).floor() + 0.5))
+    }
 }
 
 /// A head that gives a law of the next event's time.
@@ -95,7 +104,7 @@ impl<L: Law> Columns<L> {
     /// For checked settings and asks, whose quantiles are levels of the law: the calibration in `spec` has been asked for them.
     pub(super) fn new(law: L, clock: Clock, asks: &Asks, spec: &LawSpec, value: Option<ValueLaw>) -> Self {
         let now = clock.resolution.map_or(clock.min_gap, |width| 0.5 * width);
-        let horizons: Vec<Time> = asks.horizons.iter().map(|horizon| Time::of(horizon.in_unit(clock.unit))).collect();
+        let horizons: Vec<Time> = asks.horizons.iter().map(|horizon| Time::of(clock.end(horizon.in_unit(clock.unit)))).collect();
         let targets: Vec<f64> = asks.quantiles.iter().map(|q| 0.0 - ln_1p(-q)).collect();
         // `next_chances` asks for the gaps of its nodes.
         let nodes = NODES.iter().map(|(node, _)| if asks.marks > 0 { 0.0 - ln_1p(-node) } else { 0.0 });
@@ -142,11 +151,17 @@ impl<L: Law> Columns<L> {
         let lawful = self.law.take(place, time);
         let at = Time::of(tau);
         if lawful {
-            let point = self.law.at(at);
-            surprise.residual = point.compensator;
-            surprise.time = match self.clock.resolution {
-                None => -point.ln_density,
-                Some(width) => 0.0 - self.law.ln_interval(Time::of((tau - 0.5 * width).max(0.0)), Time::of(tau + 0.5 * width)),
+            (surprise.time, surprise.residual) = match self.clock.resolution {
+                None => {
+                    let point = self.law.at(at);
+                    (-point.ln_density, point.compensator)
+                }
+                Some(width) => {
+                    let low = Time::of((tau - 0.5 * width).max(0.0));
+                    let (ln_tick, before) = (self.law.ln_interval(low, Time::of(tau + 0.5 * width)), self.law.compensator(low));
+                    // Of what is left of the law before the tick, half of the tick's share lies behind the middle of its probability.
+                    (0.0 - ln_tick, before - ln_1p(-0.5 * exp((ln_tick + before).min(0.0))))
+                }
             };
         } else {
             surprise.flags = Flags::NOT_FINITE;

@@ -1,8 +1,8 @@
 //! The head `gompertz`, the law of RMTPP: lambda(tau) = e^(v + w tau), Lambda = e^v (e^(w tau) - 1) / w. For w < 0 the hazard dies away and
 //! no further event may come: p_never = exp(-e^v / |w|). Du et al., "Recurrent Marked Temporal Point Processes", KDD 2016, equation 11.
 
-use super::elementary::{exp, exp_m1, ln_1p};
-use super::law::{Law, Time, exp_bounded, logarithm};
+use super::elementary::{exp, exp_m1, ln, ln_1p};
+use super::law::{Law, Time, exp_bounded, finite, logarithm};
 
 /// w is taken into this range, per unit: a hazard that changes by e^100 in a unit is a jump.
 const SLOPE: f64 = 100.0;
@@ -54,6 +54,24 @@ impl Law for Gompertz {
         } else {
             ln_1p(y) / self.slope
         }
+    }
+
+    /// Where the hazard has died away compensators are equal to the last digit: their difference is e^(v + w from) (e^(w width) - 1) / w, in logarithms.
+    fn ln_interval(&self, from: Time, to: Time) -> f64 {
+        /// ln(1 - e^-x) is ln x - x / 2, to the last digit, for x below e^-25.
+        const SMALL: f64 = -25.0;
+        let (x, width) = (self.slope * (to.tau - from.tau), to.tau - from.tau);
+        // ln((e^x - 1) / x).
+        let growth = if x.abs() < 1e-300 {
+            0.0
+        } else if x < 30.0 {
+            ln(exp_m1(x) / x)
+        } else {
+            x - ln(x)
+        };
+        let ln_rise = self.log_now + self.slope * from.tau + ln(width) + growth;
+        let own = if ln_rise < SMALL { ln_rise } else { ln(-exp_m1(-exp_bounded(ln_rise))) };
+        finite(own - self.compensator(from)).min(0.0)
     }
 
     fn total(&self) -> f64 {

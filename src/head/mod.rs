@@ -47,6 +47,7 @@ use hawkes::Hawkes;
 use law::Law;
 use lognormal::LogNormals;
 use piecewise::Piecewise;
+pub use tabulated::LAST as FARTHEST_PANEL;
 use tabulated::Tabulated;
 use value::ValueLaw;
 use weibull::Weibull;

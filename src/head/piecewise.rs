@@ -1,5 +1,5 @@
 //! The head `piecewise_constant`: the hazard is e^(a_i) between the edges t_i and t_(i+1), t_0 = 0, and beyond the last edge that of the last bin.
-//! Lambda is the sum of hazard times time spent in each bin. Friedman, "Piecewise Exponential Models for Survival Data with Covariates", Annals of
+//! An edge belongs to the bin that it ends. Lambda is the sum of hazard times time spent in each bin. Friedman, "Piecewise Exponential Models for Survival Data with Covariates", Annals of
 //! Statistics 1982. With bins that count a key's own gaps it is its history density.
 
 use super::elementary::exp;
@@ -58,7 +58,7 @@ impl Law for Piecewise {
     }
 
     fn ln_hazard(&self, time: Time) -> f64 {
-        self.bin(|bin| bin.from <= time.tau).log_hazard
+        self.bin(|bin| bin.from < time.tau).log_hazard
     }
 
     fn when(&self, target: f64) -> f64 {

@@ -19,8 +19,8 @@ use panel::{NODES, Panel, Rule, Span};
 
 /// Where panels end that are not cut in two.
 const EDGES: [f64; 9] = [0.25, 2.0, 16.0, 128.0, 1024.0, 8192.0, 65_536.0, 524_288.0, 4_194_304.0];
-/// The last of them.
-const LAST: f64 = 4_194_304.0;
+/// The last of them, in units of the law: beyond it each intensity stays as it is there.
+pub const LAST: f64 = 4_194_304.0;
 /// Panels up to here are asked for together: most laws need them.
 const TOGETHER: f64 = 2.0;
 /// How often a panel may be cut in two.

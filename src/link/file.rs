@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -64,6 +64,31 @@ impl Location {
             }
             Location::Object(_, entry) => Ok(entry.bytes),
         }
+    }
+
+    /// Checksum of the footer, if it is a Parquet file on this machine; else 0.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn footer_checksum(&self) -> Result<u32> {
+        let Location::Path(path) = self else { return Ok(0) };
+        let read = || -> io::Result<u32> {
+            let mut file = File::open(path)?;
+            let bytes = file.metadata()?.len();
+            let tail = bytes.min(FOOTER_SIZE as u64);
+            file.seek(SeekFrom::End(-i64::try_from(tail).unwrap_or(0)))?;
+            let mut end = Vec::new();
+            file.read_to_end(&mut end)?;
+            let Some(footer) = <[u8; FOOTER_SIZE]>::try_from(end.as_slice()).ok().and_then(|end| FooterTail::try_new(&end).ok()) else {
+                return Ok(0);
+            };
+            let whole = (footer.metadata_length() as u64).saturating_add(tail).min(bytes);
+            file.seek(SeekFrom::End(-i64::try_from(whole).unwrap_or(0)))?;
+            let mut metadata = Vec::new();
+            file.read_to_end(&mut metadata)?;
+            Ok(crc32c::crc32c(&metadata))
+        };
+        read().map_err(|e| self.fault(e))
     }
 
     /// Opens it to be read from beginning to end.

@@ -4,3 +4,4 @@ pub mod file;
 pub mod kafka;
 pub mod objects;
 pub mod query;
+pub mod registry;

@@ -8,6 +8,7 @@ use super::document::{Document, Node, Value};
 use super::fault::{Faults, Place};
 use super::plan::{OnChange, Plan};
 use super::schema;
+use super::schemas;
 use super::settings;
 use super::snapshots;
 use super::written::{self, Written};
@@ -61,6 +62,7 @@ impl Build<'_> {
         let schema = event.and_then(|event| schema::event_schema(self, event, model.as_ref(), &fit));
         let format = match event.map(|event| event.format).unwrap_or_default() {
             written::Format::Json => decode::Format::Json,
+            written::Format::Avro => decode::Format::Avro,
             written::Format::Parquet => decode::Format::Parquet,
         };
         if written.order.as_ref().is_some_and(|order| order.idle_after.is_some())
@@ -74,6 +76,7 @@ impl Build<'_> {
         if event.is_some() {
             self.format_and_source(format, written.source.as_ref());
         }
+        let schemas = event.and_then(|event| schemas::schemas(self, event));
         let (asks, horizon_names) = self.asks(written, model.as_ref().map(|(manifest, _)| manifest));
         let reasons = written.reasons.as_ref().and_then(|reasons| self.reasons(reasons, &package, model.as_ref()));
         let sink = written.sink.as_ref().and_then(|sink| self.sink(sink, written.source.as_ref(), &written.name));
@@ -102,6 +105,7 @@ impl Build<'_> {
             source: source?,
             since,
             format,
+            schemas,
             schema: schema?,
             order: settings::order(written.order.as_ref(), !asks.overdue.is_empty()),
             package,
@@ -361,6 +365,11 @@ impl Build<'_> {
         }
         let parquet = format == decode::Format::Parquet;
         let place = ["event", "format"];
+        if format == decode::Format::Avro && !matches!(source, Some(written::Source::Kafka { .. }) | None) {
+            let help = "write format = \"json\" or \"parquet\", or read a topic: [source] kind = \"kafka\"";
+            self.note("pipeline::format_source", &place, "Avro is a format of the records of a topic only", "this source gives none", help);
+            return;
+        }
         match source {
             Some(written::Source::Kafka { .. } | written::Source::Generate { .. }) if parquet => {
                 let label = "this source gives JSON records";

@@ -32,6 +32,7 @@ mod identity;
 mod package;
 pub mod plan;
 mod schema;
+mod schemas;
 mod secret;
 mod settings;
 mod shadow;

@@ -9,6 +9,7 @@ use crate::data::schema::EventSchema;
 use crate::data::value::{Transform, ValueKind};
 use crate::features::reasons::Asked;
 use crate::features::recipe::{Cycle, Recipe};
+use crate::link::registry::Schemas;
 use crate::model::manifest::Manifest;
 use crate::{decode, head, order, sink, source, state};
 
@@ -26,6 +27,8 @@ pub struct Plan {
     pub since: Option<EventTime>,
     /// How they are written.
     pub format: decode::Format,
+    /// Where the schemas of records are found, if their format has any.
+    pub schemas: Option<Schemas>,
     /// What is read from them: `[event]` plus every field the recipe needs (plus label and `[fit]` fields when planned for `fit`).
     pub schema: EventSchema,
     /// Event-time order and clock hygiene.

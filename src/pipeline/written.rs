@@ -185,6 +185,11 @@ pub struct Event {
     /// How records are written.
     #[serde(default)]
     pub format: Format,
+    /// Of records in Avro that are bare datums: the file with their schema, beside this file.
+    #[schemars(length(min = 1), example = &"payment.avsc")]
+    pub schema: Option<String>,
+    /// Of records in Avro that begin with the number of their schema: the registry that knows it.
+    pub registry: Option<Registry>,
     /// Field that says to whom or what the event happened: text or an integer. Events of one key share a state. `a.b` is the field `b` of the
     /// field `a`, here and wherever a field is named; `$key` is the key of the Kafka record itself, `$timestamp` its timestamp in `ms`.
     #[schemars(required, length(min = 1), example = &"card")]
@@ -210,8 +215,23 @@ pub enum Format {
     /// One JSON object a record.
     #[default]
     Json,
+    /// One Avro datum a record of a topic.
+    Avro,
     /// Columns of a Parquet file.
     Parquet,
+}
+
+/// A schema registry.
+#[derive(Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// Its address, or several with commas, which are tried in turn.
+    #[schemars(required, length(min = 1), example = &"http://127.0.0.1:8081")]
+    pub url: Option<String>,
+    /// User name, where it asks for one.
+    pub username: Option<String>,
+    /// Password; take it from the environment: `"${REGISTRY_PASSWORD}"`. It is never printed.
+    pub password: Option<String>,
 }
 
 /// Event time.

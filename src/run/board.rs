@@ -99,6 +99,8 @@ fn float(count: u64) -> f64 {
 #[derive(Debug, Default)]
 struct Board {
     ever_assigned: bool,
+    /// A lane has failed: the stage is on its way out.
+    failed: bool,
     partitions: BTreeMap<Partition, Standing>,
 }
 
@@ -211,11 +213,16 @@ impl Partitions {
         self.board().partitions.clone()
     }
 
-    /// Whether a partition was assigned at least once and all that are assigned now are live.
+    /// A lane has failed, and its partitions stand still.
+    pub fn note_failed(&self) {
+        self.board().failed = true;
+    }
+
+    /// Whether a partition was assigned at least once, all that are assigned now are live, and no lane has failed.
     #[must_use]
     pub fn are_live(&self) -> bool {
         let board = self.board();
-        board.ever_assigned && board.partitions.values().all(Standing::is_live)
+        !board.failed && board.ever_assigned && board.partitions.values().all(Standing::is_live)
     }
 
     /// Silent replay, if any partition is in it and it is known where it began.

@@ -44,6 +44,10 @@ pub struct Counts {
     pub snapshots: Histogram,
     /// Bytes of one written snapshot.
     pub snapshot_bytes: Histogram,
+    /// Snapshots that could not be stored.
+    pub snapshots_failed: AtomicU64,
+    /// Partitions taken over without all that their states rest on.
+    pub incomplete_starts: AtomicU64,
     /// How each assigned partition stands.
     pub partitions: Partitions,
     /// Signs of life of the lanes.
@@ -76,6 +80,8 @@ impl Default for Counts {
             commits: Histogram::new(&SHORT_TIMES),
             snapshots: Histogram::new(&SHORT_TIMES),
             snapshot_bytes: Histogram::new(&SIZES),
+            snapshots_failed: AtomicU64::default(),
+            incomplete_starts: AtomicU64::default(),
             partitions: Partitions::default(),
             pulses: Pulses::default(),
             trust: Trust::default(),

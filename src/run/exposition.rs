@@ -72,6 +72,8 @@ impl Collector for Scrape {
         histogram(out, &metrics::COMMIT_SECONDS, &counts.commits)?;
         histogram(out, &metrics::SNAPSHOT_SECONDS, &counts.snapshots)?;
         histogram(out, &metrics::SNAPSHOT_BYTES, &counts.snapshot_bytes)?;
+        counters(out, &metrics::SNAPSHOT_FAILURES, [([], load(&counts.snapshots_failed))])?;
+        counters(out, &metrics::INCOMPLETE_STARTS, [([], load(&counts.incomplete_starts))])?;
         histogram(out, &metrics::RESTORE_SECONDS, &counts.partitions.restores)?;
         gauges(out, &metrics::KEYS, [([], load(&counts.keys))])?;
         counters(out, &metrics::KEYS_EVICTED, [([], load(&counts.evicted))])?;

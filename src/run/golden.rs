@@ -1,5 +1,6 @@
 //! The golden events of a package through the served path: features first, then the graph, then the head.
 
+use super::extremes;
 use crate::base::error::{Error, Result};
 use crate::base::offset::{Offset, Partition};
 use crate::data::events::Events;
@@ -18,11 +19,12 @@ const TOLERANCE: f32 = 1e-5;
 /// Computes the feature rows of the golden events from their fields and compares them with those the trainer saw; then
 /// changes the row of the last golden event of each key and asserts that the law it is scored against does not move.
 /// That holds by the order in which `Model::steps` works, whatever the graph: it guards that order, not the package.
-/// Returns the number of events compared, 0 for a package without golden events.
+/// Before that the graph is stepped for every index that the recipe may make. Returns the number of events compared, 0 for a package without golden events.
 ///
 /// # Errors
 /// A feature differs, or a row of the past moves with the arrived mark: a leak.
 pub fn check(package: &Package, recipe: &Recipe) -> Result<usize> {
+    extremes::check(package, recipe)?;
     let Some(golden) = &package.golden else { return Ok(0) };
     let schema = EventSchema {
         key: "key".to_owned(),
@@ -36,7 +38,7 @@ pub fn check(package: &Package, recipe: &Recipe) -> Result<usize> {
     let place = package.folder.join("golden.parquet").display().to_string();
     let input = Input { tables: vec![Table { partition: Partition(0), first: Offset(0), rows: golden.table.clone() }], ..Input::default() };
     let (mut events, mut rejected) = (Events::new(&schema), Rejected::default());
-    Decoder::new(&schema).decode(&input, &mut events, &mut rejected);
+    Decoder::new(&schema).decode(&input, &mut events, &mut rejected)?;
     if let Some(detail) = rejected.details.first() {
         return Err(Error::config("model", format!("a golden event cannot be decoded: {detail}")).at(place));
     }

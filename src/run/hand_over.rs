@@ -35,10 +35,10 @@ pub fn hand_over(
                 )
                 .help("a snapshot was lost or could not be stored (see the log): run the backfill again with --resume --hand-over")
             })?;
-            let included = Note::read(&found.note).unwrap_or_default();
+            // No record follows that could be recognised.
+            let included = Note { last: None, ..Note::read(&found.note).unwrap_or_default() };
             let (mut order, mut keys) = lane.empty_states();
             order.restore(found.load(&mut keys)?);
-            // No record follows that could be recognised.
             let note = Note { last: None, ..end.note.clone() };
             lane.take_over(Recovered {
                 partition,

@@ -5,8 +5,10 @@ mod look;
 mod paths;
 mod reasons;
 mod rejects;
+mod said;
 mod seen;
 mod strangers;
+mod ticks;
 
 pub use look::{Arrived, Effect};
 pub use paths::{Pick, Point, mix};
@@ -28,7 +30,7 @@ use crate::data::intensity::Intensities;
 use crate::data::outputs::Outputs;
 use crate::data::rejected::Rejected;
 use crate::data::schema::FieldKind;
-use crate::decode::{Decoder, OwnKeys};
+use crate::decode::Decoder;
 use crate::features::{Context, Features};
 use crate::head::{Arrivals, Head};
 use crate::model::Model;
@@ -115,7 +117,7 @@ impl Lane {
                 source::Settings::Kafka(kafka) => kafka.since,
                 _ => None,
             },
-            decoder: Decoder::new(&plan.schema),
+            decoder: Decoder::of(&plan.schema, plan.schemas.as_ref()),
             head: Head::with(&manifest.head, plan.asks.clone(), intensity)?,
             features,
             value,
@@ -199,96 +201,13 @@ impl Lane {
         self.begin();
         let picked = if self.partitions.iter().any(PartitionState::is_picky) { self.pick(input)? } else { None };
         let input = picked.as_ref().unwrap_or(input);
-        self.decoder.decode(input, &mut self.decoded, &mut self.rejected);
+        self.decoder.decode(input, &mut self.decoded, &mut self.rejected)?;
         self.say_spread();
         self.say_unit();
         self.note_progress(input)?;
         self.order(input)?;
         self.drop_silent_rejects();
         self.finish_batch(input)
-    }
-
-    /// The input has ended: takes everything that is still held back.
-    ///
-    /// # Errors
-    /// As `advance`.
-    pub fn finish(&mut self) -> Result<()> {
-        self.begin();
-        for home in 0..self.partitions.len() {
-            let Some(at) = self.partitions.get(home).and_then(PartitionState::end) else { continue };
-            // An earlier run may have come to the same end.
-            self.pass_ticks(home, at);
-            let Some(state) = self.partitions.get_mut(home) else { continue };
-            if state.order.held() > 0 {
-                state.order.finish(&mut self.ready);
-                let tick = Tick { at, time: EventTime::MAX };
-                state.note_tick(tick);
-                state.advance(at, None);
-                self.ticks.push((state.partition, tick));
-                self.note_moment(home, true);
-            }
-        }
-        self.finish_batch(&Input::default())?;
-        self.say_strangers(true);
-        Ok(())
-    }
-
-    /// Says that times may be in another unit than the pipeline names, by the first event.
-    fn say_unit(&mut self) {
-        let Some(first) = self.decoded.times.first().filter(|_| !self.unit_seen) else { return };
-        self.unit_seen = true;
-        if let Some(doubt) = self.plan.schema.doubt(*first) {
-            tracing::warn!("{doubt}");
-        }
-    }
-
-    /// Says that the topic may spread the events of one key over its partitions, once.
-    fn say_spread(&mut self) {
-        let own = self.decoder.own_keys();
-        if self.spread_said || own == OwnKeys::default() || !matches!(self.plan.source, source::Settings::Kafka(_)) {
-            return;
-        }
-        self.spread_said = true;
-        tracing::warn!(
-            missing = own.missing,
-            different = own.different,
-            field = %self.plan.schema.key,
-            "records whose own key is missing, or not the event's key: unless something else puts all events of a key into one partition, each partition has a \
-             state of a part of them (`verify` counts keys in two partitions)"
-        );
-    }
-
-    /// Says that the package knows no mark of the events so far, once.
-    fn say_strangers(&mut self, ended: bool) {
-        let Some((events, example)) = self.strangers.told(ended) else { return };
-        let field = self.plan.schema.mark.and_then(|mark| self.plan.schema.fields.get(mark)).map_or("", |field| field.name.as_str());
-        let marks = self.plan.model.as_ref().map(|(manifest, _)| manifest.head.marks()).unwrap_or_default();
-        let package = marks.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
-        tracing::warn!(
-            field,
-            events,
-            example,
-            package,
-            "the model package knows no mark of these events: [event] mark names another field than the one it was fitted with"
-        );
-    }
-
-    /// The clock on the wall says that the event time of a partition has come to `time`, though no record says so: what waited for that is
-    /// released, and who is overdue is said to be. It is noted for the replay, but only if it changes anything. `forecasts` are then as after `advance`.
-    ///
-    /// # Errors
-    /// As `advance`.
-    pub fn tick(&mut self, partition: Partition, time: EventTime) -> Result<()> {
-        self.begin();
-        let Some(home) = self.home(partition) else { return Ok(()) };
-        let Some(state) = self.partitions.get_mut(home) else { return Ok(()) };
-        let Some(at) = state.tick_at(time) else { return Ok(()) };
-        state.order.tick(time, &mut self.ready);
-        state.note_tick(Tick { at, time });
-        state.advance(at, None);
-        self.ticks.push((partition, Tick { at, time }));
-        self.note_moment(home, true);
-        self.finish_batch(&Input::default())
     }
 
     /// Keys of all partitions, and the bytes of their states.
@@ -424,19 +343,6 @@ impl Lane {
             }
         }
         Ok(())
-    }
-
-    /// Ticks that were recorded before `offset`: what they brought about was emitted then, as a rule.
-    fn pass_ticks(&mut self, home: usize, offset: Offset) {
-        let Some(state) = self.partitions.get_mut(home) else { return };
-        for (tick, live) in state.ticks_before(offset) {
-            let Some(state) = self.partitions.get_mut(home) else { return };
-            state.order.tick(tick.time, &mut self.ready);
-            if live {
-                state.advance(tick.at, None);
-            }
-            self.note_moment(home, live);
-        }
     }
 
     /// A record or tick has been taken in: says of what it has released whether it is emitted.

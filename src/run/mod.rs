@@ -4,6 +4,7 @@ mod bad_ratio;
 mod board;
 mod counts;
 mod exposition;
+mod extremes;
 mod golden;
 mod hand_over;
 mod lane;

@@ -10,8 +10,8 @@ use crate::source::{Assignment, OnMissing, Start};
 use crate::state::snapshot::Found;
 
 /// Decides where the partition is read from, and loads the states it starts with. Returns also the first offset to read, which may be below
-/// the first that is taken in (the last committed record is looked at again, so that a log that was made anew is noticed), and the offset of the snapshot
-/// that was loaded.
+/// the first that is taken in (the last record below the commit and that below the snapshot are looked at again, so that a log that was made anew is noticed),
+/// and the offset of the snapshot that was loaded.
 ///
 /// # Errors
 /// As `Assignment::start`, or the snapshot, whose check sums were right, holds something else than it says.
@@ -34,7 +34,7 @@ pub fn recover(
     let mut note = committed.map(|committed| committed.note.clone()).unwrap_or_default();
     // What retention has deleted cannot be looked at again.
     note.last = note.last.filter(|last| last.offset >= assignment.low && last.offset < start.live_from);
-    let read_from = note.last.map_or(start.read_from, |last| last.offset.min(start.read_from));
+    let mut read_from = note.last.map_or(start.read_from, |last| last.offset.min(start.read_from));
     let mut recovered = Recovered {
         partition,
         from: start.read_from,
@@ -45,6 +45,16 @@ pub fn recover(
         live_ticks: 0,
     };
     let Some(found) = found.filter(|_| start.snapshot) else {
+        let committed_at = committed.map(|committed| committed.next);
+        if recovered.lacks_history(committed_at) {
+            let (committed, first) = (committed_at.unwrap_or_default(), assignment.low);
+            if assignment.on_missing == OnMissing::StartEmpty {
+                tracing::warn!(%partition, %committed, "no snapshot can be used: every key starts cold, as state.on_missing = \"start_empty\" says");
+            } else {
+                tracing::warn!(%partition, %committed, %first, "no snapshot can be used, and retention has deleted records that the states rest on: they are rebuilt \
+                    from what is left, and forecasts are other ones than they would have been (state.on_missing = \"fail\" refuses such a start)");
+            }
+        }
         if assignment.prior && committed.is_some() {
             tracing::warn!(%partition, "no snapshot can be used: the states of events before `source.since`, which the topic does not give, are gone");
         }
@@ -57,6 +67,9 @@ pub fn recover(
     let (began, offset, keys, bytes) = (clock::tick(), found.offset, found.keys, found.bytes);
     // One that was a shadow's says where that began.
     recovered.included = Note { shadow: None, ..Note::read(&found.note).unwrap_or_default() };
+    recovered.included.last = recovered.included.last.filter(|last| last.offset >= assignment.low && last.offset < start.read_from);
+    // A topic that was made anew finds the snapshots of the one before.
+    read_from = recovered.included.last.map_or(read_from, |last| last.offset.min(read_from));
     let (mut order, mut states) = lane.empty_states();
     order.restore(found.load(&mut states)?);
     recovered.states = Some((order, states));

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::counts::Counts;
 use super::lane::Lane;
 use crate::base::clock;
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::offset::{Offset, Partition};
 use crate::data::commit::{Commit, Commits, Note};
 use crate::state::snapshot::{Boundary, Cutter, Found, Progress, Snapshots, Writer};
@@ -86,6 +87,19 @@ pub fn newest_below(snapshots: &Snapshots, partition: Partition, committed: &Com
     Ok(None)
 }
 
+/// How the last snapshots are taken.
+#[derive(Clone, Copy)]
+pub struct Last<'a> {
+    /// Only of this partition, if not of all.
+    pub only: Option<Partition>,
+    /// How long they may take.
+    pub within: Duration,
+    /// Whether a commit of the partition is known to be stored.
+    pub stored: &'a dyn Fn(Partition) -> bool,
+    /// Where failures are counted.
+    pub counts: &'a Counts,
+}
+
 /// One lane's snapshots; without a shelf it takes none.
 pub struct Cutters<'a> {
     shelf: Option<&'a Shelf>,
@@ -125,6 +139,17 @@ impl<'a> Cutters<'a> {
         }
     }
 
+    /// Offset of the newest snapshot of a partition that has no committed offset, if there is one at all.
+    ///
+    /// # Errors
+    /// The place cannot be read.
+    pub fn left_over(&self, partition: Partition) -> Result<Option<Offset>> {
+        match self.shelf.filter(|shelf| shelf.making.is_none()) {
+            Some(shelf) => shelf.snapshots.newest_of_any(partition),
+            None => Ok(None),
+        }
+    }
+
     /// The lane has taken the partition over, with the states of the snapshot at `base`.
     pub fn watch(&mut self, partition: Partition, base: Option<Offset>) {
         if self.shelf.is_some() {
@@ -135,15 +160,17 @@ impl<'a> Cutters<'a> {
     }
 
     /// Begins snapshots that are due. One above the committed offset is of no use to a restart, so where the sink is not `prompt` (the commit of what
-    /// was just taken in may be a minute away) a partition must stand exactly where it is committed.
-    pub fn begin(&mut self, lane: &mut Lane, committed: &Commits, prompt: bool) {
+    /// was just taken in may be a minute away) a partition must stand exactly where it is committed. Nor is there one before the first commit of a partition is
+    /// `stored`: a snapshot without a commit is one whose commit was forgotten.
+    pub fn begin(&mut self, lane: &mut Lane, committed: &Commits, prompt: bool, stored: &dyn Fn(Partition) -> bool) {
         let Some(shelf) = self.shelf else { return };
         let fingerprint = lane.forecasts.identity.fingerprint.clone();
         for state in lane.partitions_mut() {
             let Some(cut) = self.partitions.get_mut(&state.partition) else { continue };
             let due = cut.began.elapsed() >= shelf.every;
             let Some(commit) = state.boundary(&fingerprint).filter(|_| due && cut.cutter.is_idle()) else { continue };
-            if prompt || committed.get(state.partition).is_some_and(|committed| committed.follows(&commit)) {
+            let committed = committed.get(state.partition).filter(|_| stored(state.partition));
+            if committed.is_some_and(|committed| prompt || committed.follows(&commit)) {
                 cut.began = clock::tick();
                 let boundary = Boundary { offset: commit.next, note: commit.note.to_string(), held: state.order.export() };
                 cut.cutter.begin(&mut state.keys, boundary);
@@ -162,6 +189,7 @@ impl<'a> Cutters<'a> {
                     tracing::debug!(partition = %written.partition, offset = %written.offset, bytes = written.bytes, "snapshot stored");
                 }
                 Progress::Failed(error) => {
+                    counts.snapshots_failed.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(partition = %state.partition, %error, "a snapshot failed; the next one will be full")
                 }
                 Progress::Idle | Progress::Copying | Progress::Writing => {}
@@ -169,9 +197,15 @@ impl<'a> Cutters<'a> {
         }
     }
 
+    /// The partition is another one's: none is taken of it any more.
+    pub fn forget(&mut self, partition: Partition) {
+        self.partitions.remove(&partition);
+    }
+
     /// Takes a last snapshot of a partition that is let go, or of all, so that whoever takes it over has little to replay. Blocks up to `within`.
-    pub fn settle(&mut self, lane: &mut Lane, committed: &Commits, only: Option<Partition>, within: Duration) {
+    pub fn settle(&mut self, lane: &mut Lane, committed: &Commits, last: &Last<'_>) {
         let Some(shelf) = self.shelf else { return };
+        let Last { only, within, stored, counts } = *last;
         let deadline = clock::tick() + within.max(shelf.making.unwrap_or_default()).max(shelf.patience);
         let fingerprint = lane.forecasts.identity.fingerprint.clone();
         for state in lane.partitions_mut() {
@@ -180,8 +214,14 @@ impl<'a> Cutters<'a> {
             }
             let Some(mut cut) = self.partitions.remove(&state.partition) else { continue };
             let left = || deadline.saturating_duration_since(clock::tick());
-            cut.cutter.settle(&mut state.keys, &shelf.writer, left());
-            let committed = committed.get(state.partition);
+            let failed = |error: &Error| {
+                counts.snapshots_failed.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(partition = %state.partition, %error, "the last snapshot failed; whoever goes on has more to replay");
+            };
+            if let Progress::Failed(error) = cut.cutter.settle(&mut state.keys, &shelf.writer, left()) {
+                failed(&error);
+            }
+            let committed = committed.get(state.partition).filter(|_| shelf.making.is_some() || stored(state.partition));
             let Some(commit) = state.boundary(&fingerprint).filter(|state| committed.is_some_and(|committed| committed.follows(state)))
             else {
                 continue;
@@ -190,7 +230,7 @@ impl<'a> Cutters<'a> {
             if cut.cutter.begin(&mut state.keys, boundary)
                 && let Progress::Failed(error) = cut.cutter.settle(&mut state.keys, &shelf.writer, left())
             {
-                tracing::warn!(partition = %state.partition, %error, "the last snapshot failed; whoever goes on has more to replay");
+                failed(&error);
             }
         }
     }

@@ -14,6 +14,7 @@ use super::snapshots::{Cutters, Shelf};
 use super::tally::Raise;
 use super::worker;
 use crate::base::error::{Error, Result};
+use crate::base::guard::guarded;
 use crate::data::field::Units;
 use crate::data::forecasts::Identity;
 use crate::data::layout::Layout;
@@ -329,8 +330,11 @@ impl Stage {
             for (index, (((feed, sinks), lane), follower)) in feeds.into_iter().zip(lanes).zip(followers).enumerate() {
                 let plan = Arc::clone(&self.plan);
                 let spawned = thread::Builder::new().name(format!("lane-{index}")).spawn_scoped(scope, move || {
-                    let outcome = worker::run(&plan, feed, (lane, follower), sinks, Cutters::new(shelf), stop, counts);
+                    let run = || worker::run(&plan, feed, (lane, follower), sinks, Cutters::new(shelf), stop, counts);
+                    let outcome = guarded("run", &format!("lane {index}"), run).and_then(|outcome| outcome);
                     if outcome.is_err() {
+                        // The others wait for nothing that this one would have done.
+                        counts.partitions.note_failed();
                         stop.request();
                     }
                     outcome

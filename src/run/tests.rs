@@ -2,19 +2,25 @@
 //! forecasts are the same bytes.
 
 use std::path::Path;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::partition::Recovered;
 use super::*;
 use crate::base::offset::{Offset, Partition};
+use crate::base::time::EventTime;
+use crate::data::commit::{Commit, Commits};
 use crate::data::input::Input;
 use crate::pipeline::{self, Purpose};
 use crate::sink::json::RowEncoder;
 use crate::sink::memory::Store;
+use crate::sink::{ForecastSink, Sink};
 use crate::source::generate::stream;
 use crate::source::scripted::{Record, Scripted, Step};
-use crate::source::{GenerateSettings, Stream};
+use crate::source::{Feed, GenerateSettings, Polled, Stream};
+
+mod restart;
 
 fn stage(sets: &[&str]) -> Stage {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/cards");
@@ -275,7 +281,13 @@ fn what_was_taken_in_when_a_lane_failed_is_not_committed() {
 }
 
 fn drive(stage: &Stage, steps: Vec<Step>) -> (crate::base::error::Result<()>, Store, crate::source::scripted::Handle, Counts) {
-    let (feed, handle) = Scripted::new(steps);
+    drive_feed(stage, Scripted::new(steps))
+}
+
+fn drive_feed(
+    stage: &Stage,
+    (feed, handle): (Scripted, crate::source::scripted::Handle),
+) -> (crate::base::error::Result<()>, Store, crate::source::scripted::Handle, Counts) {
     let store = Store::new();
     let sinks = Sinks {
         forecasts: Box::new(store.forecasts(&stage.layout, &stage.identity)),

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::bad_ratio::BadRatio;
@@ -9,11 +10,12 @@ use super::counts::Counts;
 use super::lane::Lane;
 use super::recover::recover;
 use super::shadow::{Follower, Taken};
-use super::snapshots::Cutters;
+use super::snapshots::{Cutters, Last};
 use super::stage::{Sinks, Stop};
 use crate::base::clock;
 use crate::base::error::Result;
 use crate::base::fail_point::fail_point;
+use crate::base::guard::guarded;
 use crate::base::offset::{Offset, Partition};
 use crate::data::commit::Commits;
 use crate::data::input::Input;
@@ -82,16 +84,22 @@ pub fn run<'a>(
         size: (0, 0),
         torn: false,
     };
-    let outcome = worker.work(plan, stop);
+    let outcome = guarded("run", thread::current().name().unwrap_or("a lane"), || worker.work(plan, stop));
+    if outcome.as_ref().is_ok_and(Result::is_ok) {
+        // It has ended as it should.
+    } else {
+        // Before anything that may block.
+        counts.partitions.note_failed();
+        stop.request();
+    }
+    // After a panic nothing of it is used any more: what was not committed is done again.
+    let outcome = outcome?;
     // What a feed that says where epochs end has handed out beyond the last end comes again.
     let inside = worker.feed.boundary() == Some(false);
     let committed = if worker.torn || inside { worker.commit_durable() } else { worker.commit_now() };
     if committed.is_ok() && outcome.is_ok() {
         let within = LAST_SNAPSHOT.min(plan.stop_timeout / 2);
-        worker.snapshots.settle(&mut worker.lane, &worker.committed, None, within);
-        if let Some(shadow) = &mut worker.shadow {
-            shadow.settle_snapshots(&worker.committed, worker.sinks.forecasts.is_prompt(), None, within);
-        }
+        worker.settle_snapshots(None, within);
     }
     let closed = worker.close();
     outcome.and(committed).and(closed)
@@ -105,7 +113,11 @@ impl Worker<'_> {
         while !stop.is_requested() {
             pulse.beat();
             input.clear();
-            match self.feed.poll(plan.max_batch, WAIT.min(plan.commit_every), &mut input)? {
+            let polled = self.feed.poll(plan.max_batch, WAIT.min(plan.commit_every), &mut input)?;
+            if polled != Polled::Records {
+                self.note_read();
+            }
+            match polled {
                 Polled::Records => {
                     let records = input.len();
                     let began = clock::tick();
@@ -135,13 +147,15 @@ impl Worker<'_> {
             let boundary = self.feed.boundary();
             if boundary.unwrap_or_else(|| epoch_start.elapsed() >= plan.commit_every || self.sinks.forecasts.is_full()) {
                 epoch_start = clock::tick();
+                self.note_read();
                 self.note_partitions();
                 self.end_epoch(boundary.is_some())?;
                 self.commit_durable()?;
                 let prompt = self.sinks.forecasts.is_prompt();
-                self.snapshots.begin(&mut self.lane, &self.committed, prompt);
+                let stored = |partition| self.feed.has_stored(partition);
+                self.snapshots.begin(&mut self.lane, &self.committed, prompt, &stored);
                 if let Some(shadow) = &mut self.shadow {
-                    shadow.begin_snapshots(&self.committed, prompt);
+                    shadow.begin_snapshots(&self.committed, prompt, &stored);
                 }
             }
             self.snapshots.step(&mut self.lane, self.counts);
@@ -200,6 +214,13 @@ impl Worker<'_> {
         }
     }
 
+    /// Tells the lane how far its partitions are read: behind the last record there may be something in the log that is none. Only where all that was
+    /// handed out has been taken in.
+    fn note_read(&mut self) {
+        let lane = &mut self.lane;
+        self.feed.handed(&mut |handed| lane.read_to(handed.partition, handed.next));
+    }
+
     /// Tells the board how far the partitions have come. Everything that was handed out has been taken in when this is called.
     fn note_partitions(&self) {
         let board = &self.counts.partitions;
@@ -229,8 +250,14 @@ impl Worker<'_> {
         let committed = self.sinks.forecasts.recover(partition)?.or_else(|| assignment.committed.clone());
         self.sinks.dead_letters.recover(partition)?;
         fail_point("recover.committed_known");
+        if committed.is_none() {
+            assignment.check_not_forgotten(self.snapshots.left_over(partition)?)?;
+        }
         let found = self.snapshots.find(partition, committed.as_ref())?;
         let (recovered, read_from, base) = recover(assignment, committed.as_ref(), found, &self.lane)?;
+        if recovered.lacks_history(committed.as_ref().map(|committed| committed.next)) {
+            self.counts.incomplete_starts.fetch_add(1, Ordering::Relaxed);
+        }
         fail_point("recover.states_loaded");
         self.snapshots.watch(partition, base);
         self.sinks.dead_letters.begin(partition, recovered.live_from)?;
@@ -249,18 +276,25 @@ impl Worker<'_> {
             self.committed.insert(partition, committed.clone());
             self.queued.insert(partition, committed);
         }
+        self.note_size();
         self.feed.start(partition, read_from, live_from)?;
         fail_point("recover.reading");
         Ok(())
     }
 
-    /// Commits a partition for the last time and forgets it.
+    /// Commits a partition for the last time and forgets it. One that is another's already is only forgotten: a file of it that got its name now would be in the
+    /// other one's way.
     fn let_go(&mut self, partition: Partition) -> Result<()> {
-        self.commit_now()?;
-        fail_point("release.committed");
-        self.snapshots.settle(&mut self.lane, &self.committed, Some(partition), LAST_SNAPSHOT);
+        if self.feed.owns(partition) {
+            self.commit_now()?;
+            fail_point("release.committed");
+            self.settle_snapshots(Some(partition), LAST_SNAPSHOT);
+        } else {
+            tracing::warn!(%partition, "the partition is another one's by now: what was taken in since the last commit is done there");
+            self.snapshots.forget(partition);
+            self.waiting.iter_mut().for_each(|epoch| epoch.commits.remove(partition));
+        }
         if let Some((shadow, sink)) = self.shadow.as_mut().zip(self.sinks.shadow.as_mut()) {
-            shadow.settle_snapshots(&self.committed, self.sinks.forecasts.is_prompt(), Some(partition), LAST_SNAPSHOT);
             shadow.release(partition, &mut **sink)?;
         }
         fail_point("release.snapshot_taken");
@@ -270,18 +304,37 @@ impl Worker<'_> {
         self.sinks.forecasts.release(partition)?;
         self.sinks.dead_letters.release(partition)?;
         self.feed.released(partition);
+        self.note_size();
         fail_point("release.forgotten");
         self.counts.partitions.note_released(partition);
         tracing::info!(%partition, "partition released");
         Ok(())
     }
 
+    /// Takes the last snapshots of a partition, or of all.
+    fn settle_snapshots(&mut self, only: Option<Partition>, within: Duration) {
+        let stored = |partition| self.feed.has_stored(partition);
+        let last = Last { only, within, stored: &stored, counts: self.counts };
+        self.snapshots.settle(&mut self.lane, &self.committed, &last);
+        if let Some(shadow) = &mut self.shadow {
+            shadow.settle_snapshots(&self.committed, self.sinks.forecasts.is_prompt(), &last);
+        }
+    }
+
     /// Everything taken in so far becomes one epoch. Dead letters first: once the forecasts' epoch is visible nobody looks back.
     fn end_epoch(&mut self, force: bool) -> Result<()> {
+        // Before the sinks do anything: closing files is part of what a commit takes.
+        let ended = clock::tick();
         let mut commits = self.lane.commits();
         self.feed.settle(&mut commits);
         if let Some(shadow) = &self.shadow {
             shadow.mark(&mut commits);
+        }
+        for state in self.lane.partitions().iter().filter(|state| state.stands_as_committed()) {
+            // What was noted there is not noted anew, for a model that has done nothing yet.
+            if let (Some(commit), Some(before)) = (commits.get_mut(state.partition), self.committed.get(state.partition)) {
+                commit.note.clone_from(&before.note);
+            }
         }
         let whole = force || self.sinks.forecasts.due();
         self.sinks.dead_letters.end_epoch(&commits, whole)?;
@@ -293,7 +346,7 @@ impl Worker<'_> {
             let (forecasts, dead_letters) = (self.sinks.forecasts.written(), self.sinks.dead_letters.written());
             let shadow = self.sinks.shadow.as_ref().map_or(0, |sink| sink.written());
             self.queued.clone_from(&commits);
-            self.waiting.push_back(Epoch { commits, forecasts, dead_letters, shadow, ended: clock::tick() });
+            self.waiting.push_back(Epoch { commits, forecasts, dead_letters, shadow, ended });
         }
         Ok(())
     }
@@ -304,16 +357,18 @@ impl Worker<'_> {
             let Some(commits) = self.sinks.forecasts.committed()? else { return Ok(()) };
             self.feed.committed(&commits)?;
             let covers = |epoch: &Epoch| epoch.commits.iter().all(|(p, commit)| commits.get(p).is_none_or(|done| commit.next <= done.next));
-            let mut ended = None;
+            // The oldest has waited longest: what is told is how long a row may wait.
+            let oldest = self.waiting.front().filter(|epoch| covers(epoch)).map(|epoch| epoch.ended);
             while self.waiting.front().is_some_and(covers) {
-                ended = self.waiting.pop_front().map(|epoch| epoch.ended);
+                self.waiting.pop_front();
             }
-            self.note_committed(&commits, ended);
+            self.note_committed(&commits, oldest);
             return Ok(());
         }
         let (forecasts, dead_letters) = (self.sinks.forecasts.durable()?, self.sinks.dead_letters.durable()?);
         let shadow = self.sinks.shadow.as_mut().map_or(Ok(0), |sink| sink.durable())?;
         let mut newest = None;
+        let oldest = self.waiting.front().map(|epoch| epoch.ended);
         let done = |epoch: &Epoch| epoch.forecasts <= forecasts && epoch.dead_letters <= dead_letters && epoch.shadow <= shadow;
         while self.waiting.front().is_some_and(done) {
             newest = self.waiting.pop_front();
@@ -321,7 +376,7 @@ impl Worker<'_> {
         match newest {
             Some(epoch) => {
                 self.feed.commit(&epoch.commits)?;
-                self.note_committed(&epoch.commits, Some(epoch.ended));
+                self.note_committed(&epoch.commits, oldest);
                 Ok(())
             }
             None => Ok(()),

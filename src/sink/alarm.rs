@@ -5,9 +5,10 @@
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use super::Settings;
 use crate::base::error::{Error, Result};
@@ -18,11 +19,16 @@ use crate::sink::kafka::Outbox;
 /// Alarms that may wait to be written; a place that takes none for so long has other alarms.
 const WAITING: usize = 64;
 
-/// Where alarms are raised. All that were raised are written, or given up, when it is dropped.
+/// How long the last alarms may take to be written.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where alarms are raised. All that were raised are written, or given up after 5 s, when it is dropped.
 #[derive(Debug)]
 pub struct Alarms {
     raised: Option<Sender<Alarm>>,
-    writer: Option<JoinHandle<()>>,
+    /// Says when everything is written.
+    end: Receiver<()>,
+    patience: Duration,
     lost: Arc<AtomicU64>,
 }
 
@@ -54,9 +60,15 @@ impl Alarms {
         let (raised, waiting) = bounded(WAITING);
         let lost = Arc::new(AtomicU64::default());
         let counter = Arc::clone(&lost);
-        let writer = thread::Builder::new().name("alarms".to_owned()).spawn(move || write_all(place, &waiting, &counter));
-        let writer = writer.map_err(|e| Error::internal("alarm", "no thread for alarms").caused_by(e))?;
-        Ok(Alarms { raised: Some(raised), writer: Some(writer), lost })
+        let (ended, end) = bounded(1);
+        let write = move || {
+            write_all(place, &waiting, &counter);
+            // Who does not wait any more does not want to know.
+            let _ = ended.send(());
+        };
+        let writer = thread::Builder::new().name("alarms".to_owned()).spawn(write);
+        writer.map_err(|e| Error::internal("alarm", "no thread for alarms").caused_by(e))?;
+        Ok(Alarms { raised: Some(raised), end, patience: PATIENCE, lost })
     }
 
     /// Raises an alarm; never waits.
@@ -77,9 +89,9 @@ impl Alarms {
 impl Drop for Alarms {
     fn drop(&mut self) {
         self.raised = None;
-        if let Some(writer) = self.writer.take() {
-            // The thread ends when all is written; that it panicked is in the log.
-            let _ = writer.join();
+        // The thread ends when all is written, or by a panic, which is in the log. A process that is to stop does not wait longer for a place that takes nothing.
+        if self.end.recv_timeout(self.patience) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!(waited = ?self.patience, "alarms that were raised last could not be sent, and are given up");
         }
     }
 }
@@ -151,6 +163,14 @@ mod tests {
             text.starts_with(r#"{"kind":"drift","pipeline":"cards","time":"2026-01-01T00:00:00Z","windows":0,"window_events":10000,"#),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_place_that_takes_nothing_holds_nobody() {
+        let (never, end) = bounded(1);
+        let (raised, waiting) = bounded(WAITING);
+        drop(Alarms { raised: Some(raised), end, patience: Duration::from_millis(1), lost: Arc::default() });
+        drop((never, waiting));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod text;
 
+use crate::base::limits::{LETTER_PREFIX, MAX_LETTER_BYTES};
 use crate::base::number::index;
 use crate::base::rfc3339;
 use crate::base::time::EventTime;
@@ -250,6 +251,28 @@ fn number(out: &mut Vec<u8>, value: Option<&f64>) {
 /// Appends row `row` of rejected records as a JSON object: `topic` (where the record came from; left out if `origin` is empty), `partition`,
 /// `offset`, `reason`, `detail`, `key`, `payload`. A key or payload that is not UTF-8 is written as `key_base64` or `payload_base64`.
 pub fn dead_letter(rejected: &Rejected, row: usize, origin: &str, out: &mut Vec<u8>) {
+    letter(rejected, row, origin, usize::MAX, out);
+}
+
+/// As `dead_letter`, for a topic that takes no more than `MAX_LETTER_BYTES` with the record's key (as `letter_key` gives it). Of a larger one only the first
+/// `LETTER_PREFIX` bytes of key and payload are written, and how many there were, as `key_bytes` and `payload_bytes`.
+pub fn bounded_dead_letter(rejected: &Rejected, row: usize, origin: &str, out: &mut Vec<u8>) {
+    let start = out.len();
+    dead_letter(rejected, row, origin, out);
+    let key = letter_key(rejected, row).map_or(0, <[u8]>::len);
+    if out.len().saturating_sub(start).saturating_add(key) > MAX_LETTER_BYTES {
+        out.truncate(start);
+        letter(rejected, row, origin, LETTER_PREFIX, out);
+    }
+}
+
+/// Key of the record of a dead letter in a topic: at most `LETTER_PREFIX` bytes.
+pub fn letter_key(rejected: &Rejected, row: usize) -> Option<&[u8]> {
+    rejected.keys.get(row).map(|key| key.get(..LETTER_PREFIX).unwrap_or(key))
+}
+
+/// A dead letter with at most `most` bytes of key and payload, before they are escaped.
+fn letter(rejected: &Rejected, row: usize, origin: &str, most: usize, out: &mut Vec<u8>) {
     out.push(b'{');
     if !origin.is_empty() {
         out.extend_from_slice(b"\"topic\":");
@@ -263,13 +286,31 @@ pub fn dead_letter(rejected: &Rejected, row: usize, origin: &str, out: &mut Vec<
     out.extend_from_slice(b",\"reason\":");
     string_or_null(out, rejected.reasons.get(row).map(|reason| reason.code().as_bytes()));
     out.extend_from_slice(b",\"detail\":");
-    string_or_null(out, rejected.details.get(row).map(String::as_bytes));
-    bytes(out, "key", rejected.keys.get(row));
-    bytes(out, "payload", rejected.payloads.get(row));
+    // It may quote the record.
+    string_or_null(out, rejected.details.get(row).map(|detail| prefix(detail.as_bytes(), most / 16)));
+    bytes(out, "key", rejected.keys.get(row), most);
+    bytes(out, "payload", rejected.payloads.get(row), most);
     out.push(b'}');
 }
 
-fn bytes(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
+/// The first `most` bytes, or a few less where a character would be cut.
+fn prefix(value: &[u8], most: usize) -> &[u8] {
+    let Some(cut) = value.get(..most) else { return value };
+    match std::str::from_utf8(cut) {
+        Err(error) if error.error_len().is_none() => cut.get(..error.valid_up_to()).unwrap_or(cut),
+        _ => cut,
+    }
+}
+
+fn bytes(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>, most: usize) {
+    let whole = value.map_or(0, <[u8]>::len);
+    let value = value.map(|value| prefix(value, most));
+    if whole > value.map_or(0, <[u8]>::len) {
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"_bytes\":");
+        integer(out, whole);
+    }
     out.extend_from_slice(b",\"");
     out.extend_from_slice(name.as_bytes());
     match value {

@@ -4,6 +4,7 @@
 //! equal width are partitioned alike. One header, [`POSITION`], holds `partition:offset` of the input record; after a crash a row may
 //! come twice with the same position, and a reader that wants each once keeps the first.
 
+use super::json::letter_key;
 use super::{DeadLetterSink, ForecastSink, Sink};
 use crate::base::error::Result;
 use crate::base::offset::{Offset, Partition};
@@ -101,7 +102,7 @@ impl DeadLetterSink for KafkaDeadLetters {
         for (row, at) in positions(&rejected.partitions, &rejected.offsets).enumerate() {
             self.row.clear();
             (self.encode)(rejected, row, &mut self.row);
-            self.outbox.send(rejected.keys.get(row), Some(at), &self.row)?;
+            self.outbox.send(letter_key(rejected, row), Some(at), &self.row)?;
         }
         self.outbox.serve()
     }

@@ -189,7 +189,8 @@ pub fn open_dead_letters(settings: &Settings, origin: &str, lane: usize) -> Resu
         #[cfg(feature = "kafka")]
         Settings::Kafka { client, topic } => {
             let origin = origin.to_owned();
-            let encode = Box::new(move |rejected: &Rejected, row: usize, out: &mut Vec<u8>| json::dead_letter(rejected, row, &origin, out));
+            let encode =
+                Box::new(move |rejected: &Rejected, row: usize, out: &mut Vec<u8>| json::bounded_dead_letter(rejected, row, &origin, out));
             Ok(Box::new(kafka::KafkaDeadLetters::open(client, topic, encode)?))
         }
         #[cfg(not(feature = "kafka"))]

@@ -2,10 +2,10 @@
 //!
 //! A file is created if it is not there and otherwise appended to. Several sinks may write to one file at once (the lanes of a run, forecasts and
 //! dead letters): each block of whole lines is written under the file's lock, in append mode, so lines never mix. A block that could not be
-//! written whole, because the disk is full, is cut off again.
+//! written whole, because the disk is full, is cut off again, and one that a kill or a power cut has torn is ended when the file is opened.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::json::{RowEncoder, dead_letter};
@@ -55,8 +55,11 @@ impl Lines {
             if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
                 std::fs::create_dir_all(folder).map_err(|e| Error::io("sink", folder, e))?;
             }
-            let file = OpenOptions::new().create(true).append(true).open(path).map_err(|e| Error::io("sink", path, e))?;
+            let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(|e| Error::io("sink", path, e))?;
             let regular = file.metadata().map_err(|e| Error::io("sink", path, e))?.is_file();
+            if regular {
+                end_torn_line(path, &mut file).map_err(|e| Error::io("sink", path, e))?;
+            }
             Target::File { path: path.to_owned(), file, regular }
         };
         Ok(Lines { target, block: Vec::new(), written: 0, passed: 0, durable: 0, closed: false })
@@ -117,14 +120,36 @@ impl Lines {
     }
 }
 
+/// Takes the file's lock, where there are locks. A file system without them still appends each block in one piece, as long as it is a local one.
+fn lock(file: &File) -> std::io::Result<bool> {
+    match file.lock() {
+        Ok(()) => Ok(true),
+        Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::InvalidInput) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Ends the half of a line that a power cut or a kill may have left, so that the next one is not read as its rest. Its records were not committed: the
+/// line comes again.
+fn end_torn_line(path: &Path, file: &mut File) -> std::io::Result<()> {
+    let locked = lock(file)?;
+    let mut last = *b"\n";
+    // A file that may be written but not read is as it was.
+    if file.metadata()?.len() > 0
+        && let Ok(mut reader) = File::open(path)
+    {
+        reader.seek(SeekFrom::End(-1)).and_then(|_| reader.read_exact(&mut last))?;
+    }
+    let result = if last == *b"\n" { Ok(()) } else { file.write_all(b"\n") };
+    if locked {
+        file.unlock()?;
+    }
+    result
+}
+
 /// Appends a block of whole lines under the file's lock.
 fn append(file: &mut File, regular: bool, block: &[u8]) -> std::io::Result<()> {
-    // A file system without locks still appends each block in one piece, as long as it is a local one.
-    let locked = match file.lock() {
-        Ok(()) => true,
-        Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::InvalidInput) => false,
-        Err(e) => return Err(e),
-    };
+    let locked = lock(file)?;
     let before = file.metadata()?.len();
     let result = file.write_all(block);
     if result.is_err() && regular && locked {
@@ -266,6 +291,21 @@ mod tests {
             sink.close().unwrap();
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn a_line_that_a_kill_has_cut_off_does_not_spoil_the_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dead.ndjson");
+        std::fs::write(&path, "{\"topic\":\"t\"}\n{\"topic\":\"t\",\"par").unwrap();
+        for _ in 0..2 {
+            let mut sink = NdjsonDeadLetters::open(&path, "t").unwrap();
+            sink.write(&letters(1, 1)).unwrap();
+            sink.close().unwrap();
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let whole: Vec<bool> = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()).collect();
+        assert_eq!(whole, [true, false, true, true], "{text}");
     }
 
     #[cfg(target_os = "linux")]

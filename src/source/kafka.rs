@@ -20,6 +20,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use super::{Feed, KafkaSettings, Opening};
 use crate::base::clock;
 use crate::base::error::{Error, Result};
+use crate::base::guard::guarded;
 use crate::base::time::EventTime;
 use crate::link::kafka::{Client, Probe, explain};
 
@@ -42,6 +43,9 @@ const STAGE: &str = "source";
 /// After this time a member that was silent is taken for dead, unless the pipeline says otherwise.
 const SESSION: Duration = Duration::from_secs(10);
 
+/// How long a member may take for a rebalance, unless the pipeline says otherwise: librdkafka's `max.poll.interval.ms`.
+const REBALANCE: Duration = Duration::from_secs(300);
+
 /// Opens a topic: checks that it is there, joins the group and returns one feed per lane. Partition `p` belongs to lane `p % lanes`.
 ///
 /// # Errors
@@ -51,6 +55,7 @@ pub fn open(settings: &KafkaSettings, opening: &Opening) -> Result<Vec<Box<dyn F
     let (ends, partitions) = survey(settings, opening.until_caught_up)?;
     let config = config(settings, opening);
     let session = config.get("session.timeout.ms").and_then(|text| text.parse().ok()).map_or(SESSION, Duration::from_millis);
+    let drain = drain(config.get("max.poll.interval.ms"));
     let shared = Arc::new(Shared::new(settings, session, ends));
     let watch = Watch::new(Arc::clone(&shared));
     let consumer = BaseConsumer::from_config_and_context(&config, watch)
@@ -68,14 +73,31 @@ pub fn open(settings: &KafkaSettings, opening: &Opening) -> Result<Vec<Box<dyn F
         ends_of_lanes.push(control::LaneEnd { orders, bell: Arc::clone(&bell) });
         feeds.push(Box::new(Lane::new(Arc::clone(&consumer), Arc::clone(&shared), Arc::clone(&runner), received, notes.clone(), bell)));
     }
-    let control =
-        Control::new(consumer, Arc::clone(&shared), (settings.on_missing, settings.since.is_some()), partitions, ends_of_lanes, heard);
-    let thread = std::thread::Builder::new().name("kafka-source".to_owned()).spawn(move || control.run());
+    let control = Control::new(
+        consumer,
+        Arc::clone(&shared),
+        (settings.on_missing, settings.since.is_some(), drain),
+        partitions,
+        ends_of_lanes,
+        heard,
+    );
+    let thread = std::thread::Builder::new().name("kafka-source".to_owned()).spawn(move || {
+        // Lanes look for a failure each time they find nothing to do.
+        if let Err(error) = guarded(STAGE, "the thread of the Kafka consumer", || control.run()) {
+            shared.fail(error);
+        }
+    });
     match thread {
         Ok(handle) => *runner.control.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle),
         Err(error) => return Err(Error::internal(STAGE, "no thread for the Kafka consumer").caused_by(error)),
     }
     Ok(feeds)
+}
+
+/// How long lanes may take to let go of partitions: most of what the group allows for a rebalance, so that files can be closed on a slow store.
+fn drain(max_poll_interval: Option<&str>) -> Duration {
+    let allowed = max_poll_interval.and_then(|text| text.parse().ok()).map_or(REBALANCE, Duration::from_millis);
+    allowed * 4 / 5
 }
 
 /// What is there: number of partitions, and if asked the end of each one that holds records.
@@ -280,5 +302,16 @@ impl Shared {
         copy.help.clone_from(&first.help);
         *failure = Some(copy);
         Some(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_may_take_most_of_what_the_group_allows_to_let_go() {
+        assert_eq!(drain(None), Duration::from_secs(240));
+        assert_eq!(drain(Some("60000")), Duration::from_secs(48));
     }
 }

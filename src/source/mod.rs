@@ -147,6 +147,16 @@ pub trait Feed: Send {
     fn committed(&mut self, commits: &Commits) -> Result<()> {
         self.commit(commits)
     }
+    /// Whether a partition that this lane has is not another one's already. One that is, is forgotten without a commit.
+    fn owns(&self, partition: Partition) -> bool {
+        let _ = partition;
+        true
+    }
+    /// Whether an offset of the partition is known to be stored: only then does a snapshot say that there was one.
+    fn has_stored(&self, partition: Partition) -> bool {
+        let _ = partition;
+        true
+    }
     /// The membership in the consumer group, by which a sink commits offsets together with its rows; `None` where there is no group. From the
     /// call on the feed commits nothing itself.
     fn membership(&mut self) -> Option<Membership> {

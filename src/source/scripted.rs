@@ -38,6 +38,8 @@ pub enum Step {
     Idle,
     /// The lane is to give a partition up.
     Revoke(Partition),
+    /// The lane is to give up a partition that another one has already.
+    Lose(Partition),
     /// No more records: every poll from here on says `Ended`. The end of the script means the same.
     End,
     /// The poll fails, with an error of kind `Unavailable`.
@@ -87,6 +89,7 @@ struct Owned {
     committed: Option<Offset>,
     started: bool,
     revoked: bool,
+    lost: bool,
 }
 
 /// The feed.
@@ -95,6 +98,8 @@ pub struct Scripted {
     steps: VecDeque<Step>,
     owned: BTreeMap<Partition, Owned>,
     handle: Handle,
+    group: Option<String>,
+    low: Offset,
 }
 
 fn broken(what: String) -> Error {
@@ -106,7 +111,13 @@ impl Scripted {
     #[must_use]
     pub fn new(steps: Vec<Step>) -> (Self, Handle) {
         let handle = Handle::default();
-        (Scripted { steps: steps.into(), owned: BTreeMap::new(), handle: handle.clone() }, handle)
+        (Scripted { steps: steps.into(), owned: BTreeMap::new(), handle: handle.clone(), group: None, low: Offset(0) }, handle)
+    }
+
+    /// The same as of a consumer group that keeps the offsets of a log whose first record is at `low`.
+    #[must_use]
+    pub fn of_group(self, group: &str, low: Offset) -> Self {
+        Scripted { group: Some(group.to_owned()), low, ..self }
     }
 
     fn open(&self) -> Result<()> {
@@ -141,16 +152,22 @@ impl Feed for Scripted {
             Some(Step::Idle) => Ok(Polled::Idle),
             Some(Step::Fail(text)) => Err(Error::new(Kind::Unavailable, "source", text).at("scripted source")),
             Some(Step::Assign(partition, live_from)) => {
-                let fresh = Owned { next: Offset(0), handed: Offset(0), committed: None, started: false, revoked: false };
+                let fresh = Owned { next: Offset(0), handed: Offset(0), committed: None, started: false, revoked: false, lost: false };
                 if self.owned.insert(partition, fresh).is_some() {
                     return Err(broken(format!("partition {partition} is assigned while the lane still has it")));
                 }
                 let committed = (live_from > Offset(0)).then(|| Commit::at(live_from));
-                Ok(Polled::Assigned(Box::new(Assignment { committed, ..Assignment::whole(partition, "scripted source") })))
+                Ok(Polled::Assigned(Box::new(Assignment {
+                    committed,
+                    group: self.group.clone(),
+                    low: self.low,
+                    ..Assignment::whole(partition, "scripted source")
+                })))
             }
-            Some(Step::Revoke(partition)) => match self.owned.get_mut(&partition) {
+            Some(step @ (Step::Revoke(partition) | Step::Lose(partition))) => match self.owned.get_mut(&partition) {
                 Some(owned) if !owned.revoked => {
                     owned.revoked = true;
+                    owned.lost = matches!(step, Step::Lose(_));
                     Ok(Polled::Revoked(partition))
                 }
                 _ => Err(broken(format!("partition {partition} is revoked but not assigned"))),
@@ -194,6 +211,10 @@ impl Feed for Scripted {
         }
         self.handle.lock().commits.push(commits.clone());
         Ok(())
+    }
+
+    fn owns(&self, partition: Partition) -> bool {
+        self.owned.get(&partition).is_some_and(|owned| !owned.lost)
     }
 
     fn released(&mut self, partition: Partition) {

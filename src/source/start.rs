@@ -74,7 +74,8 @@ impl Assignment {
             let text = format!("{by} has committed offset {committed}, but the log ends at {high}: the topic was made anew or cut");
             let reset = self.group.as_deref().map_or("start over with an empty output folder".to_owned(), |group| {
                 format!(
-                    "name another `source.group`, or start over: kafka-consumer-groups.sh --group {group} --all-topics --reset-offsets --to-earliest --execute"
+                    "name another `source.group` and another `state.snapshots`, or start over: remove the snapshots, which are of the topic before, and \
+                     kafka-consumer-groups.sh --group {group} --all-topics --reset-offsets --to-earliest --execute"
                 )
             });
             return Err(Error::config(STAGE, text).at(place).help(reset));
@@ -104,6 +105,26 @@ impl Assignment {
         }
         let read_from = if self.on_missing == OnMissing::StartEmpty { live_from } else { low };
         Ok(Start { read_from, live_from, snapshot: false, unread })
+    }
+}
+
+impl Assignment {
+    /// Refuses a start without a committed offset where a snapshot at `snapshot` says that there was one: everything would be emitted again.
+    ///
+    /// # Errors
+    /// Configuration, where offsets are kept by a group and there is such a snapshot.
+    pub fn check_not_forgotten(&self, snapshot: Option<Offset>) -> Result<()> {
+        let (Some(group), Some(snapshot)) = (&self.group, snapshot) else { return Ok(()) };
+        let (partition, topic) = (self.partition, self.place.strip_prefix("topic ").unwrap_or(&self.place));
+        let text = format!(
+            "group `{group}` has no committed offset, but there is a snapshot at offset {snapshot}: brokers forget the offsets of a group that was away for \
+             `offsets.retention.minutes` (7 days), or the group is another one; going on without would emit the whole topic again"
+        );
+        Err(Error::config(STAGE, text).at(format!("{}, partition {partition}", self.place)).help(format!(
+            "go on at the snapshot (what was emitted above it comes again: at most `snapshot_every`): kafka-consumer-groups.sh --bootstrap-server BROKER --group {group} \
+             --topic {topic}:{partition} --reset-offsets --to-offset {snapshot} --execute (`meantime state ls PIPELINE` has the offsets of all partitions); or begin \
+             anew: remove the snapshots, or name another `state.snapshots`"
+        )))
     }
 }
 
@@ -203,6 +224,18 @@ mod tests {
         assert_eq!(start(OnMissing::Fail, Some(0), Some(0)).unwrap(), Start { snapshot: true, ..from(0, 0, 0) });
         assert_eq!(start(OnMissing::Fail, None, None).unwrap(), from(0, 0, 0), "nothing was handed over");
         assert_eq!(start(OnMissing::Unsaid, Some(50), None).unwrap(), from(0, 50, 0));
+    }
+
+    #[test]
+    fn an_offset_that_the_group_has_forgotten_is_told_from_one_that_never_was() {
+        let of = |group: Option<&str>| Assignment { group: group.map(str::to_owned), ..Assignment::whole(Partition(3), "topic t") };
+        of(Some("g")).check_not_forgotten(None).unwrap();
+        of(None).check_not_forgotten(Some(Offset(40))).unwrap();
+        let error = of(Some("g")).check_not_forgotten(Some(Offset(40))).unwrap_err();
+        assert_eq!(error.exit_code(), 78);
+        for part in ["--group g --topic t:3 --reset-offsets --to-offset 40", "state.snapshots", "partition 3"] {
+            assert!(error.to_string().contains(part), "{part}: {error}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod kills;
 mod model_change;
 mod overdue;
 mod pipelines;
+mod restarts;
 mod sinks;
 mod sources;
 mod trial;
@@ -37,5 +38,6 @@ fn broker() -> Option<&'static harness::Broker> {
         include_str!("overdue.rs"),
         include_str!("model_change.rs"),
         include_str!("hand_over.rs"),
+        include_str!("restarts.rs"),
     ])
 }

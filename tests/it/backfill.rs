@@ -339,3 +339,40 @@ fn what_does_not_go_on_with_what_is_there_is_refused_with_the_reason() {
     let missing = backfill(&["nowhere/*.parquet"], &to, &[]);
     assert_eq!(missing.status.code(), Some(78));
 }
+
+#[test]
+fn another_output_or_a_rewritten_file_is_refused_and_no_sorted_part_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lines, out, scratch) = (folder.path().join("lines.ndjson"), folder.path().join("out"), folder.path().join("scratch"));
+    generate(&lines, "400");
+    let before = std::fs::read_to_string(&lines).unwrap();
+    // Not in order: they are sorted aside.
+    let mut turned: Vec<&str> = before.lines().collect();
+    turned.reverse();
+    let turned = turned.join("\n") + "\n";
+    std::fs::write(&lines, &turned).unwrap();
+    let part = |shard: &str, more: &[&str]| {
+        let arguments = ["--shards", "2", "--shard", shard, "--scratch", scratch.to_str().unwrap()];
+        let output = backfill(&[lines.to_str().unwrap()], &out, &[&arguments, more].concat());
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, said) = part("0/2", &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0, "nothing stays in a folder that others use too");
+    for (more, says) in [
+        ("forecast.quantiles=[0.2, 0.8]", "quantiles of [forecast] was `0.1, 0.5, 0.9` when it was begun, now it is `0.2, 0.8`"),
+        ("event.id=\"channel\"", "id of [event] was `id` when it was begun, now it is `channel`"),
+        ("forecast.marks=1", "marks of [forecast] was `3` when it was begun, now it is `1`"),
+    ] {
+        let (code, said) = part("1/2", &["--set", more]);
+        assert_eq!(code, Some(78), "{said}");
+        assert!(said.split_whitespace().collect::<Vec<_>>().join(" ").contains(says), "{says}: {said}");
+    }
+    std::fs::write(&lines, turned.replacen("\"pos\"", "\"web\"", 1)).unwrap();
+    let (code, said) = part("1/2", &[]);
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.contains("has been replaced by another of the same size"), "{said}");
+    std::fs::write(&lines, &turned).unwrap();
+    let (code, said) = part("1/2", &[]);
+    assert_eq!(code, Some(0), "{said}");
+}

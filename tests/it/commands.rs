@@ -134,15 +134,37 @@ fn the_past_of_a_key_comes_out_as_it_was_and_an_event_can_be_explained() {
 fn history_of_which_no_record_can_be_used_is_an_error_that_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let visits = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/visits").display().to_string();
-    let made =
-        meantime(&["generate", &visits, "--events", "500", "--keys", "20", "--to", "file", "--out", "visits.parquet"], folder.path());
+    let made = meantime(&["generate", &visits, "--events", "500", "--keys", "20", "--to", "file", "--out", "visits.ndjson"], folder.path());
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let judged = |more: &[&str]| meantime(&[&["evaluate", &visits, "--from", "visits.parquet"], more].concat(), folder.path());
+    let judged = |more: &[&str]| meantime(&[&["evaluate", &visits, "--from", "visits.ndjson"], more].concat(), folder.path());
     assert!(judged(&[]).status.success());
     let refused = judged(&["--set", "event.key=nobody"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(1) && refused.stdout.is_empty(), "{text}");
     assert!(text.contains("none of 500 records could be used") && text.contains("missing_key") && text.contains("[event]"), "{text}");
+}
+
+#[test]
+fn open_gaps_are_those_of_keys_whose_last_event_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let visits = pipelines().join("visits").display().to_string();
+    let made =
+        meantime(&["generate", &visits, "--events", "600", "--keys", "40", "--to", "file", "--out", "visits.parquet"], folder.path());
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let judged = |more: &[&str]| -> serde_json::Value {
+        let arguments = [&["evaluate", &visits, "--from", "visits.parquet", "--open-gaps", "--json", "-"], more].concat();
+        let output = meantime(&arguments, folder.path());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let keys = |report: &serde_json::Value| report["time"]["open"]["keys"].as_u64().unwrap_or(0);
+    let all = judged(&[]);
+    assert_eq!(Some(keys(&all)), all["keys"].as_u64());
+    // Every patient's last visit has one diagnosis.
+    let codes: Vec<String> =
+        all["marks"]["by_mark"].as_array().unwrap().iter().map(|mark| mark["mark"].as_str().unwrap().to_owned()).collect();
+    let each: Vec<u64> = codes.iter().map(|code| keys(&judged(&["--where", &format!("diagnosis={code}")]))).collect();
+    assert!(codes.len() > 3 && each.iter().sum::<u64>() == keys(&all) && each.iter().all(|own| *own < keys(&all)), "{codes:?} {each:?}");
 }
 
 #[test]

@@ -27,7 +27,7 @@ const LEVELS: [(&str, u32); 19] = [
 ];
 
 /// Crates that may be named in one place only.
-const HOMES: [(&str, &[&str]); 9] = [
+const HOMES: [(&str, &[&str]); 11] = [
     ("rdkafka", &["source/kafka", "sink/kafka", "link/kafka"]),
     ("tract_onnx", &["model"]),
     ("candle_core", &["fit"]),
@@ -37,6 +37,8 @@ const HOMES: [(&str, &[&str]); 9] = [
     ("datafusion", &["link/query"]),
     ("object_store", &["link/objects"]),
     ("tokio", &["link/objects"]),
+    ("ureq", &["link/registry"]),
+    ("apache_avro", &["decode/avro"]),
 ];
 
 fn level(module: &str) -> u32 {

@@ -34,4 +34,6 @@ mod shrink;
 #[cfg(feature = "cloud")]
 mod stores;
 #[cfg(feature = "fit")]
+mod unsorted;
+#[cfg(feature = "fit")]
 mod value;

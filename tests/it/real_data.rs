@@ -69,7 +69,7 @@ fn events(schema: &EventSchema, rows: usize) -> Option<Events> {
     while events.len() < rows {
         let mut input = Input::default();
         match feed.poll(8192, Duration::ZERO, &mut input).unwrap() {
-            Polled::Records => decoder.decode(&input, &mut events, &mut rejected),
+            Polled::Records => decoder.decode(&input, &mut events, &mut rejected).unwrap(),
             Polled::Ended => break,
             _ => {}
         }

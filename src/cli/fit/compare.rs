@@ -65,6 +65,7 @@ pub fn run(mut plan: Plan, source: &Settings, args: &Args) -> Result<()> {
     writeln!(out, "{title}\n{heading}").map_err(stdout)?;
     let mut best: Option<(f64, fit::Fitted, String)> = None;
     let mut lines = Vec::new();
+    let mut unit = None;
     for (cell, law, name) in all(&plan) {
         (plan.fit.cell, plan.fit.law) = (cell, law);
         let mut watch = Watch::start();
@@ -75,13 +76,15 @@ pub fn run(mut plan: Plan, source: &Settings, args: &Args) -> Result<()> {
             // What is wrong with the history is wrong for all; what one law cannot do the others may.
             Err(error) if best.is_none() => return Err(error),
             Err(error) => {
-                writeln!(out, "  {name:<38}  failed: {}", error.message).map_err(stdout)?;
+                writeln!(out, "  {name:<38}  left out: {}", error.message).map_err(stdout)?;
                 continue;
             }
         };
+        // Laws of intensities may have another unit than the rest.
+        let shift = *unit.get_or_insert_with(|| ln_unit(&fitted)) - ln_unit(&fitted);
         let loss = |wanted: Part| {
             let figures = fitted.report.part(wanted);
-            let time = figures.and_then(|figures| figures.time).map(|time| time.nll);
+            let time = figures.and_then(|figures| figures.time).map(|time| time.nll - shift);
             time.or(figures.and_then(|figures| figures.score).map(|score| score.log_loss)).unwrap_or(f64::NAN)
         };
         let marks = |wanted: Part| fitted.report.part(wanted).and_then(|figures| figures.mark).map_or(f64::NAN, |mark| mark.log_loss);
@@ -106,6 +109,13 @@ pub fn run(mut plan: Plan, source: &Settings, args: &Args) -> Result<()> {
     writeln!(out, "\nbest on the valid split, {by}: {name}").map_err(stdout)?;
     writeln!(out, "package: {0} (figures and limits in {0}/CARD.md)", args.out.display()).map_err(stdout)?;
     writeln!(out, "plot: {}", page.display()).map_err(stdout)
+}
+
+/// ln of the seconds of the unit in which densities are: added to a negative log-likelihood it makes that one per second. 0 of scores, and of ticks, which have
+/// probabilities.
+fn ln_unit(fitted: &fit::Fitted) -> f64 {
+    let law = fitted.package.manifest.head.law().filter(|law| law.resolution.is_none());
+    law.map_or(0.0, |law| law.time_unit.seconds().ln())
 }
 
 /// Cost and loss of each model with a served figure.

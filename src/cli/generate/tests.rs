@@ -20,6 +20,7 @@ fn plan(name: &str, source: source::Settings) -> Plan {
         folder: PathBuf::new(),
         source,
         format: decode::Format::Json,
+        schemas: None,
         schema: EventSchema {
             key: "card".to_owned(),
             time: "ts".to_owned(),

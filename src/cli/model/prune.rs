@@ -6,6 +6,7 @@ use super::table::{self, Judged};
 use crate::base::error::{Error, Kind, Result};
 use crate::cli::evaluate::Subset;
 use crate::cli::fit::{Watch, history};
+use crate::cli::history::History;
 use crate::cli::print;
 use crate::cli::summary::grouped;
 use crate::features::recipe::Recipe;
@@ -14,7 +15,6 @@ use crate::fit::split::Held;
 use crate::model::{Package, write};
 use crate::pipeline::{self, Purpose};
 use crate::run::check_golden;
-use crate::source::{self, Opening};
 
 /// Arguments of `model prune`.
 #[derive(Debug, clap::Args)]
@@ -51,12 +51,10 @@ pub fn run(args: &Args) -> Result<()> {
     write::check_folder(&args.out)?;
     let plan = pipeline::load(&args.pipeline, &args.judged.sets, Purpose::Fit)?;
     let source = history(&plan, &args.judged.from)?;
-    let opening = Opening { lanes: 1, fields: plan.field_names(), ..Opening::default() };
-    let mut feed =
-        source::open(&source, &opening)?.into_iter().next().ok_or_else(|| Error::internal("model", "the source gave no feed"))?;
+    let mut history = History::open("model", &plan, &source)?;
     let mut watch = Watch::start();
     let request = Request { folder: &args.folder, share: args.share, epochs: args.epochs };
-    let mut pruned = prune::run(&plan, &mut *feed, &request, &mut |step| watch.show(&step))?;
+    let mut pruned = prune::run(&plan, &mut *history.feed, &request, &mut |step| watch.show(&step))?;
     watch.stop();
 
     let draft = tempfile::tempdir().map_err(|e| Error::io("model", &std::env::temp_dir(), e))?;

@@ -19,8 +19,6 @@ use crate::pipeline::plan::Plan;
 use crate::source::{self, Opening, Polled};
 
 const WAIT: Duration = Duration::from_millis(50);
-/// Memory for sorting files that are not in order.
-const MEMORY: u64 = 1 << 30;
 
 /// Where past events are read from.
 pub struct Past {
@@ -46,21 +44,8 @@ impl Past {
             }
             None
         } else {
-            Some(Settings {
-                paths: files::named("replay", &from.from)?.paths,
-                schema: plan.schema.clone(),
-                fields: fields.clone(),
-                query,
-                positions: None,
-                ties: None,
-                until: None,
-                shards: 1,
-                mine: (0, 1),
-                epoch_rows: u64::MAX,
-                folders: Default::default(),
-                memory: MEMORY,
-                scratch: scratch.path().to_owned(),
-            })
+            let paths = files::named("replay", &from.from)?.paths;
+            Some(Settings { query, ..Settings::whole(paths, plan.schema.clone(), fields.clone(), scratch.path().to_owned()) })
         };
         let mut source = plan.source.clone();
         if let source::Settings::Kafka(kafka) = &mut source {

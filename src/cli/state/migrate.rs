@@ -19,9 +19,6 @@ use crate::run::{Sinks, Stage};
 use crate::source::{self, Feed, Opening};
 use crate::state::snapshot::Mode;
 
-/// Memory for sorting files that are not in order.
-const MEMORY: u64 = 1 << 30;
-
 /// Arguments of `state migrate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -250,19 +247,7 @@ fn settings(args: &Args, plan: &crate::pipeline::plan::Plan, shards: u32, scratc
     };
     let mut fields = plan.field_names();
     fields.extend([partition.clone(), offset.clone()]);
-    Ok(Settings {
-        paths: files::named("state", &args.from)?.paths,
-        schema: plan.schema.clone(),
-        fields,
-        query: None,
-        positions: Some(Positions { partition, offset }),
-        ties: None,
-        until: None,
-        shards,
-        mine: (0, 1),
-        epoch_rows: u64::MAX,
-        folders: Default::default(),
-        memory: MEMORY,
-        scratch,
-    })
+    let paths = files::named("state", &args.from)?.paths;
+    let positions = Some(Positions { partition, offset });
+    Ok(Settings { positions, shards, ..Settings::whole(paths, plan.schema.clone(), fields, scratch) })
 }

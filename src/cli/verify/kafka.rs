@@ -97,11 +97,13 @@ pub fn verify(plan: &Plan, client: &Client, topic: &str, files: Option<&Path>, j
             progress.at(read);
         }
     };
-    let mut sight = input.since.map(|since| (since, Sight::new(&plan.schema)));
+    let mut sight = input.since.map(|since| (since, Sight::new(&plan.schema, plan.schemas.as_ref())));
     audit::read(&input.client, &input.topic, &input.group, &done, &mut |found| {
         step();
-        let event =
-            sight.as_mut().and_then(|(since, sight)| Some((*since, sight.look(found.at, found.recorded, found.key, found.payload)?.0)));
+        let event = match &mut sight {
+            Some((since, sight)) => sight.look(found.at, found.recorded, found.key, found.payload)?.map(|(time, _)| (*since, time)),
+            None => None,
+        };
         match event {
             Some((since, time)) if time < since => audit.report.before_since += 1,
             _ => audit.ledger.record(found.at),

@@ -221,6 +221,12 @@ fn the_closed_forms_have_the_values_of_their_formulas() {
     assert!(near(gompertz.compensator(at), 0.5_f64.exp() * (1.0 - (-0.5_f64).exp()) / 0.25, 1e-14));
     assert!(near(gompertz.p_never(), (-(0.5_f64.exp()) / 0.25).exp(), 1e-14));
     let piecewise = read(Box::new(Piecewise::new(&[0.5, 1.5])), &[0.0, 1.0, -1.0]);
+    assert_eq!(
+        (piecewise.ln_hazard(Time::of(0.5)), piecewise.ln_hazard(Time::of(1.5))),
+        (0.0, 1.0),
+        "an edge belongs to the bin that it ends"
+    );
+    assert_eq!((piecewise.ln_hazard(Time::of(0.0)), piecewise.ln_hazard(Time::of(1.500_001))), (0.0, -1.0));
     assert!(near(piecewise.compensator(at), 0.5 + 1.0_f64.exp() + 0.5 * (-1.0_f64).exp(), 1e-15));
     let gamma = read(Box::<GammaPoisson>::default(), &[1.0, 0.5]);
     assert!(near(gamma.below(at), 1.0 - (1.0 + 2.0 / 0.5_f64.exp()).powf(-(1.0_f64.exp())), 1e-14));

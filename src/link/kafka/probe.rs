@@ -116,8 +116,9 @@ impl<'a> Probe<'a> {
     /// As `topic`.
     pub fn ends(&self, topic: &str, partitions: usize) -> Result<Vec<(i32, i64, i64)>> {
         let partitions = (0..).take(partitions).collect::<Vec<i32>>();
-        ends(&self.consumer, topic, &partitions, PATIENCE)
-            .map_err(|error| explain(self.stage, self.client, topic, "read the offsets of the topic", &error))
+        // Of a topic that was just created not every broker knows yet that it leads a partition.
+        let answer = self.patiently(|patience| ends(&self.consumer, topic, &partitions, patience));
+        answer.map_err(|error| explain(self.stage, self.client, topic, "read the offsets of the topic", &error))
     }
 
     /// Committed offset of each partition that has one, with the metadata noted beside it.
@@ -126,14 +127,20 @@ impl<'a> Probe<'a> {
     /// As `topic`; configuration if the group may not be read.
     pub fn committed(&self, topic: &str, partitions: usize) -> Result<Vec<(i32, i64, String)>> {
         let partitions = (0..).take(partitions).collect::<Vec<i32>>();
+        // A cluster that has never had a group makes room for the first one when it is asked about it, and refuses until it has.
+        let answer = self.patiently(|patience| committed(&self.consumer, topic, &partitions, patience));
+        answer.map_err(|error| explain(self.stage, self.client, topic, "read the committed offsets", &error))
+    }
+
+    /// Asks again for 5 s as long as a broker says that this passes.
+    fn patiently<T>(&self, ask: impl Fn(Duration) -> KafkaResult<T>) -> KafkaResult<T> {
         let deadline = clock::tick() + PATIENCE;
         loop {
-            // A cluster that has never had a group makes room for the first one when it is asked about it, and refuses until it has.
-            match committed(&self.consumer, topic, &partitions, PATIENCE) {
+            match ask(PATIENCE) {
                 Err(error) if verdict(&error) == Verdict::Passing && clock::tick() < deadline => {
-                    std::thread::sleep(Duration::from_millis(50))
+                    std::thread::sleep(Duration::from_millis(50));
                 }
-                answer => return answer.map_err(|error| explain(self.stage, self.client, topic, "read the committed offsets", &error)),
+                answer => return answer,
             }
         }
     }

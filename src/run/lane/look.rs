@@ -31,6 +31,17 @@ pub struct Arrived<'a> {
     pub laws: &'a Outputs,
 }
 
+/// The law that a key's last event has published.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenLaw<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// When that event was.
+    pub last: EventTime,
+    /// Parameters of the law.
+    pub law: &'a [f32],
+}
+
 /// What the model says of an event, in one number that effects can be measured in.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Effect {
@@ -75,14 +86,15 @@ impl Lane {
         self.head.curve(law, gaps)
     }
 
-    /// The law that each key's last event has published, with the time of that event.
-    pub fn open_laws(&self, each: &mut dyn FnMut(EventTime, &[f32])) {
+    /// The law that each key's last event has published.
+    pub fn open_laws(&self, each: &mut dyn FnMut(OpenLaw<'_>)) {
         let width = self.head.width();
         for state in self.partitions.iter().filter(|_| self.head.scores_arrivals()) {
             for slot in (0..state.keys.len()).map(|slot| Slot(u32_of(slot))) {
                 let hidden = state.keys.hidden.row(slot);
-                if let (Some(meta), Some(law)) = (state.keys.metas.row(slot).first(), hidden.get(hidden.len().saturating_sub(width)..)) {
-                    each(meta.last, law);
+                let law = hidden.get(hidden.len().saturating_sub(width)..);
+                if let (Some(meta), Some(key), Some(law)) = (state.keys.metas.row(slot).first(), state.keys.keys.key(slot), law) {
+                    each(OpenLaw { key, last: meta.last, law });
                 }
             }
         }

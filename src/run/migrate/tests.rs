@@ -238,6 +238,43 @@ fn a_law_that_the_new_head_reads_otherwise_is_not_scored_and_new_statistics_begi
 }
 
 #[test]
+fn statistics_keep_their_numbers_when_a_deviation_comes_or_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    // Three floats for three, so that the graph takes both.
+    let with = next_version(folder.path(), "2", |name, text| match name {
+        "model.toml" => text,
+        _ => {
+            let (from, to) = (text.find("[[column]]\nkind = \"is_first\"").unwrap(), text.find("[[column]]\nkind = \"category\"").unwrap());
+            let deviation = "[[column]]\nkind = \"deviation\"\nfield = \"amount\"\nmemory = 50\n\n";
+            format!("{}{deviation}{}", &text[..from], &text[to..])
+        }
+    });
+    std::fs::remove_file(with.join("golden.parquet")).unwrap();
+    let all = records(600);
+    for added in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let (plain, more) = (stage(folder.path(), None, &[]), stage(folder.path(), Some(&with), &[]));
+        let (one, two) = if added { (&plain, &more) } else { (&more, &plain) };
+        let comparison = Comparison::of(one, two).unwrap();
+        assert_eq!((comparison.aggregates.0.len(), comparison.aggregates.1.len()), (6, if added { 3 } else { 0 }));
+        let mut old = begun(one);
+        rows(one, &mut old, &all[..400]);
+        let commit = cut(one, &mut old);
+        migrated(one, two, Mode::Carry, &commit);
+        let (mut new, _, read_from) = restarted(two, &commit);
+        let (before, after) = (&old.partitions()[0].keys, &new.partitions()[0].keys);
+        for slot in 0..before.len() as u32 {
+            let own = after.keys.find(before.keys.key(Slot(slot)).unwrap()).unwrap();
+            let (old, new) = (before.aggregates.row(Slot(slot)), after.aggregates.row(own));
+            let (deviation, kept, was) = if added { (&new[..3], &new[3..], old) } else { (&old[..3], new, &old[3..]) };
+            assert_eq!(kept, was, "the decaying statistics are those of before");
+            assert_eq!(deviation.iter().all(|number| *number == 0.0), added, "a new deviation begins at 0: {deviation:?}");
+        }
+        assert!(!rows(two, &mut new, &all[read_from..]).is_empty());
+    }
+}
+
+#[test]
 fn tensors_that_differ_are_named_with_what_is_possible() {
     let folder = tempfile::tempdir().unwrap();
     let package = next_version(folder.path(), "2", |_, text| text);

@@ -32,11 +32,10 @@ pub use counts::ShadowCounts;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::counts::Counts;
 use super::lane::Lane;
-use super::snapshots::Cutters;
+use super::snapshots::{Cutters, Last};
 use crate::base::clock;
 use crate::base::error::{Error, Result};
 use crate::base::offset::{Offset, Partition};
@@ -106,7 +105,7 @@ impl<'a> Follower<'a> {
         };
         sink.begin(partition, recovered.live_from)?;
         self.snapshots.watch(partition, base);
-        let from = recovered.from;
+        let from = recovered.included.last.map_or(recovered.from, |last| last.offset.min(recovered.from));
         self.lane.take_over(recovered);
         Ok(Some(from))
     }
@@ -185,9 +184,9 @@ impl<'a> Follower<'a> {
     }
 
     /// As `Cutters::begin`.
-    pub fn begin_snapshots(&mut self, committed: &Commits, prompt: bool) {
+    pub fn begin_snapshots(&mut self, committed: &Commits, prompt: bool, stored: &dyn Fn(Partition) -> bool) {
         if !self.failed {
-            self.snapshots.begin(&mut self.lane, if prompt { committed } else { &self.own }, prompt);
+            self.snapshots.begin(&mut self.lane, if prompt { committed } else { &self.own }, prompt, stored);
         }
     }
 
@@ -199,9 +198,9 @@ impl<'a> Follower<'a> {
     }
 
     /// As `Cutters::settle`.
-    pub fn settle_snapshots(&mut self, committed: &Commits, prompt: bool, only: Option<Partition>, within: Duration) {
+    pub fn settle_snapshots(&mut self, committed: &Commits, prompt: bool, last: &Last<'_>) {
         if !self.failed {
-            self.snapshots.settle(&mut self.lane, if prompt { committed } else { &self.own }, only, within);
+            self.snapshots.settle(&mut self.lane, if prompt { committed } else { &self.own }, last);
         }
     }
 
@@ -210,6 +209,7 @@ impl<'a> Follower<'a> {
     /// # Errors
     /// Of the sink.
     pub fn release(&mut self, partition: Partition, sink: &mut dyn ForecastSink) -> Result<()> {
+        self.snapshots.forget(partition);
         self.lane.release(partition);
         sink.release(partition)
     }

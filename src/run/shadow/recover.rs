@@ -67,7 +67,8 @@ pub(super) fn recover(
     order.restore(found.load(&mut states)?);
     tracing::info!(%partition, %offset, %live_from, keys, "snapshot of the shadow loaded");
     let shadow = Some(Shadowing { fingerprint: follower.fingerprint.clone(), origin });
-    let included = Note { shadow, ticks: of.ticks, dropped: of.dropped, ..Note::default() };
     let from = offset.max(low);
+    let last = of.last.filter(|last| last.offset >= low && last.offset < from);
+    let included = Note { shadow, last, ticks: of.ticks, dropped: of.dropped, ..Note::default() };
     Ok((Recovered { partition, from, live_from, note, included, states: Some((order, states)), live_ticks }, Some(offset)))
 }

@@ -12,7 +12,7 @@ use crate::base::time::EventTime;
 use crate::data::commit::Commits;
 use crate::data::input::Input;
 use crate::run::stage::Stop;
-use crate::source::{Assignment, Feed, Polled};
+use crate::source::{Assignment, Feed, Handed, Polled};
 
 #[derive(Clone, Copy, Default)]
 struct Owned {
@@ -60,8 +60,8 @@ impl SimFeed {
         let mut state = world.state();
         state.owners.insert(partition, self.process.id);
         let committed = state.group.get(&partition).cloned();
-        let high = Some(world.log.end(partition));
-        Polled::Assigned(Box::new(Assignment { committed, high, ..Assignment::whole(partition, "simulation") }))
+        let (high, group) = (Some(world.log.end(partition)), Some("simulation".to_owned()));
+        Polled::Assigned(Box::new(Assignment { committed, high, group, ..Assignment::whole(partition, "simulation") }))
     }
 
     fn revoke(&mut self, which: impl Fn(&SimFeed, Partition) -> bool) -> Option<Polled> {
@@ -182,6 +182,16 @@ impl Feed for SimFeed {
         self.process.step()
     }
 
+    fn owns(&self, partition: Partition) -> bool {
+        // With the mutation nothing but the sinks could stop it.
+        !self.world().fencing || self.process.owns(partition)
+    }
+
+    fn has_stored(&self, partition: Partition) -> bool {
+        let world = self.world();
+        world.flavour == Flavour::Folder || world.state().group.contains_key(&partition)
+    }
+
     fn committed(&mut self, _commits: &Commits) -> Result<()> {
         assert_ne!(self.world().flavour, Flavour::AtLeastOnce, "such sinks keep no offsets");
         self.process.step()
@@ -195,6 +205,14 @@ impl Feed for SimFeed {
             if self.world().chance(0.8) {
                 self.waiting.push(partition);
             }
+        }
+    }
+
+    fn handed(&self, note: &mut dyn FnMut(Handed)) {
+        for (partition, owned) in self.owned.iter().filter(|(_, owned)| owned.started) {
+            let log = &self.world().log;
+            let next = log.records(*partition).get(owned.at).map_or(log.end(*partition), |record| record.offset);
+            note(Handed { partition: *partition, next, end: Some(log.end(*partition)) });
         }
     }
 

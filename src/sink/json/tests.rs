@@ -100,6 +100,38 @@ fn a_dead_letter_has_position_reason_and_the_bytes() {
 }
 
 #[test]
+fn a_dead_letter_for_a_topic_is_never_larger_than_a_topic_takes() {
+    let text = "{\"a\": \"".to_owned() + &"\u{1}".repeat(700_000);
+    let accents = "\u{e9}".repeat(600_000);
+    for (payload, key, cut) in [
+        (vec![0xff; 800_000], vec![b'k'], true),
+        (vec![0xff; 8 << 20], vec![0xfe; 8 << 20], true),
+        (text.into_bytes(), vec![1; 900_000], true),
+        (accents.into_bytes(), vec![b'k'], true),
+        (vec![b'x'; 900_000], vec![b'k'], false),
+        (vec![0xff; 700_000], vec![b'k'], false),
+    ] {
+        let mut rejected = Rejected::default();
+        let detail = "\u{2}".repeat(if cut { 1_000_000 } else { 10 });
+        rejected.push((Partition(2), Offset(7)), Reason::Malformed, &detail, Some(&key), Some(&payload));
+        let (mut whole, mut out) = (Vec::new(), b"before".to_vec());
+        dead_letter(&rejected, 0, "cards", &mut whole);
+        bounded_dead_letter(&rejected, 0, "cards", &mut out);
+        let letter = &out[6..];
+        assert!(letter.len() + letter_key(&rejected, 0).unwrap().len() <= 1_000_000, "{}", letter.len());
+        assert_eq!(letter != whole, cut);
+        let json: Json = serde_json::from_slice(letter).unwrap();
+        assert_eq!((&json["partition"], &json["offset"], &json["topic"]), (&json!(2), &json!(7), &json!("cards")));
+        assert_eq!(json.get("payload_bytes"), cut.then(|| json!(payload.len())).as_ref());
+        assert_eq!(json.get("key_bytes"), (key.len() > 65_536 && cut).then(|| json!(key.len())).as_ref());
+        if let Some(text) = json.get("payload").filter(|_| cut) {
+            let text = text.as_str().unwrap();
+            assert!(payload.starts_with(text.as_bytes()) && text.len() > 65_530);
+        }
+    }
+}
+
+#[test]
 fn base64_agrees_with_the_examples_of_rfc_4648() {
     for (plain, coded) in
         [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy")]

@@ -12,7 +12,7 @@ use crate::data::forecasts::{Forecasts, Identity};
 use crate::data::layout::Layout;
 use crate::data::rejected::Rejected;
 use crate::link::kafka::{Client, Instance, Membership};
-use crate::sink::json::{RowEncoder, dead_letter as dead_letter_json};
+use crate::sink::json::{RowEncoder, bounded_dead_letter as dead_letter_json, letter_key};
 use crate::sink::{DeadLetterSink, ForecastSink, Settings, Sink};
 
 /// The topic that is always there, as `transactions::Opening::topics` has it.
@@ -155,7 +155,7 @@ impl DeadLetterSink for Riding<Rejected> {
         let mut transactions = lock(&self.transactions);
         let epoch = transactions.filling()?;
         for (row, (partition, offset)) in rejected.partitions.iter().zip(&rejected.offsets).enumerate() {
-            epoch.push(self.topic, Position::of(*partition, *offset), rejected.keys.get(row), |out| (self.encode)(rejected, row, out));
+            epoch.push(self.topic, Position::of(*partition, *offset), letter_key(rejected, row), |out| (self.encode)(rejected, row, out));
         }
         transactions.wrote(rejected.len());
         self.written = self.written.saturating_add(u64::try_from(rejected.len()).unwrap_or(0));

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{Offset as KafkaOffset, Statistics, TopicPartitionList};
 
@@ -25,6 +25,7 @@ use super::outbox::producer_config;
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::fail_point::fail_point;
+use crate::base::guard::guarded;
 use crate::base::offset::Partition;
 use crate::data::commit::Commits;
 use crate::link::kafka::{Bridge, Client, Instance, Membership, Probe, Verdict, explain, verdict};
@@ -246,7 +247,8 @@ fn check(desk: &mut Desk) -> Result<()> {
 #[derive(Default)]
 struct Hearing {
     bridge: Bridge,
-    refused: Mutex<Option<KafkaError>>,
+    /// The first of them: the error, and the topic that it was for.
+    refused: Mutex<Option<(KafkaError, String)>>,
 }
 
 impl ClientContext for Hearing {
@@ -265,10 +267,11 @@ impl ProducerContext for Hearing {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result
+        if let Err((error, row)) = result
             && verdict(error) == Verdict::Config
         {
-            self.refused.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+            let refused = || (error.clone(), row.topic().to_owned());
+            self.refused.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(refused);
         }
     }
 }
@@ -314,7 +317,9 @@ impl Publisher {
             }
             let Some(mut epoch) = desk.given.take() else { return };
             drop(desk);
-            let published = self.publish(&epoch);
+            // A lane that waits for it would wait for ever.
+            let published =
+                guarded(STAGE, "the thread that publishes transactions", || self.publish(&epoch)).and_then(|published| published);
             let mut desk = shared.desk();
             match published {
                 Ok(commits) => {
@@ -466,8 +471,8 @@ impl Publisher {
         }
         // Sent again it would be refused again.
         let refused = self.producer.context().refused.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(refused) = refused {
-            return Trouble::End(self.explain("deliver a row", &refused));
+        if let Some((refused, topic)) = refused {
+            return Trouble::End(explain(STAGE, &self.client, &topic, "deliver a row", &refused));
         }
         match &error {
             KafkaError::Transaction(cause) if cause.txn_requires_abort() => Trouble::Abort(error),

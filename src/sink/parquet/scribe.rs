@@ -14,6 +14,8 @@ use parquet::arrow::ArrowWriter;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::KeyValue;
 
+use crate::base::guard::guarded;
+
 /// Rows of one row group: what a reader must hold at once.
 pub const GROUP_ROWS: usize = 131_072;
 /// Batches that wait, after which the lane does.
@@ -62,7 +64,8 @@ impl<W: Write + Send> Own<W> {
     fn with(&self, act: impl FnOnce(&mut ArrowWriter<W>) -> Result<()>) {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let Ok(open) = &mut *writer else { return };
-        match act(open) {
+        // What the lane waits for is told to it, also after a panic.
+        match tried(|| act(open)) {
             Ok(()) => {
                 self.bytes.store(open.bytes_written() + open.in_progress_size(), Ordering::Relaxed);
             }
@@ -77,6 +80,11 @@ impl<W: Write + Send> Own<W> {
             _ => Ok(()),
         }
     }
+}
+
+/// A panic as a fault of the file.
+fn tried<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
+    guarded("sink", "the thread that writes Parquet", act).map_err(|error| ParquetError::External(error.into())).and_then(|done| done)
 }
 
 /// The same fault, to be told.
@@ -132,7 +140,7 @@ impl<W: Write + Send + 'static> Writing<W> {
             let taken = std::mem::replace(&mut *writer, Err(ParquetError::General("the file is finished".to_owned())));
             let file = taken.and_then(|mut writer| {
                 notes.into_iter().for_each(|note| writer.append_key_value_metadata(note));
-                writer.into_inner()
+                tried(|| writer.into_inner())
             });
             // Who does not wait any more does not want it.
             let _ = done.send(file);
@@ -180,5 +188,34 @@ mod tests {
         assert!(notes.iter().any(|note| note.key == "note"));
         let read: Vec<RecordBatch> = reader.with_batch_size(1000).build().unwrap().map(Result::unwrap).collect();
         assert_eq!(read, [batch("a", 0..1000)]);
+    }
+
+    /// Takes `self.0` bytes and panics then.
+    struct Panics(usize);
+
+    impl Write for Panics {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 = self.0.checked_sub(bytes.len()).expect("no room");
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_thread_is_a_fault_of_its_file_and_the_thread_goes_on_with_the_others() {
+        let scribe = Scribe::default();
+        let open = |room: usize| {
+            let mut writing = scribe.open(ArrowWriter::try_new(Panics(room), batch("a", 0..1).schema(), None).unwrap()).unwrap();
+            writing.write(batch("a", 0..10)).unwrap();
+            writing.flush().unwrap();
+            writing
+        };
+        let (bad, good) = (open(8), open(10_000));
+        let error = bad.finish(Vec::new()).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("the thread that writes Parquet panicked: no room"), "{error}");
+        good.finish(Vec::new()).map(|_| ()).unwrap();
     }
 }

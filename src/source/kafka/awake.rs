@@ -30,6 +30,11 @@ impl Awake {
         Awake { last: Mutex::new(clock::tick()), longest: session / 2 }
     }
 
+    /// The session time-out.
+    pub(super) fn session(&self) -> Duration {
+        self.longest * 2
+    }
+
     /// How long the process has stood still, if that was too long; else a sign of life.
     fn turn(&self, now: Instant) -> Option<Duration> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);

@@ -16,6 +16,7 @@ use super::{Bell, STAGE, Shared};
 use super::{awake, committer};
 use crate::base::clock;
 use crate::base::error::{Error, Kind};
+use crate::base::guard::guarded;
 use crate::base::offset::{self as base, Partition};
 use crate::data::commit;
 use crate::link::kafka::{Verdict, committed, ends, explain, offsets, verdict};
@@ -26,8 +27,8 @@ use crate::source::{Assignment, OnMissing};
 const PULSE: Duration = Duration::from_millis(100);
 /// How often the ends of the partitions are asked for.
 const LOOK: Duration = Duration::from_secs(2);
-/// How long lanes may take to let go of partitions; far below the group's rebalance time-out of 5 min.
-const DRAIN: Duration = Duration::from_secs(20);
+/// After this time without partitions it is said what is waited for.
+const SILENCE: Duration = Duration::from_secs(2);
 /// How long a topic may seem missing: brokers that start do not know all topics at once.
 const MISSING: Duration = Duration::from_secs(30);
 /// How long one request may take.
@@ -63,6 +64,11 @@ pub(super) struct Control {
     consumer: Arc<BaseConsumer<Watch>>,
     shared: Arc<Shared>,
     on_missing: OnMissing,
+    /// How long lanes may take to let go of partitions. The group gives a member up that takes longer than `max.poll.interval.ms` for a rebalance; the others
+    /// go on with what they have meanwhile.
+    drain: Duration,
+    /// When the wait for the first partitions began, until they have come or it was said.
+    expecting: Option<Instant>,
     /// States rest on events before `since`.
     prior: bool,
     /// Number of partitions of the topic at start.
@@ -87,7 +93,7 @@ impl Control {
     pub(super) fn new(
         consumer: Arc<BaseConsumer<Watch>>,
         shared: Arc<Shared>,
-        (on_missing, prior): (OnMissing, bool),
+        (on_missing, prior, drain): (OnMissing, bool, Duration),
         partitions: usize,
         lanes: Vec<LaneEnd>,
         notes: Receiver<Note>,
@@ -96,6 +102,8 @@ impl Control {
             consumer,
             shared,
             on_missing,
+            drain,
+            expecting: Some(clock::tick()),
             prior,
             partitions,
             lanes,
@@ -116,7 +124,11 @@ impl Control {
     pub(super) fn run(mut self) {
         let (consumer, shared) = (Arc::clone(&self.consumer), Arc::clone(&self.shared));
         let commits = std::thread::Builder::new().name("kafka-commit".to_owned());
-        let commits = commits.spawn(move || committer::run(&consumer, &shared));
+        let commits = commits.spawn(move || {
+            if let Err(error) = guarded(STAGE, "the thread that commits offsets", || committer::run(&consumer, &shared)) {
+                shared.fail(error);
+            }
+        });
         if let Err(error) = &commits {
             self.fail(Error::internal(STAGE, format!("no thread for commits: {error}")));
         }
@@ -128,6 +140,7 @@ impl Control {
         }
         while self.left < self.lanes.len() {
             self.serve(PULSE);
+            self.say_what_is_waited_for();
             while self.unanswered.is_none() {
                 match self.consumer.context().next() {
                     None => break,
@@ -146,6 +159,16 @@ impl Control {
             tracing::error!("the thread that commits offsets has panicked");
         }
         self.close();
+    }
+
+    /// Once, if the group does not give partitions for a while after the start.
+    fn say_what_is_waited_for(&mut self) {
+        if self.expecting.is_some_and(|since| since.elapsed() >= SILENCE) {
+            self.expecting = None;
+            let (group, session) = (&self.shared.group, self.shared.awake.session());
+            tracing::info!(group, topic = self.shared.topic, session_timeout = ?session,
+                "waiting for the group to give partitions: one that has died is waited for until its session ends, one that gives some away until they are committed");
+        }
     }
 
     /// Serves the consumer once and hears what lanes say.
@@ -280,6 +303,9 @@ impl Control {
 
     /// The group gives partitions: their queues are split off before the first fetch, so that no record goes astray.
     fn assign(&mut self, partitions: Vec<i32>) {
+        if !partitions.is_empty() {
+            self.expecting = None;
+        }
         let Some(known) = self.known(&partitions) else {
             self.unanswered = Some(Rebalance::Assign(partitions));
             return;
@@ -349,12 +375,12 @@ impl Control {
                 self.waiting.insert((*partition, held.term));
             }
         }
-        let deadline = clock::tick() + DRAIN;
+        let deadline = clock::tick() + self.drain;
         while !self.waiting.is_empty() && self.left < self.lanes.len() && clock::tick() < deadline {
             self.serve(Duration::from_millis(10));
         }
         if !self.waiting.is_empty() && self.left < self.lanes.len() {
-            tracing::warn!(partitions = ?self.waiting, "lanes did not let go in time; what they still do is not committed");
+            tracing::warn!(partitions = ?self.waiting, waited = ?self.drain, "lanes did not let go in time; what they still do is not committed");
         }
         self.waiting.clear();
         self.let_go(partitions);

@@ -369,6 +369,14 @@ impl Feed for Lane {
         Ok(())
     }
 
+    fn owns(&self, partition: Partition) -> bool {
+        self.owned.iter().all(|owned| owned.partition != partition.0 || owned.ours.load(Ordering::Acquire))
+    }
+
+    fn has_stored(&self, partition: Partition) -> bool {
+        self.shared.acked().contains_key(&partition.0)
+    }
+
     fn membership(&mut self) -> Option<Membership> {
         self.outside = true;
         let consumer = Arc::downgrade(self.consumer.as_ref()?);

@@ -93,6 +93,14 @@ impl Snapshots {
         Ok(None)
     }
 
+    /// Offset of the newest snapshot of a partition, of whatever fingerprint and whole or not; `None` if there is none.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn newest_of_any(&self, partition: Partition) -> Result<Option<Offset>> {
+        Ok(self.catalogue(partition)?.first().map(|manifest| Offset(manifest.header.offset)))
+    }
+
     /// The partitions that have anything stored.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
 use crate::cli::before::Sight;
 use crate::cli::progress::Progress;
-use crate::data::schema::EventSchema;
+use crate::link::registry::Schemas;
 use crate::run::{Stage, hand_over};
 use crate::sink::kafka::audit::{self, Found, Spans};
 use crate::sink::parquet::audit::Audit;
@@ -27,11 +27,17 @@ const LOOKED_AT: u64 = 10_000;
 ///
 /// # Errors
 /// As `HandOver::carry_out`.
-pub fn carry_out(stage: &Stage, kafka: &KafkaSettings, place: &snapshot::Settings, done: &Audit) -> Result<Vec<String>> {
+pub fn carry_out(
+    stage: &Stage,
+    (kafka, schemas): (&KafkaSettings, Option<&Schemas>),
+    place: &snapshot::Settings,
+    done: &Audit,
+) -> Result<Vec<String>> {
     let missing = || Error::internal(STAGE, "a hand-over by time without `since`, a model or snapshots");
     let since = kafka.since.ok_or_else(missing)?;
     let spans = audit::spans(&kafka.client, &kafka.topic)?;
-    let cuts = cuts(kafka, &stage.plan.schema, since, &spans)?;
+    let sight = Sight::new(&stage.plan.schema, schemas);
+    let cuts = cuts(kafka, sight, since, &spans)?;
     let from = stage.snapshots()?.ok_or_else(missing)?;
     let to = Arc::new(Snapshots::open(&place.place, stage.plan.state_columns()?.ok_or_else(missing)?, &stage.identity.fingerprint)?);
     let mut lines = Vec::new();
@@ -76,11 +82,10 @@ impl Cut {
     }
 }
 
-fn cuts(kafka: &KafkaSettings, schema: &EventSchema, since: EventTime, spans: &Spans) -> Result<BTreeMap<Partition, Cut>> {
+fn cuts(kafka: &KafkaSettings, mut sight: Sight, since: EventTime, spans: &Spans) -> Result<BTreeMap<Partition, Cut>> {
     let width = u32::try_from(spans.len()).unwrap_or(u32::MAX);
     let mut cuts: BTreeMap<Partition, Cut> =
         spans.iter().map(|(partition, (_, end))| (*partition, Cut { at: *end, found: false, seen: 0 })).collect();
-    let mut sight = Sight::new(schema);
     let mut progress = Progress::start("records of the topic looked at", None);
     let mut seen = 0_u64;
     audit::scan(STAGE, &kafka.client, &kafka.topic, &kafka.group, spans, &mut |found| {
@@ -89,7 +94,7 @@ fn cuts(kafka: &KafkaSettings, schema: &EventSchema, since: EventTime, spans: &S
             progress.at(seen);
         }
         let Some(cut) = cuts.get_mut(&found.at.0) else { return Ok(false) };
-        cut.note(found, sight.look(found.at, found.recorded, found.key, found.payload), since, width)
+        cut.note(found, sight.look(found.at, found.recorded, found.key, found.payload)?, since, width)
             .map_err(|error| error.at(format!("topic {}, partition {}, offset {}", kafka.topic, found.at.0, found.at.1)))
     })?;
     let _ = progress.stop();
