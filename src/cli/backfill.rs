@@ -34,7 +34,7 @@ use hand_over::HandOver;
 pub struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Parquet or NDJSON files (these also compressed, .gz or .zst), or patterns of them in quotes. They need not be in order; of rows of the same
+    /// Parquet or NDJSON files (these also compressed, .gz or .zst), patterns of them in quotes, or a folder of them. They need not be in order; of rows of the same
     /// time those of the file that is named first come first.
     #[arg(long, value_name = "GLOB", num_args = 1.., required = true)]
     from: Vec<String>,

@@ -41,7 +41,7 @@ pub struct Args {
     /// name of a topic on the brokers of the pipeline's source.
     #[arg(long, value_name = "DIR|URL|FILE|TOPIC")]
     live: String,
-    /// The same events as files: Parquet or NDJSON, or patterns of them in quotes.
+    /// The same events as files: Parquet or NDJSON, patterns of them in quotes, or a folder of them.
     #[arg(long, value_name = "GLOB", num_args = 1.., required = true)]
     files: Vec<String>,
     #[command(flatten)]
