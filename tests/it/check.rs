@@ -144,6 +144,18 @@ fn what_the_contract_has_and_this_version_has_not_is_refused_by_name() {
 }
 
 #[test]
+fn avro_needs_one_place_of_its_schemas() {
+    let avro = "event.format=avro";
+    let registry = "event.registry={url=\"http://127.0.0.1:8081\",username=\"u\",password=\"p\"}";
+    assert!(plan("good.toml", &[avro, registry]).schemas.is_some());
+    assert_eq!(told("good.toml", &[avro]).len(), 1);
+    assert_eq!(told("good.toml", &[registry]).len(), 1);
+    assert_eq!(told("good.toml", &[avro, registry, "event.schema=none.avsc"]).len(), 1);
+    assert_eq!(told("good.toml", &[avro, "event.schema=none.avsc"]).len(), 1);
+    assert_eq!(told("good.toml", &[avro, "event.registry={url=\"127.0.0.1:8081\"}"]).len(), 1);
+}
+
+#[test]
 fn snapshots_have_a_place_and_an_interval() {
     let settings = |sets: &[&str]| plan("good.toml", sets).snapshots;
     assert_eq!(settings(&[]), None);
