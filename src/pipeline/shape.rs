@@ -15,9 +15,8 @@ use crate::base::number::{f64_of, i64_of_count};
 use words::{cure, example, expected, last, one_of, toml_text};
 
 /// Keys and values of the contract that this version does not have: path, value (of any, if none is given), and what there is instead.
-const NOT_YET: [(&str, Option<&str>, &str); 2] = [
-    ("event.format", Some("protobuf"), "write format = \"json\" or \"avro\" (or \"parquet\" for files)"),
-];
+const NOT_YET: &[(&str, Option<&str>, &str)] =
+    &[("event.format", Some("protobuf"), "write format = \"json\" or \"avro\" (or \"parquet\" for files)")];
 
 /// Checks the document and marks what is faulty.
 pub(super) fn check(document: &mut Document, schema: &Json, faults: &mut Faults) {
