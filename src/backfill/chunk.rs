@@ -301,6 +301,7 @@ impl Sight {
 #[must_use]
 pub fn input_of(parts: &[(u32, Offset, RecordBatch)], lines: bool) -> Input {
     let mut input = Input::default();
+    input.records.lines = lines;
     for (shard, first, rows) in parts {
         let partition = Partition(shard.cast_signed());
         if !lines {

@@ -233,8 +233,6 @@ fn part(text: &str) -> Result<(u32, u32)> {
 fn aim(plan: &mut Plan, to: &Place, settings: &Settings, delta: bool) {
     plan.source = crate::source::Settings::File(crate::source::FileSettings { paths: settings.paths.clone() });
     // Files end where the feed says so, and nowhere else.
-    // Lines of files are JSON, whatever the topic's records are.
-    plan.schemas = None;
     // History is no reason for an alarm today.
     plan.alarm = None;
     let parquet = |folder: &str, delta: Option<String>, folders: sink::Folders| {

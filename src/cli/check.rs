@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::print;
 use crate::base::error::{Error, Result};
-use crate::data::schema::TimeFormat;
-use crate::decode::Format;
+use crate::data::schema::{RECORD_KEY, RECORD_TIMESTAMP, TimeFormat};
+use crate::decode::{self, Format};
+use crate::link::registry::{Schemas, Written};
 use crate::pipeline::plan::Plan;
 use crate::pipeline::{self, Purpose};
 use crate::run::Stage;
@@ -21,6 +22,7 @@ use crate::{sink, source};
 pub fn run(pipeline: &Path, sets: &[String], connect: bool) -> Result<()> {
     let plan = pipeline::load(pipeline, sets, Purpose::Run)?;
     let mut faults: Vec<Error> = package(&plan).err().into_iter().collect();
+    faults.extend(schema_file(&plan).err());
     let word = if faults.is_empty() { "ok: " } else { "" };
     let mut text = format!("{word}{}\n{}", pipeline::file_of(pipeline).display(), summary(&plan));
     if connect {
@@ -44,6 +46,7 @@ fn connections(plan: &Plan, text: &mut String, faults: &mut Vec<Error>) {
         ("sink", sink::check_connect(&plan.sink)),
         ("dead letters", sink::check_connect(&plan.dead_letter)),
     ];
+    asked.extend(registry(plan).map(|answer| ("schemas", answer)));
     asked.extend(plan.shadow.iter().map(|shadow| ("shadow", sink::check_connect(&shadow.plan.sink))));
     asked.extend(plan.alarm.iter().map(|alarm| ("alarms", sink::check_connect(alarm))));
     for (name, answer) in asked {
@@ -61,6 +64,38 @@ fn connections(plan: &Plan, text: &mut String, faults: &mut Vec<Error>) {
             Err(error) => faults.push(error),
         }
     }
+}
+
+/// Whether the schema in a file has what is read.
+fn schema_file(plan: &Plan) -> Result<()> {
+    match &plan.schemas {
+        Some(Schemas::File(written)) => complete(plan, written, "the schema of [event]"),
+        _ => Ok(()),
+    }
+}
+
+/// Asks the registry for the newest schema of the topic, by the name that serializers give it.
+fn registry(plan: &Plan) -> Option<Result<Vec<String>>> {
+    let (Some(Schemas::Registry(registry)), source::Settings::Kafka(kafka)) = (&plan.schemas, &plan.source) else { return None };
+    let subject = format!("{}-value", kafka.topic);
+    Some(registry.latest(&subject).and_then(|found| match found {
+        Some(written) => {
+            complete(plan, &written, &format!("the newest schema of `{subject}`")).map(|()| vec![format!("`{subject}` has all fields")])
+        }
+        None => Ok(vec![format!("it has no subject `{subject}`, so what records look like is not known before they come")]),
+    }))
+}
+
+/// Whether a schema has all fields that are read; those of the record itself are in none.
+fn complete(plan: &Plan, written: &Written, what: &str) -> Result<()> {
+    let names = plan.field_names();
+    let fields: Vec<&str> = names.iter().map(String::as_str).filter(|name| ![RECORD_KEY, RECORD_TIMESTAMP].contains(name)).collect();
+    let missing = decode::missing(written, &fields).map_err(|why| Error::config("check", format!("{what} cannot be used: {why}")))?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::config("check", format!("{what} has no {}", missing.join(", ")))
+        .help("a field within another is named by its path, as in a.b"))
 }
 
 /// All of them as one.

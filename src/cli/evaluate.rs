@@ -258,7 +258,6 @@ fn column_of(plan: &mut Plan, only: &str) -> Result<(usize, String)> {
 fn aim(plan: &mut Plan, args: &Args) -> Result<()> {
     if !args.from.is_empty() {
         plan.source = source::Settings::File(files::named("evaluate", &args.from)?);
-        plan.schemas = None;
     } else if let source::Settings::Kafka(kafka) = &mut plan.source {
         kafka.group = format!("{}-evaluate-{}", kafka.group, std::process::id());
         kafka.instance = None;

@@ -81,9 +81,7 @@ pub fn run(args: &Args) -> Result<()> {
     over("law", args.law.clone());
     over("hidden", args.hidden.map(|value| value.to_string()));
     over("seed", args.seed.map(|value| value.to_string()));
-    let mut plan = pipeline::load(&args.pipeline.pipeline, &sets, Purpose::Fit)?;
-    // Lines of files are JSON, whatever the topic's records are.
-    plan.schemas = None;
+    let plan = pipeline::load(&args.pipeline.pipeline, &sets, Purpose::Fit)?;
     let source = history(&plan, &args.from)?;
     if args.compare || (args.cell.is_some() && cell.is_none()) {
         return compare::run(plan, &source, args);

@@ -61,7 +61,6 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let mut plan = pipeline::load(&args.pipeline.pipeline, &args.pipeline.sets, Purpose::Backfill)?;
     plan.take_all();
-    plan.schemas = None;
     let scratch = tempfile::tempdir().map_err(|e| Error::io("parity", &std::env::temp_dir(), e))?;
     let mut fields = plan.field_names();
     if let Some(ties) = args.ties.as_ref().filter(|ties| !fields.contains(ties)) {

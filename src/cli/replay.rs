@@ -239,8 +239,6 @@ impl Replay {
 fn aim(plan: &mut Plan, files: bool) {
     if files {
         plan.take_all();
-        // Lines of files are JSON, whatever the topic's records are.
-        plan.schemas = None;
     }
     plan.asks.overdue.clear();
     plan.order.timed = false;
@@ -279,6 +277,7 @@ impl Narrow {
         for at in own {
             let mut one = Input::default();
             let records = &input.records;
+            one.records.lines = records.lines;
             if let Some(row) = records.partitions.iter().zip(&records.offsets).position(|(p, o)| (*p, *o) == at) {
                 one.records.push(
                     at.0,

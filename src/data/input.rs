@@ -19,6 +19,8 @@ pub struct Records {
     pub keys: TextColumn,
     /// The payload; missing for a tombstone.
     pub payloads: TextColumn,
+    /// They are lines of a file: JSON, whatever the records of the pipeline's topic are.
+    pub lines: bool,
 }
 
 impl Records {
@@ -41,6 +43,7 @@ impl Records {
         self.recorded.clear();
         self.keys.clear();
         self.payloads.clear();
+        self.lines = false;
     }
 
     /// Adds a record.

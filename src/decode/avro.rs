@@ -1,7 +1,7 @@
 //! Avro: a datum to cells, by the schema that it was written with.
 
 mod read;
-mod steps;
+pub mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -61,9 +61,4 @@ impl Reader {
             None => malformed(format!("schema {id} is lost")),
         }
     }
-}
-
-/// Which of the wanted fields a schema does not have; an error if it is none that can be used.
-pub fn missing<'a>(written: &crate::link::registry::Written, fields: &[&'a str]) -> std::result::Result<Vec<&'a str>, String> {
-    steps::missing(written, fields)
 }

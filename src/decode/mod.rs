@@ -2,7 +2,7 @@
 //! of the input ends up either in `events` or in `rejected`.
 
 #[cfg(feature = "avro")]
-pub mod avro;
+mod avro;
 mod cells;
 mod json;
 mod row;
@@ -16,7 +16,7 @@ use crate::data::events::Events;
 use crate::data::input::Input;
 use crate::data::rejected::{Reason, Rejected};
 use crate::data::schema::{EventSchema, RECORD_KEY, RECORD_TIMESTAMP};
-use crate::link::registry::Schemas;
+use crate::link::registry::{Schemas, Written};
 use cells::{Cell, Cells};
 use wanted::Wanted;
 
@@ -99,7 +99,7 @@ impl Decoder {
         let positions = records.partitions.iter().zip(&records.offsets).zip(&records.recorded);
         for (row, ((partition, offset), recorded)) in positions.enumerate() {
             let (key, payload) = (records.keys.get(row), records.payloads.get(row));
-            match self.record(key, *recorded, payload, events)? {
+            match self.record(key, *recorded, payload, records.lines, events)? {
                 Ok(()) => {
                     events.partitions.push(*partition);
                     events.offsets.push(*offset);
@@ -121,6 +121,7 @@ impl Decoder {
         key: Option<&[u8]>,
         recorded: Option<EventTime>,
         payload: Option<&[u8]>,
+        lines: bool,
         events: &mut Events,
     ) -> Result<std::result::Result<(), Fault>> {
         let Some(payload) = payload else { return Ok(Err((Reason::Empty, "the record has no payload".to_owned()))) };
@@ -128,7 +129,7 @@ impl Decoder {
             return Ok(Err((Reason::TooLarge, format!("{} bytes; allowed are {MAX_RECORD_BYTES}", payload.len()))));
         }
         self.cells.clear();
-        let read = match self.read(payload)? {
+        let read = match self.read(payload, lines)? {
             Ok(()) => self.own(key, recorded),
             fault => fault,
         };
@@ -144,15 +145,15 @@ impl Decoder {
     }
 
     #[cfg(feature = "avro")]
-    fn read(&mut self, payload: &[u8]) -> Result<std::result::Result<(), Fault>> {
-        match &mut self.avro {
+    fn read(&mut self, payload: &[u8], lines: bool) -> Result<std::result::Result<(), Fault>> {
+        match self.avro.as_mut().filter(|_| !lines) {
             Some(avro) => avro.read(payload, &self.wanted, &mut self.cells),
             None => Ok(json::read(payload, &self.wanted, &mut self.cells)),
         }
     }
 
     #[cfg(not(feature = "avro"))]
-    fn read(&mut self, payload: &[u8]) -> Result<std::result::Result<(), Fault>> {
+    fn read(&mut self, payload: &[u8], _lines: bool) -> Result<std::result::Result<(), Fault>> {
         Ok(json::read(payload, &self.wanted, &mut self.cells))
     }
 
@@ -168,6 +169,18 @@ impl Decoder {
         }
         Ok(())
     }
+}
+
+/// Which of these fields, by their paths, a schema does not have; an error if it is none that can be used.
+#[cfg(feature = "avro")]
+pub fn missing<'a>(written: &Written, fields: &[&'a str]) -> std::result::Result<Vec<&'a str>, String> {
+    avro::steps::missing(written, fields)
+}
+
+/// Which of these fields a schema does not have: this build reads none.
+#[cfg(not(feature = "avro"))]
+pub fn missing<'a>(_: &Written, _: &[&'a str]) -> std::result::Result<Vec<&'a str>, String> {
+    Err("this build does not read Avro".to_owned())
 }
 
 fn check_key(key: &[u8], field: &str) -> std::result::Result<(), Fault> {

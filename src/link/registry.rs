@@ -220,7 +220,8 @@ fn fetch(url: &str, user: Option<&(String, String)>) -> Said {
     let body = answer.body_mut().read_to_string().map_err(|e| Fault::Passing(e.to_string()))?;
     match status {
         200 => serde_json::from_str(&body).map(Some).map_err(|e| Fault::Passing(format!("an answer that is no JSON: {e}"))),
-        404 => Ok(None),
+        // A registry says so in words of its own; anything else answers 404 to an address that is wrong.
+        404 if is_unknown(&body) => Ok(None),
         400..=499 if status != 408 && status != 429 => {
             Err(Fault::Lasting(format!("status {status}: {}", body.chars().take(200).collect::<String>())))
         }
@@ -228,7 +229,92 @@ fn fetch(url: &str, user: Option<&(String, String)>) -> Said {
     }
 }
 
+/// Whether an answer says that there is no such subject, version or schema (their codes are 40401, 40402 and 40403).
+#[cfg(feature = "avro")]
+fn is_unknown(body: &str) -> bool {
+    let said = serde_json::from_str::<serde_json::Value>(body).ok();
+    said.and_then(|said| said.get("error_code")?.as_i64()).is_some_and(|code| (40401..=40403).contains(&code))
+}
+
 #[cfg(not(feature = "avro"))]
 fn fetch(_: &str, _: Option<&(String, String)>) -> Said {
     Err(Fault::Lasting("this build knows no registry".to_owned()))
+}
+
+#[cfg(all(test, feature = "avro"))]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    const NONE: &str = r#"{"error_code": 40403, "message": "Schema not found"}"#;
+
+    /// A registry over real HTTP that gives these answers in turn, each a status and a body; what it was asked comes back in their order.
+    fn registry(answers: Vec<(u16, &str)>, user: Option<(&str, &str)>) -> (Registry, std::thread::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let answers: Vec<(u16, String)> = answers.into_iter().map(|(status, body)| (status, body.to_owned())).collect();
+        let asked = std::thread::spawn(move || {
+            answers
+                .into_iter()
+                .map(|(status, body)| {
+                    let (mut stream, _) = listener.accept().unwrap();
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        let mut byte = [0];
+                        stream.read_exact(&mut byte).unwrap();
+                        head.push(byte[0]);
+                    }
+                    write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len()).unwrap();
+                    String::from_utf8(head).unwrap()
+                })
+                .collect()
+        });
+        let user = user.map(|(name, password)| (name.to_owned(), password.to_owned()));
+        (Registry::new(&[url], user), asked)
+    }
+
+    fn path(head: &str) -> &str {
+        head.split(' ').nth(1).unwrap()
+    }
+
+    #[test]
+    fn a_schema_is_asked_for_once_and_comes_with_all_that_it_refers_to() {
+        let (registry, asked) = registry(
+            vec![
+                (200, r#"{"schema": "one", "references": [{"name": "b.Key", "subject": "b/Key", "version": 3}]}"#),
+                (200, r#"{"schema": "two", "references": [{"name": "c.Id", "subject": "c", "version": 1}]}"#),
+                (200, r#"{"schema": "three"}"#),
+                (404, NONE),
+            ],
+            Some(("u", "p")),
+        );
+        let written = Written { text: "one".to_owned(), references: vec!["two".to_owned(), "three".to_owned()] };
+        for _ in 0..3 {
+            assert_eq!(registry.get(17).unwrap().as_deref(), Some(&written));
+            assert_eq!(registry.get(18).unwrap(), None, "it knows no such schema, and is not asked again at once");
+        }
+        let asked = asked.join().unwrap();
+        assert_eq!(
+            asked.iter().map(|head| path(head)).collect::<Vec<_>>(),
+            ["/schemas/ids/17", "/subjects/b%2FKey/versions/3", "/subjects/c/versions/1", "/schemas/ids/18"]
+        );
+        assert!(asked.iter().all(|head| head.to_lowercase().contains("authorization: basic dtpw")), "{asked:?}");
+        assert_eq!(format!("{registry:?}"), "Registry { urls: 1, .. }", "nothing that may be a secret");
+    }
+
+    #[test]
+    fn what_passes_is_tried_again_and_what_does_not_is_an_error_of_the_configuration() {
+        let (passing, asked) = registry(vec![(503, ""), (200, "not JSON"), (200, r#"{"schema": "s"}"#)], None);
+        assert_eq!(passing.latest("cards-value").unwrap().unwrap().text, "s");
+        assert_eq!(path(&asked.join().unwrap()[2]), "/subjects/cards-value/versions/latest");
+        // A registry that refuses, and an address at which there is none.
+        for answer in [(401, r#"{"error_code": 401}"#), (404, "<html>nothing here</html>"), (404, r#"{"error_code": 404}"#)] {
+            let (refusing, asked) = registry(vec![answer], None);
+            let error = refusing.get(1).unwrap_err();
+            assert_eq!(error.exit_code(), 78, "{error}");
+            asked.join().unwrap();
+        }
+    }
 }

@@ -75,9 +75,9 @@ pub(super) fn schemas(build: &mut Build<'_>, event: &Event) -> Option<Schemas> {
     }
 }
 
-#[cfg(feature = "avro")]
+/// The schema, if it is one.
 fn usable(build: &mut Build<'_>, written: Written) -> Option<Schemas> {
-    match crate::decode::avro::missing(&written, &[]) {
+    match crate::decode::missing(&written, &[]) {
         Ok(_) => Some(Schemas::File(Arc::new(written))),
         Err(why) => {
             let help = "it is JSON such as {\"type\": \"record\", \"name\": \"Payment\", \"fields\": [{\"name\": \"card\", \"type\": \"string\"}]}";
@@ -86,9 +86,4 @@ fn usable(build: &mut Build<'_>, written: Written) -> Option<Schemas> {
             None
         }
     }
-}
-
-#[cfg(not(feature = "avro"))]
-fn usable(_: &mut Build<'_>, written: Written) -> Option<Schemas> {
-    Some(Schemas::File(Arc::new(written)))
 }

@@ -245,6 +245,7 @@ impl Lane {
     fn pick(&mut self, input: &Input) -> Result<Option<Input>> {
         let mut picked = Input::default();
         let records = &input.records;
+        picked.records.lines = records.lines;
         let mut left_out = false;
         for (row, (partition, offset)) in records.partitions.iter().zip(&records.offsets).enumerate() {
             let Some(state) = self.partitions.iter_mut().find(|state| state.partition == *partition) else {

@@ -133,6 +133,7 @@ impl FileFeed {
                 return Ok(false);
             }
             if !self.line.iter().all(u8::is_ascii_whitespace) {
+                input.records.lines = true;
                 input.records.push(Partition(0), self.next, None, None, Some(&self.line));
             }
             self.next = self.next.next();

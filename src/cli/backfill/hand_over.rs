@@ -5,7 +5,6 @@ mod by_time;
 
 use crate::backfill::Settings;
 use crate::base::error::{Error, Result};
-use crate::link::registry::Schemas;
 use crate::pipeline::plan::Plan;
 use crate::run::Stage;
 use crate::sink::parquet::audit::Audit;
@@ -15,8 +14,6 @@ use crate::state::snapshot;
 /// What is handed over to.
 pub struct HandOver {
     topic: source::Settings,
-    /// Where the schemas of the topic's records are.
-    schemas: Option<Schemas>,
     /// The place of the pipeline's snapshots.
     snapshots: snapshot::Settings,
     /// The files do not say where their rows stood in the topic: their time decides.
@@ -57,7 +54,7 @@ impl HandOver {
         #[cfg(feature = "kafka")]
         if let source::Settings::Kafka(kafka) = &plan.source {
             source::kafka::hand_over::check(kafka, settings.shards)?;
-            return Ok(HandOver { topic: plan.source.clone(), schemas: plan.schemas.clone(), snapshots, by_time });
+            return Ok(HandOver { topic: plan.source.clone(), snapshots, by_time });
         }
         let _ = (settings.shards, snapshots, by_time);
         fault("the pipeline's source is no topic, so there is no live run to hand over to", "name the topic in [source]")
@@ -71,15 +68,12 @@ impl HandOver {
         #[cfg(feature = "kafka")]
         {
             let source::Settings::Kafka(kafka) = &self.topic else { return Err(Error::internal("backfill", "no topic to hand over to")) };
-            let lines = if self.by_time {
-                by_time::carry_out(stage, (kafka, self.schemas.as_ref()), &self.snapshots, done)?
-            } else {
-                by_position(stage, kafka, done)?
-            };
+            let lines =
+                if self.by_time { by_time::carry_out(stage, kafka, &self.snapshots, done)? } else { by_position(stage, kafka, done)? };
             lines.iter().for_each(|line| eprintln!("  {line}"));
         }
         #[cfg(not(feature = "kafka"))]
-        let _ = (stage, done, &self.topic, &self.schemas, &self.snapshots, self.by_time);
+        let _ = (stage, done, &self.topic, &self.snapshots, self.by_time);
         Ok(())
     }
 }

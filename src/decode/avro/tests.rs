@@ -130,7 +130,7 @@ fn what_is_missing_or_of_another_type_is_said_as_of_json() {
 
 #[test]
 fn fields_that_a_schema_does_not_have_are_named() {
-    let found = super::missing(
+    let found = super::steps::missing(
         &Written { text: PAYMENT.to_owned(), references: Vec::new() },
         &["card.id", "card.parent.parent.id", "other.id", "more.anything", "card.name", "crad", "sum.x"],
     );
@@ -149,6 +149,17 @@ fn types_of_other_schemas_are_found_by_their_names() {
     let (mut events, mut rejected) = (Events::new(&schema), Rejected::default());
     Decoder::of(&schema, Some(&schemas)).decode(&input, &mut events, &mut rejected).unwrap();
     assert_eq!((events.keys.bytes_at(0), events.times[0]), (&b"ab"[..], EventTime(7_000_000)), "{:?}", rejected.details);
+}
+
+#[test]
+fn lines_of_a_file_are_json_whatever_the_records_of_the_topic_are() {
+    let schemas = Schemas::File(Arc::new(Written { text: PAYMENT.to_owned(), references: Vec::new() }));
+    let mut input = Input::default();
+    input.records.lines = true;
+    input.records.push(Partition(0), Offset(0), None, None, Some(br#"{"card":{"id":"a"},"at":7,"channel":"WEB"}"#));
+    let (mut events, mut rejected) = (Events::new(&schema()), Rejected::default());
+    Decoder::of(&schema(), Some(&schemas)).decode(&input, &mut events, &mut rejected).unwrap();
+    assert_eq!((events.keys.bytes_at(0), events.times[0]), (&b"a"[..], EventTime(7_000_000)), "{:?}", rejected.details);
 }
 
 proptest! {

@@ -11,7 +11,6 @@ use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
 use crate::cli::before::Sight;
 use crate::cli::progress::Progress;
-use crate::link::registry::Schemas;
 use crate::run::{Stage, hand_over};
 use crate::sink::kafka::audit::{self, Found, Spans};
 use crate::sink::parquet::audit::Audit;
@@ -27,16 +26,11 @@ const LOOKED_AT: u64 = 10_000;
 ///
 /// # Errors
 /// As `HandOver::carry_out`.
-pub fn carry_out(
-    stage: &Stage,
-    (kafka, schemas): (&KafkaSettings, Option<&Schemas>),
-    place: &snapshot::Settings,
-    done: &Audit,
-) -> Result<Vec<String>> {
+pub fn carry_out(stage: &Stage, kafka: &KafkaSettings, place: &snapshot::Settings, done: &Audit) -> Result<Vec<String>> {
     let missing = || Error::internal(STAGE, "a hand-over by time without `since`, a model or snapshots");
     let since = kafka.since.ok_or_else(missing)?;
     let spans = audit::spans(&kafka.client, &kafka.topic)?;
-    let sight = Sight::new(&stage.plan.schema, schemas);
+    let sight = Sight::new(&stage.plan.schema, stage.plan.schemas.as_ref());
     let cuts = cuts(kafka, sight, since, &spans)?;
     let from = stage.snapshots()?.ok_or_else(missing)?;
     let to = Arc::new(Snapshots::open(&place.place, stage.plan.state_columns()?.ok_or_else(missing)?, &stage.identity.fingerprint)?);
