@@ -11,7 +11,7 @@
 //! | module | level | what |
 //! |---|---|---|
 //! | [`source`] | 2 | records in, positions back: kafka, file, generate, scripted |
-//! | [`decode`] | 2 | bytes or table rows to columns, or a rejected value |
+//! | [`decode`] | 2 | records (JSON, Avro) or table rows to columns, or a rejected value |
 //! | [`order`] | 2 | watermark, hold buffer, clock hygiene |
 //! | [`features`] | 2 | the recipe and the rows it makes; the wording of reasons |
 //! | [`model`] | 2 | the package: graph, signature, rounds, step; tract lives only here |
@@ -24,7 +24,7 @@
 //! | [`evaluate`] | 4 | forecasts against what happened: likelihood, calibration, ranking, report |
 //! | `fit` | 4 | history to model package (feature `fit`) |
 //! | [`cli`] | 5 | one file per command |
-//! | [`data`], [`link`] | 1 | what crosses a stage border; client settings that edges share, files in folders or buckets, SQL on their rows |
+//! | [`data`], [`link`] | 1 | what crosses a stage border; client settings that edges share, files in folders or buckets, SQL on their rows, schema registries |
 //! | [`base`] | 0 | time, offset, error, clock, limits, numbers, fail points |
 //!
 //! Invariants, each with a test named as the sentence or close to it:
