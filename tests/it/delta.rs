@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 /// Prints, of the table in the folder that is named first: rows, different positions, files, and each application's version.
 const READ: &str = r#"
-import sys, json, pyarrow as pa, pyarrow.dataset, deltalake
+import os, sys, json, pyarrow as pa, pyarrow.dataset, deltalake
 table = deltalake.DeltaTable(sys.argv[1])
 rows = pa.table(table.to_pyarrow_table(columns=["partition", "offset", "event_time"])) if hasattr(table, "to_pyarrow_table") else None
 places = set(zip(rows["partition"].to_pylist(), rows["offset"].to_pylist()))
@@ -24,6 +24,9 @@ if len(sys.argv) > 2:
     table.optimize.compact()
     print(deltalake.DeltaTable(sys.argv[1]).to_pyarrow_table(columns=["offset"]).num_rows)
     table.create_checkpoint()
+# All has been read and written. What threads of these packages do while the interpreter is taken down is not what is tested: it aborts at times.
+sys.stdout.flush()
+os._exit(0)
 "#;
 
 fn meantime(arguments: &[&str]) -> Command {
