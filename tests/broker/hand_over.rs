@@ -71,13 +71,20 @@ fn write(path: &Path, rows: &[(At, Vec<u8>)], positions: bool) {
     writer.close().unwrap();
 }
 
+/// Files of forecasts in a sink's folder, whatever its layout.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    glob::glob(&format!("{}/*/partition-*.parquet", folder.display()))
+        .unwrap()
+        .chain(glob::glob(&format!("{}/partition-*/*.parquet", folder.display())).unwrap())
+        .map(Result::unwrap)
+        .collect()
+}
+
 /// The rows of all files below a sink's folder: position, id of the event, and the bits of all columns but `without`.
 fn table(folder: &Path, without: &[&str]) -> Vec<(At, Option<String>, Vec<u8>)> {
     let mut batches = Vec::new();
-    let mut partitions: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    partitions.sort();
-    for file in partitions.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap()) {
-        let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(file.unwrap().path()).unwrap()).unwrap();
+    for file in files(folder) {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(file).unwrap()).unwrap();
         batches.extend(reader.build().unwrap().map(Result::unwrap));
     }
     let all = concat_batches(&batches[0].schema(), &batches).unwrap();
@@ -162,11 +169,10 @@ fn complete(trial: &Trial<'_>, more: &[&str]) -> Value {
     found
 }
 
-#[test]
-fn by_offsets_while_producers_go_on_every_event_is_forecast_once_and_as_in_one_run() {
+fn by_offsets(name: &str, layout: &str) {
     const FIRST: u64 = 3_000;
     let Some(broker) = broker() else { return };
-    let mut trial = Trial::new(broker, "hand-offsets", "exactly_once");
+    let mut trial = Trial::new(broker, name, "exactly_once");
     trial.snapshots = true;
     trial.sets.push("order.lateness=10m".to_owned());
     let whole_sets = trial.sets.clone();
@@ -184,7 +190,7 @@ fn by_offsets_while_producers_go_on_every_event_is_forecast_once_and_as_in_one_r
             .map(|row| ((row.partition, row.offset), row.payload.unwrap()))
             .collect();
         write(&file, &rows, true);
-        let shards = ["--shards", "4", "--positions", "part,off", "--hand-over", "--rows-per-file", "1000"];
+        let shards = ["--shards", "4", "--positions", "part,off", "--hand-over", "--rows-per-file", "1000", "--layout", layout];
         let arguments = [&["backfill", "--from", from, "--to", to], &shards[..]].concat();
         let resume = dies_before_its_commit(&trial, &arguments);
         succeed(&trial, &[&arguments[..], resume].concat());
@@ -207,13 +213,25 @@ fn by_offsets_while_producers_go_on_every_event_is_forecast_once_and_as_in_one_r
     for (at, _, bits) in &in_files {
         assert!(!in_topic.contains_key(at) && expected_bits[at] == *bits, "{at:?}");
     }
-    // Rows of a partition in the reverse order: every key that has several of them is named. By offsets: where events are held back their numbers count, and
-    // that of a key's first event is no fault, as one that has expired begins anew.
+    // By offsets: where events are held back their numbers count, and that of a key's first event is no fault, as one that has expired begins anew.
     let by_offsets = ["verify", "--json", "--files", to, "--set", "order.lateness=0s"];
     let found: Value = serde_json::from_slice(&run(&trial, &by_offsets).stdout).unwrap();
     assert_eq!(found["out_of_order"]["count"], 0, "{found}");
-    let pattern = format!("{}/partition-3/*.parquet", filled.join("forecasts").display());
-    let files: Vec<PathBuf> = glob::glob(&pattern).unwrap().map(Result::unwrap).collect();
+    if layout == "partition" {
+        rows_in_the_reverse_order_are_named(&trial, &filled, &by_offsets);
+    }
+    // Only a backfill's folder, with rows that say where they come from.
+    let output = run(&trial, &["verify", "--files", trial.logs.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(78));
+    let fields = "sink.fields={id=\"event_id\"}";
+    let output = run(&trial, &["verify", "--files", to, "--set", fields]);
+    assert!(output.status.code() == Some(78) && String::from_utf8_lossy(&output.stderr).contains("leaves out `partition`"), "{output:?}");
+}
+
+/// Rows of a partition in the reverse order: every key that has several of them is named.
+fn rows_in_the_reverse_order_are_named(trial: &Trial<'_>, filled: &Path, verify: &[&str]) {
+    let mut files = files(&filled.join("forecasts"));
+    files.retain(|path| path.parent().is_some_and(|folder| folder.ends_with("partition-3")));
     let read = |path: &PathBuf| ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap().build().unwrap();
     let batches: Vec<RecordBatch> = files.iter().flat_map(read).map(Result::unwrap).collect();
     let rows = concat_batches(&batches[0].schema(), &batches).unwrap();
@@ -222,16 +240,20 @@ fn by_offsets_while_producers_go_on_every_event_is_forecast_once_and_as_in_one_r
     let mut writer = ArrowWriter::try_new(File::create(&files[0]).unwrap(), rows.schema(), None).unwrap();
     writer.write(&arrow::compute::take_record_batch(&rows, &back).unwrap()).unwrap();
     writer.close().unwrap();
-    let output = run(&trial, &by_offsets);
+    let output = run(trial, verify);
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(output.status.code() == Some(1) && found["out_of_order"]["count"].as_u64() > Some(0), "{found}");
     assert_eq!((&found["missing"]["count"], &found["repeated"]["count"]), (&0.into(), &0.into()), "{found}");
-    // Only a backfill's folder, with rows that say where they come from.
-    let output = run(&trial, &["verify", "--files", trial.logs.path().to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(78));
-    let fields = "sink.fields={id=\"event_id\"}";
-    let output = run(&trial, &["verify", "--files", to, "--set", fields]);
-    assert!(output.status.code() == Some(78) && String::from_utf8_lossy(&output.stderr).contains("leaves out `partition`"), "{output:?}");
+}
+
+#[test]
+fn by_offsets_while_producers_go_on_every_event_is_forecast_once_and_as_in_one_run() {
+    by_offsets("hand-offsets", "partition");
+}
+
+#[test]
+fn by_offsets_from_folders_by_date_too() {
+    by_offsets("hand-offsets-date", "date");
 }
 
 /// First event that is the topic's.
@@ -255,7 +277,7 @@ fn time(i: u64) -> u64 {
     1_735_000_000_000 + i * 1700
 }
 
-fn by_time(name: &str, lateness: &str, parts: &[&str]) {
+fn by_time(name: &str, lateness: &str, layout: &str, parts: &[&str]) {
     let Some(broker) = broker() else { return };
     let mut trial = Trial::new(broker, name, "exactly_once");
     trial.snapshots = true;
@@ -281,7 +303,7 @@ fn by_time(name: &str, lateness: &str, parts: &[&str]) {
     }
     trial.sets.push(set);
     let events = while_producing(broker, &trial.input, CUT + 2 * MIXED, mixed, || {
-        let fill = ["backfill", "--from", from[0], from[1], "--to", to, "--rows-per-file", "1000", "--shards", "4"];
+        let fill = ["backfill", "--from", from[0], from[1], "--to", to, "--rows-per-file", "1000", "--shards", "4", "--layout", layout];
         // Several machines do their parts, and one of them hands over.
         for part in parts {
             succeed(&trial, &[&fill[..], &["--shard", part]].concat());
@@ -327,10 +349,10 @@ fn by_time(name: &str, lateness: &str, parts: &[&str]) {
 
 #[test]
 fn by_time_files_without_positions_hand_over_to_a_topic_that_holds_more_and_less_than_they() {
-    by_time("hand-time", "0s", &[]);
+    by_time("hand-time", "0s", "partition", &[]);
 }
 
 #[test]
 fn by_time_events_that_are_held_back_at_the_end_of_the_files_are_theirs() {
-    by_time("hand-time-held", "10m", &["0/2", "1/2"]);
+    by_time("hand-time-held", "10m", "date", &["0/2", "1/2"]);
 }
