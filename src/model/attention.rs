@@ -4,17 +4,16 @@
 use std::path::Path;
 
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::plan::SimpleState;
 
-use super::graph;
 use super::manifest::Manifest;
+use super::{eval, graph};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::f32_of;
 use crate::base::time::{Gap, TimeUnit};
 
 /// One key's steps, one event after the other.
 pub struct Attention {
-    state: SimpleState<TypedFact, Box<dyn TypedOp>>,
+    state: TypedSimpleState,
     shapes: Vec<Vec<usize>>,
     gap_unit: Option<TimeUnit>,
     init: Vec<Vec<f32>>,
@@ -59,7 +58,7 @@ impl Attention {
             let dims: Vec<usize> = std::iter::once(1).chain(shape.iter().copied()).collect();
             inputs.push(Tensor::from_shape(&dims, values)?.into_tvalue());
         }
-        let mut results = self.state.run(inputs)?.into_iter();
+        let mut results = eval::run(&mut self.state, inputs)?.into_iter();
         let weights = match results.next() {
             Some(weights) => weights.try_as_plain_ram()?.as_slice::<f32>()?.to_vec(),
             None => Vec::new(),

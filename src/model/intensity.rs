@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::Path;
 
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::plan::SimpleState;
 
+use super::eval;
 use crate::base::error::{Error, Result};
 use crate::base::number::index;
 use crate::data::intensity::Intensities;
@@ -30,7 +30,7 @@ pub struct IntensityGraph {
 
 /// The graph with a lane's scratch.
 pub struct Intensity {
-    state: SimpleState<TypedFact, Box<dyn TypedOp>>,
+    state: TypedSimpleState,
     width: usize,
     marks: usize,
 }
@@ -123,7 +123,7 @@ impl Intensity {
         }
         let mut gaps = Tensor::zero::<f32>(&[rows, 1])?;
         gaps.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.iter_mut().zip(taus).for_each(|(to, tau)| *to = *tau);
-        let found = self.state.run(tvec![law.into_tvalue(), gaps.into_tvalue()])?;
+        let found = eval::run(&mut self.state, tvec![law.into_tvalue(), gaps.into_tvalue()])?;
         for value in found.iter().take(1) {
             into.extend_from_slice(value.try_as_plain_ram()?.as_slice::<f32>()?.get(..taus.len() * self.marks).unwrap_or_default());
         }
@@ -137,6 +137,7 @@ fn fault(e: &TractError) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::eval;
     use super::*;
     use crate::base::time::TimeUnit;
     use crate::data::law::LawSpec;

@@ -2,6 +2,7 @@
 
 mod attention;
 pub mod cohorts;
+mod eval;
 mod golden;
 mod graph;
 pub mod intensity;

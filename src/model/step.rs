@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::plan::SimpleState;
 
 use super::cohorts::Cohorts;
+use super::eval;
 use super::graph::{Graph, Signature};
 use super::intensity::Intensity;
 use super::manifest::Manifest;
@@ -31,7 +31,7 @@ pub trait Memory {
 
 /// A loaded model, ready to step. One per lane: it keeps the run's scratch.
 pub struct Model {
-    state: SimpleState<TypedFact, Box<dyn TypedOp>>,
+    state: TypedSimpleState,
     signature: Signature,
     /// Shape of each state, without the batch axis.
     shapes: Vec<Vec<usize>>,
@@ -165,7 +165,7 @@ impl Model {
             start += floats;
         }
 
-        let results = self.state.run(inputs)?;
+        let results = eval::run(&mut self.state, inputs)?;
         let heads = self.signature.outputs.len();
         let mut next_states = Vec::with_capacity(self.shapes.len());
         for value in results.iter().skip(heads) {
