@@ -17,6 +17,7 @@ pub fn f64_of_count(value: usize) -> f64 {
 /// `f64` to `f32`, rounded to nearest; what lies beyond the range becomes infinite.
 #[allow(clippy::cast_possible_truncation)]
 #[must_use]
+#[inline(always)]
 pub fn f32_of(value: f64) -> f32 {
     value as f32
 }

@@ -79,6 +79,7 @@ pub(super) fn exp_falling(x: f64) -> f64 {
 ///
 /// With m = x / 2^k in [sqrt 1/2, sqrt 2), f = m - 1 and s = f / (2 + f): ln m = 2 artanh s, in which the leading terms are
 /// taken from f itself, so that nothing is lost near 1 (as in Sun's fdlibm).
+#[inline(always)]
 pub(super) fn ln(x: f64) -> f64 {
     const SQRT_HALF_BITS: u64 = 0x3FE6_A09E_667F_3BCD;
     const TWO_POW_54: f64 = 18_014_398_509_481_984.0;

@@ -2,7 +2,10 @@
 //!
 //! F(u) = sum_k w_k Phi((u - mu_k) / sigma_k), the law of Shchur, Bilos and Guennemann, "Intensity-Free Learning of Temporal Point
 //! Processes", ICLR 2020. Components lie in blocks of `LANES`; each lane keeps its own sum and the lanes are added in one
-//! order, so that the compiler may use vector instructions of any width and the bits stay the same.
+//! order, so that vector instructions of any width may be used and the bits stay the same: `pulp` picks those of the processor that it runs on. What it is to
+//! compile for them must be inlined into the call, so there is a type for each kind of sum (a closure's `call_once` is not inlined).
+
+use pulp::{Arch, NullaryFnOnce};
 
 use super::elementary::{exp, exp_falling, exp_inside, ln, ln_1p};
 use super::normal::{INV_SQRT_2PI, LN_SQRT_2PI, ln_above, tails};
@@ -51,6 +54,8 @@ pub(super) struct Sums {
 /// The mixture of one row; its memory is used again for the next.
 #[derive(Clone, Debug)]
 pub(super) struct Mixture {
+    /// Vector instructions of this processor.
+    pub(super) vectors: Arch,
     count: usize,
     blocks: Vec<Block>,
     /// Logarithm of the sum of e^logit.
@@ -65,11 +70,57 @@ struct Component {
     log_scale: f64,
 }
 
+struct Weigh<'a>(&'a mut Mixture);
+
+impl NullaryFnOnce for Weigh<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.0.weigh();
+    }
+}
+
+struct At<'a>(&'a Mixture, f64);
+
+impl NullaryFnOnce for At<'_> {
+    type Output = Sums;
+
+    #[inline(always)]
+    fn call(self) -> Sums {
+        self.0.sums_inlined(self.1)
+    }
+}
+
+struct Below<'a>(&'a Mixture, f64);
+
+impl NullaryFnOnce for Below<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn call(self) -> f64 {
+        self.0.below_inlined(self.1)
+    }
+}
+
+struct Between<'a>(&'a Mixture, f64, f64);
+
+impl NullaryFnOnce for Between<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn call(self) -> f64 {
+        self.0.between(self.1, self.2)
+    }
+}
+
 /// The sum of the lanes, always in this order.
+#[inline(always)]
 pub(super) fn total([a, b, c, d]: Lanes) -> f64 {
     (a + b) + (c + d)
 }
 
+#[inline(always)]
 fn probability(p: f64) -> f64 {
     if p < 1.0 { p } else { 1.0 }
 }
@@ -79,7 +130,7 @@ impl Mixture {
     pub(super) fn new(count: usize) -> Self {
         let zero = [0.0; LANES];
         let block = Block { mean: zero, weight: zero, inverse: zero, height: zero, logit: [f64::MIN; LANES], log_scale: zero };
-        Mixture { count, blocks: vec![block; count.div_ceil(LANES)], log_total: 0.0 }
+        Mixture { vectors: Arch::new(), count, blocks: vec![block; count.div_ceil(LANES)], log_total: 0.0 }
     }
 
     /// The components, in blocks.
@@ -107,11 +158,12 @@ impl Mixture {
             fill(&mut block.mean, means, |last| last);
             fill(&mut block.log_scale, log_scales, |last| last);
         }
-        self.weigh();
+        self.vectors.dispatch(Weigh(self));
         true
     }
 
     /// Weights and scales from logits and log scales.
+    #[inline(always)]
     fn weigh(&mut self) {
         let mut highest = [f64::MIN; LANES];
         for block in &self.blocks {
@@ -145,6 +197,11 @@ impl Mixture {
 
     /// F, S, density and its slope at a finite u.
     pub(super) fn sums(&self, u: f64) -> Sums {
+        self.vectors.dispatch(At(self, u))
+    }
+
+    #[inline(always)]
+    pub(super) fn sums_inlined(&self, u: f64) -> Sums {
         let (mut below, mut above, mut density, mut slope) = ([0.0; LANES], [0.0; LANES], [0.0; LANES], [0.0; LANES]);
         for block in &self.blocks {
             let sums = below.iter_mut().zip(&mut above).zip(density.iter_mut().zip(&mut slope));
@@ -167,6 +224,11 @@ impl Mixture {
 
     /// F(u) alone, at a finite u.
     pub(super) fn below(&self, u: f64) -> f64 {
+        self.vectors.dispatch(Below(self, u))
+    }
+
+    #[inline(always)]
+    fn below_inlined(&self, u: f64) -> f64 {
         let mut below = [0.0; LANES];
         for block in &self.blocks {
             for ((below, weight), (mean, inverse)) in below.iter_mut().zip(&block.weight).zip(block.mean.iter().zip(&block.inverse)) {
@@ -199,9 +261,20 @@ impl Mixture {
         }
     }
 
-    /// ln(F(to) - F(from)), not positive, for `from` < `to`; `from` may be -infinity. Each component takes the difference on the side of
-    /// its smaller tail, and density times width where the two points nearly coincide.
+    /// ln(F(to) - F(from)), not positive, for `from` < `to`; `from` may be -infinity.
     pub(super) fn ln_interval(&self, from: f64, to: f64) -> f64 {
+        let width = to - from;
+        let p = self.vectors.dispatch(Between(self, from, to));
+        if p < TINY {
+            self.log_sum(|c| ln_strip((from - c.mean) * c.inverse, (to - c.mean) * c.inverse, width * c.inverse)).min(0.0)
+        } else {
+            ln(p)
+        }
+    }
+
+    /// F(to) - F(from). Each component takes the difference on the side of its smaller tail, and density times width where the two points nearly coincide.
+    #[inline(always)]
+    fn between(&self, from: f64, to: f64) -> f64 {
         let mut sum = [0.0; LANES];
         let width = to - from;
         for block in &self.blocks {
@@ -215,12 +288,7 @@ impl Mixture {
                 *sum += weight * if z_width * (1.0 + z_from.abs()) < NARROW { strip } else { difference };
             }
         }
-        let p = probability(total(sum));
-        if p < TINY {
-            self.log_sum(|c| ln_strip((from - c.mean) * c.inverse, (to - c.mean) * c.inverse, width * c.inverse)).min(0.0)
-        } else {
-            ln(p)
-        }
+        probability(total(sum))
     }
 
     /// ln of the sum of weight times e^term, one component at a time.

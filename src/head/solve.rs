@@ -4,8 +4,10 @@
 //! the root, and far out, where F itself is flat, it still knows the way. A step that leaves the bracket, or shrinks too slowly,
 //! is replaced by bisection. Most steps are made on single-precision sums, which cost a quarter; the last ones are exact.
 
+use pulp::NullaryFnOnce;
+
 use super::elementary::ln;
-use super::mixture::{LANES, Lanes, Mixture, Sums, total};
+use super::mixture::{Block, LANES, Lanes, Mixture, Sums, total};
 use super::normal::{INV_SQRT_2PI, coarse_tails, quantile};
 use crate::base::number::f32_of;
 
@@ -33,12 +35,49 @@ struct Target {
     z: f64,
 }
 
-/// A block of components in single precision, means relative to the mixture's.
-#[derive(Clone, Copy, Debug)]
+/// Components side by side in single precision: two blocks of the mixture.
+const COARSE_LANES: usize = 2 * LANES;
+type CoarseLanes = [f32; COARSE_LANES];
+
+/// Components in single precision, means relative to the mixture's. Unused lanes have weight 0.
+#[derive(Clone, Copy, Debug, Default)]
 struct CoarseBlock {
-    weight: [f32; LANES],
-    mean: [f32; LANES],
-    inverse: [f32; LANES],
+    weight: CoarseLanes,
+    mean: CoarseLanes,
+    inverse: CoarseLanes,
+}
+
+/// Where a search gets its sums from.
+trait Summed {
+    fn at(&self, u: f64) -> Sums;
+}
+
+impl Summed for Mixture {
+    #[inline(always)]
+    fn at(&self, u: f64) -> Sums {
+        self.sums_inlined(u)
+    }
+}
+
+/// A mixture in single precision, and its mean.
+struct Coarse<'a>(&'a [CoarseBlock], f64);
+
+impl Summed for Coarse<'_> {
+    #[inline(always)]
+    fn at(&self, u: f64) -> Sums {
+        coarse_sums(self.0, u - self.1)
+    }
+}
+
+struct Solve<'a>(&'a mut Solver, &'a Mixture);
+
+impl NullaryFnOnce for Solve<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.0.solve(self.1);
+    }
 }
 
 /// A search under way for one target.
@@ -86,42 +125,71 @@ impl Solver {
     /// The quantiles' u, in the order of the targets, never falling.
     pub(super) fn quantiles(&mut self, mixture: &Mixture) -> &[f64] {
         self.found.clear();
-        if self.targets.is_empty() {
-            return &self.found;
+        if !self.targets.is_empty() {
+            mixture.vectors.dispatch(Solve(self, mixture));
         }
+        &self.found
+    }
+
+    #[inline(always)]
+    fn solve(&mut self, mixture: &Mixture) {
+        // Loops throughout: closures would not be compiled for the same vectors.
         self.sigmas.clear();
-        self.sigmas.extend(mixture.blocks().iter().map(|block| block.inverse.map(|inverse| 1.0 / inverse)));
+        for block in mixture.blocks() {
+            let mut sigmas = [0.0; LANES];
+            for (sigma, inverse) in sigmas.iter_mut().zip(&block.inverse) {
+                *sigma = 1.0 / inverse;
+            }
+            self.sigmas.push(sigmas);
+        }
         let shape = shape(mixture, &self.sigmas);
         self.coarse.clear();
-        self.coarse.extend(mixture.blocks().iter().map(|block| CoarseBlock {
-            weight: block.weight.map(|w| if w < COARSE_NEGLIGIBLE { 0.0 } else { f32_of(w) }),
-            mean: block.mean.map(|m| f32_of(m - shape.mean)),
-            inverse: block.inverse.map(f32_of),
-        }));
-        let searches = self.targets.iter().map(|target| {
-            let bracket = bracket(mixture, &self.sigmas, target.z, 1e-3 * shape.narrowest);
-            Search::new(*target, bracket, shape.mean + target.z * shape.deviation)
-        });
+        for pair in mixture.blocks().chunks(2) {
+            self.coarse.push(coarse(pair, shape.mean));
+        }
         self.searches.clear();
-        self.searches.extend(searches);
-        let coarse = |u: f64| coarse_sums(&self.coarse, u - shape.mean);
-        search(coarse, &mut self.searches, LAST_COARSE_STEP * shape.coarse_narrowest, COARSE_STEPS);
+        for target in &self.targets {
+            let bracket = bracket(mixture, &self.sigmas, target.z, 1e-3 * shape.narrowest);
+            self.searches.push(Search::new(*target, bracket, shape.mean + target.z * shape.deviation));
+        }
+        search(&Coarse(&self.coarse, shape.mean), &mut self.searches, LAST_COARSE_STEP * shape.coarse_narrowest, COARSE_STEPS);
         // The exact search starts where the coarse one ended, but does not trust what it thought of the bracket.
         for search in &mut self.searches {
             *search = Search::new(search.target, search.bracket, search.u);
         }
-        search(|u| mixture.sums(u), &mut self.searches, LAST_STEP * shape.narrowest, STEPS);
+        search(mixture, &mut self.searches, LAST_STEP * shape.narrowest, STEPS);
         let mut last = f64::NEG_INFINITY;
         for search in &self.searches {
             // Two targets a rounding error apart must not change places.
             last = if search.u > last { search.u } else { last };
             self.found.push(last);
         }
-        &self.found
     }
 }
 
+/// One or two blocks in single precision.
+#[inline(always)]
+fn coarse(blocks: &[Block], mean: f64) -> CoarseBlock {
+    let mut coarse = CoarseBlock::default();
+    let (weights, _) = coarse.weight.as_chunks_mut::<LANES>();
+    let (means, _) = coarse.mean.as_chunks_mut::<LANES>();
+    let (inverses, _) = coarse.inverse.as_chunks_mut::<LANES>();
+    for (block, (weights, (means, inverses))) in blocks.iter().zip(weights.iter_mut().zip(means.iter_mut().zip(inverses))) {
+        for (to, weight) in weights.iter_mut().zip(&block.weight) {
+            *to = if *weight < COARSE_NEGLIGIBLE { 0.0 } else { f32_of(*weight) };
+        }
+        for (to, m) in means.iter_mut().zip(&block.mean) {
+            *to = f32_of(*m - mean);
+        }
+        for (to, inverse) in inverses.iter_mut().zip(&block.inverse) {
+            *to = f32_of(*inverse);
+        }
+    }
+    coarse
+}
+
 /// Moments over all components.
+#[inline(always)]
 fn shape(mixture: &Mixture, sigmas: &[Lanes]) -> Shape {
     let mut mean = [0.0; LANES];
     for block in mixture.blocks() {
@@ -148,6 +216,7 @@ fn shape(mixture: &Mixture, sigmas: &[Lanes]) -> Shape {
 
 /// Smallest and largest quantile of any component, with some room for rounding: at the one every component, and so the mixture, has at most q
 /// below it, at the other at least q.
+#[inline(always)]
 fn bracket(mixture: &Mixture, sigmas: &[Lanes], z: f64, room: f64) -> (f64, f64) {
     let (mut low, mut high) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
     for (block, sigmas) in mixture.blocks().iter().zip(sigmas) {
@@ -163,6 +232,7 @@ fn bracket(mixture: &Mixture, sigmas: &[Lanes], z: f64, room: f64) -> (f64, f64)
 }
 
 impl Search {
+    #[inline(always)]
     fn new(target: Target, bracket: (f64, f64), start: f64) -> Self {
         let (low, high) = bracket;
         let u = if start >= low && start <= high { start } else { 0.5 * low + 0.5 * high };
@@ -196,11 +266,14 @@ impl Search {
 
 /// Advances all searches until their steps are at most `last_step` long, `steps` times at most.
 #[inline(always)]
-fn search(sums: impl Fn(f64) -> Sums, searches: &mut [Search], last_step: f64, steps: usize) {
+fn search(sums: &impl Summed, searches: &mut [Search], last_step: f64, steps: usize) {
     for _ in 0..steps {
         let mut open = false;
-        for search in searches.iter_mut().filter(|search| !search.done) {
-            search.advance(&sums(search.u), last_step);
+        for search in searches.iter_mut() {
+            if search.done {
+                continue;
+            }
+            search.advance(&sums.at(search.u), last_step);
             open |= !search.done;
         }
         if !open {
@@ -224,9 +297,11 @@ fn step(sums: &Sums, target: &Target) -> (f64, f64) {
 }
 
 /// `Mixture::sums` to about 1e-6.
+#[inline(always)]
 fn coarse_sums(blocks: &[CoarseBlock], u: f64) -> Sums {
     let u = f32_of(u);
-    let (mut below, mut above, mut density, mut slope) = ([0.0; LANES], [0.0; LANES], [0.0; LANES], [0.0; LANES]);
+    let (mut below, mut above, mut density, mut slope) =
+        ([0.0; COARSE_LANES], [0.0; COARSE_LANES], [0.0; COARSE_LANES], [0.0; COARSE_LANES]);
     for block in blocks {
         let sums = below.iter_mut().zip(&mut above).zip(density.iter_mut().zip(&mut slope));
         let lanes = block.weight.iter().zip(block.mean.iter().zip(&block.inverse));
@@ -240,7 +315,7 @@ fn coarse_sums(blocks: &[CoarseBlock], u: f64) -> Sums {
             *slope += d * (z * inverse);
         }
     }
-    let sum = |[a, b, c, d]: [f32; LANES]| f64::from((a + b) + (c + d));
+    let sum = |[a, b, c, d, e, f, g, h]: CoarseLanes| f64::from(((a + e) + (b + f)) + ((c + g) + (d + h)));
     Sums { below: sum(below), above: sum(above), density: sum(density) * INV_SQRT_2PI, slope: -sum(slope) * INV_SQRT_2PI }
 }
 
