@@ -119,7 +119,10 @@ fn execute_changing(
     let calibration = Arc::new(Mutex::new(Calibration::default()));
     let alarms = stage.alarms()?;
     let live = matches!(stage.plan.source, source::Settings::Kafka(_));
-    let lanes = lanes.into_iter().map(|(feed, sinks)| (feed, Tally::wrap(sinks, &calibration, &counts, alarms.as_ref(), live))).collect();
+    let lanes = lanes
+        .into_iter()
+        .map(|(feed, sinks)| (feed, Tally::wrap(sinks, &calibration, &counts, alarms.as_ref(), (live, stage.plan.drift))))
+        .collect();
     // A thread that can be left behind: a lane that hangs in a sink must not keep the process from ending in time.
     let (runner, (done, outcome)) = ((Arc::clone(stage), stop.clone(), Arc::clone(&counts)), crossbeam_channel::bounded(1));
     let spawned = thread::Builder::new().name("stage".to_owned()).spawn(move || {

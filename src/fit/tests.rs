@@ -110,6 +110,7 @@ fn plan(fields: &[(&str, FieldKind)], mark: Option<usize>, label: Option<usize>)
         snapshots: None,
         asks: crate::head::Asks::default(),
         horizon_names: Vec::new(),
+        drift: 0.1,
         sink: sink::Settings::Ndjson { path: "-".into() },
         reasons: None,
         sink_fields: Vec::new(),

@@ -137,7 +137,6 @@ fn fault(e: &TractError) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::eval;
     use super::*;
     use crate::base::time::TimeUnit;
     use crate::data::law::LawSpec;

@@ -24,6 +24,8 @@ use crate::link::objects;
 use crate::model::manifest::Manifest;
 use crate::{decode, head, sink, source};
 
+/// Distance of residuals that counts as drift where the pipeline says nothing: daily rhythms that a law misses come to about half of it.
+const DRIFT: f64 = 0.1;
 /// Client settings that meantime sets itself: name, the key that sets it, whether for consumers only.
 const OWNED: [(&str, &str, bool); 6] = [
     ("bootstrap.servers", "brokers", false),
@@ -119,6 +121,7 @@ impl Build<'_> {
             snapshots: written.state.as_ref().and_then(|state| snapshots::settings(self, state)),
             asks,
             horizon_names,
+            drift: written.forecast.as_ref().and_then(|forecast| forecast.drift).map_or(DRIFT, |distance| distance.0),
             reasons,
             sink: sink?,
             sink_fields,
@@ -445,6 +448,7 @@ impl Build<'_> {
                 ("quantiles", forecast.is_some_and(|f| f.quantiles.is_some())),
                 ("horizons", !horizons.is_empty()),
                 ("overdue", !watched.is_empty()),
+                ("drift", forecast.is_some_and(|f| f.drift.is_some())),
             ] {
                 if asked {
                     let message = format!("`{key}` needs a law of the next event's time; the model gives a score only");

@@ -47,6 +47,8 @@ pub struct Plan {
     pub asks: head::Asks,
     /// Horizons as written (`1h`), for column names.
     pub horizon_names: Vec<String>,
+    /// Distance between distributions of residuals from which on the law is said to have drifted.
+    pub drift: f64,
     /// Reasons that forecasts name, if they do.
     pub reasons: Option<Asked>,
     /// Where forecasts go.

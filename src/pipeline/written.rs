@@ -337,6 +337,11 @@ pub struct Forecast {
     #[serde(default)]
     #[schemars(length(max = 8))]
     pub overdue: Vec<Share>,
+    /// From which distance on the residuals of 10,000 events count as unlike those from after the start, so that the law is said to have drifted: between
+    /// their distribution functions, 0 (the same) to 1. Times that are a third longer or shorter than the law has them are about 0.1 apart. Never less than 0.0276, which
+    /// chance passes once in a thousand times.
+    #[schemars(extend("default" = 0.1))]
+    pub drift: Option<Share>,
     /// How many of the likeliest next marks. By default 3 where `[event] mark` is named (all where the model knows fewer), otherwise 0.
     #[schemars(range(max = 64))]
     pub marks: Option<u32>,

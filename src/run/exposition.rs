@@ -219,7 +219,7 @@ mod tests {
         counts.partitions.note_assigned(Partition(0), None, Offset(5));
         counts.partitions.note_progress(Partition(0), Offset(5), Some(clock::now()));
         counts.partitions.note_end(Partition(0), Offset(7));
-        counts.trust.add(&[1.0; 10_000]);
+        counts.trust.add(&[1.0; 10_000], 0.1);
         counts.trust.cover(0, 0.5, 10_000, 5_000);
         let without = Exposition::new(Arc::clone(&counts)).render();
         assert!(!without.contains("meantime_shadow"), "{without}");

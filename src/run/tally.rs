@@ -190,6 +190,8 @@ pub struct Tally {
     inner: Box<dyn ForecastSink>,
     counts: Arc<Counts>,
     alarms: Option<Arc<Raise>>,
+    /// From which distance on a drift is one.
+    drift: f64,
     /// The input goes on: what is logged is of today. Of one that ends the summary says it.
     live: bool,
     shared: Arc<Mutex<Calibration>>,
@@ -197,12 +199,18 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Wraps a lane's sinks; what passed is added to `shared` when the lane closes.
+    /// Wraps a lane's sinks; what passed is added to `shared` when the lane closes. `live`: the input goes on; `drift`: from which distance on one is called.
     #[must_use]
-    pub fn wrap(sinks: Sinks, shared: &Arc<Mutex<Calibration>>, counts: &Arc<Counts>, alarms: Option<&Arc<Raise>>, live: bool) -> Sinks {
+    pub fn wrap(
+        sinks: Sinks,
+        shared: &Arc<Mutex<Calibration>>,
+        counts: &Arc<Counts>,
+        alarms: Option<&Arc<Raise>>,
+        (live, drift): (bool, f64),
+    ) -> Sinks {
         let (counts, alarms) = (Arc::clone(counts), alarms.map(Arc::clone));
         let Sinks { forecasts: inner, dead_letters, shadow } = sinks;
-        let tally = Tally { inner, counts, alarms, live, shared: Arc::clone(shared), own: Calibration::default() };
+        let tally = Tally { inner, counts, alarms, drift, live, shared: Arc::clone(shared), own: Calibration::default() };
         Sinks { forecasts: Box::new(tally), dead_letters, shadow }
     }
 }
@@ -216,7 +224,7 @@ impl ForecastSink for Tally {
             trust.cover(place, *quantile, self.own.compared - compared, by - before.get(place).copied().unwrap_or(0));
         }
         // Every doubling of a drift's length is worth a line: a law that stays wrong must not fill the log.
-        if let Some(drift) = trust.add(&forecasts.residual).filter(|drift| drift.windows.is_power_of_two()) {
+        if let Some(drift) = trust.add(&forecasts.residual, self.drift).filter(|drift| drift.windows.is_power_of_two()) {
             if self.live {
                 tracing::warn!(
                     windows = drift.windows,

@@ -2,7 +2,8 @@
 //!
 //! Residuals are Exp(1) if the law is right, so 1 - e^-residual is uniform. A fitted law never is quite right, so its drift is looked for against its own
 //! past: of every `WINDOW` events in turn the distribution is compared with that of a window after which nothing more came of the start, by the test of Kolmogorov and
-//! Smirnov for two samples. Independent residuals of an unchanged law pass its bound once in a thousand windows.
+//! Smirnov for two samples. Independent residuals of an unchanged law pass its bound once in a thousand windows. That is a small difference with so many events, and a law
+//! that misses a daily rhythm goes to and fro over it each day: so only a distance that is also relevant, as the pipeline has it, is a drift.
 //!
 //! At the start of a stream short gaps end first, and keys are little known. That fades slowly: one window is like the one before it long before it is over. So the
 //! reference is the first of the windows 2, 4, 8, 16, ... that is like the one at half its number.
@@ -61,7 +62,7 @@ struct Coverage {
 pub struct Drift {
     /// Largest distance between the two distributions.
     pub distance: f64,
-    /// What an unchanged law passes once in a thousand windows.
+    /// What it has passed: the distance that counts as relevant, and at least what an unchanged law passes once in a thousand windows.
     pub bound: f64,
     /// Mean residual of the window; above 1, events come later than the law says.
     pub mean: f64,
@@ -89,12 +90,12 @@ impl Trust {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes residuals, those that are NaN left out. Says so when a window is full and has drifted.
-    pub fn add(&self, residuals: &[f64]) -> Option<Drift> {
+    /// Takes residuals, those that are NaN left out. Says so when a window is full and has drifted by at least `relevant`.
+    pub fn add(&self, residuals: &[f64], relevant: f64) -> Option<Drift> {
         let mut windows = self.windows();
         let mut found = None;
         for residual in residuals.iter().filter(|residual| !residual.is_nan()) {
-            found = windows.add(*residual).or(found);
+            found = windows.add(*residual, relevant).or(found);
         }
         found
     }
@@ -138,7 +139,7 @@ impl Trust {
 }
 
 impl Windows {
-    fn add(&mut self, residual: f64) -> Option<Drift> {
+    fn add(&mut self, residual: f64, relevant: f64) -> Option<Drift> {
         if self.bins.is_empty() {
             self.bins = vec![0; BINS];
         }
@@ -153,13 +154,14 @@ impl Windows {
         }
         let (bins, mean) = (std::mem::take(&mut self.bins), self.sum / f64_of_count(self.count));
         (self.count, self.sum) = (0, 0.0);
-        let bound = ONE_IN_THOUSAND * (2.0 / f64_of_count(WINDOW)).sqrt();
+        let chance = ONE_IN_THOUSAND * (2.0 / f64_of_count(WINDOW)).sqrt();
+        let bound = chance.max(relevant);
         let drift =
             self.reference.as_ref().map(|reference| Drift { distance: distance(&bins, reference), bound, mean, windows: self.drifted + 1 });
         self.compared += u64::from(self.reference.is_some());
         self.full += 1;
         if self.reference.is_none() && self.full.is_power_of_two() {
-            if self.full > 1 && distance(&bins, &self.half) <= bound {
+            if self.full > 1 && distance(&bins, &self.half) <= chance {
                 self.reference = Some(bins.clone());
             }
             self.half.clone_from(&bins);
@@ -202,6 +204,9 @@ mod tests {
 
     use super::*;
 
+    /// Every distance beyond chance is relevant.
+    const ANY: f64 = 0.0;
+
     fn residuals(random: &mut ChaCha8Rng, count: usize, factor: f64) -> Vec<f64> {
         let uniform = Uniform::new(0.0_f64, 1.0).unwrap();
         (0..count).map(|_| -factor * (1.0 - uniform.sample(random)).ln()).collect()
@@ -212,21 +217,21 @@ mod tests {
         let mut random = ChaCha8Rng::seed_from_u64(4);
         let trust = Trust::default();
         assert_eq!(trust.read(), Reading::default());
-        let alarms = (0..300).filter(|_| trust.add(&residuals(&mut random, WINDOW, 1.1)).is_some()).count();
+        let alarms = (0..300).filter(|_| trust.add(&residuals(&mut random, WINDOW, 1.1), ANY).is_some()).count();
         assert!(alarms <= 2, "{alarms} of 300 windows");
         let reading = trust.read();
         assert!((reading.mean.unwrap() - 1.1).abs() < 0.05 && (0.01..0.08).contains(&reading.ks.unwrap()), "{reading:?}");
-        let drift = trust.add(&residuals(&mut random, WINDOW, 1.3)).unwrap();
+        let drift = trust.add(&residuals(&mut random, WINDOW, 1.3), ANY).unwrap();
         assert!(drift.distance > drift.bound && drift.mean > 1.2 && drift.windows == 1, "{drift:?}");
         let reading = trust.read();
         assert_eq!(reading.drifts, u64::try_from(alarms).unwrap() + 1);
         assert!((290..=300).contains(&reading.compared), "{} windows", reading.compared);
-        assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.1)), None);
-        assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.3)).unwrap().windows, 2, "one window is no end");
+        assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.1), ANY), None);
+        assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.3), ANY).unwrap().windows, 2, "one window is no end");
         for _ in 0..OVER {
-            assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.1)), None);
+            assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.1), ANY), None);
         }
-        assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.3)).unwrap().windows, 1, "an end ends the count");
+        assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.3), ANY).unwrap().windows, 1, "an end ends the count");
     }
 
     #[test]
@@ -235,17 +240,30 @@ mod tests {
         let trust = Trust::default();
         // From the tenth window on one is like the one before it; to the end it is another 0.2 of the mean.
         let alarms = (0..200)
-            .filter(|window| trust.add(&residuals(&mut random, WINDOW, 1.0 - 0.8 * (-f64::from(*window) / 8.0).exp())).is_some())
+            .filter(|window| trust.add(&residuals(&mut random, WINDOW, 1.0 - 0.8 * (-f64::from(*window) / 8.0).exp()), ANY).is_some())
             .count();
         assert!(alarms <= 1, "{alarms} of 200 windows");
         assert!(trust.read().compared > 100);
-        assert!(trust.add(&residuals(&mut random, WINDOW, 0.9)).is_some());
+        assert!(trust.add(&residuals(&mut random, WINDOW, 0.9), ANY).is_some());
+    }
+
+    #[test]
+    fn a_difference_that_is_not_relevant_is_no_drift() {
+        let mut random = ChaCha8Rng::seed_from_u64(6);
+        let trust = Trust::default();
+        for _ in 0..4 {
+            assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.0), 0.1), None);
+        }
+        // Another 15 % are some 0.05 away, another 50 % some 0.15.
+        assert_eq!(trust.add(&residuals(&mut random, WINDOW, 1.15), 0.1), None);
+        let drift = trust.add(&residuals(&mut random, WINDOW, 1.5), 0.1).unwrap();
+        assert!((drift.bound, drift.windows) == (0.1, 1) && drift.distance > 0.1, "{drift:?}");
     }
 
     #[test]
     fn coverage_is_that_of_the_last_full_window() {
         let trust = Trust::default();
-        trust.add(&[f64::NAN; 5]);
+        trust.add(&[f64::NAN; 5], ANY);
         trust.cover(0, 0.5, 9_000, 4_000);
         assert!(trust.read().coverage.is_empty());
         trust.cover(0, 0.5, 1_000, 600);

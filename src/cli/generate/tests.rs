@@ -37,6 +37,7 @@ fn plan(name: &str, source: source::Settings) -> Plan {
         state: state::Settings { max_keys: 1, when_full: state::WhenFull::Stop, expiry: None },
         snapshots: None,
         asks: head::Asks::default(),
+        drift: 0.1,
         horizon_names: vec![],
         sink: ndjson.clone(),
         reasons: None,

@@ -66,6 +66,21 @@ proptest! {
             prop_assert!(m.below(u - room) <= q + 1e-14 && m.below(u + room) >= q - 1e-14, "{u} is not the quantile {q}: F = {}", m.below(*u));
         }
     }
+
+    #[test]
+    fn the_bits_are_the_same_whatever_vectors_the_processor_has((count, row) in prop_oneof![typical(), extreme()], u in -40.0_f64..40.0) {
+        let wide = mixture(count, &row);
+        let mut narrow = Mixture::new(count);
+        narrow.vectors = pulp::Arch::Scalar;
+        prop_assert!(narrow.read(&row));
+        let bits = |m: &Mixture| {
+            let Sums { below, above, density, slope } = m.sums(u);
+            let mut all = vec![below, above, density, slope, m.below(u), m.ln_interval(u, u + 0.7)];
+            all.extend(Solver::new(&LEVELS).quantiles(m));
+            all.into_iter().map(f64::to_bits).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(bits(&wide), bits(&narrow));
+    }
 }
 
 #[test]
@@ -85,24 +100,33 @@ fn exact_sums_are_few() {
             let bracket = bracket(&m, &solver.sigmas, target.z, 1e-3 * shape.narrowest);
             searches.push(Search::new(*target, bracket, shape.mean + target.z * shape.deviation));
         }
-        let (exacts, coarses) = (Cell::new(0), Cell::new(0));
-        let counted = |u: f64| {
-            coarses.set(coarses.get() + 1);
-            coarse_sums(&solver.coarse, u - shape.mean)
-        };
-        search(counted, &mut searches, LAST_COARSE_STEP * shape.coarse_narrowest, COARSE_STEPS);
+        let counted = Counted(Coarse(&solver.coarse, shape.mean), Cell::new(0));
+        search(&counted, &mut searches, LAST_COARSE_STEP * shape.coarse_narrowest, COARSE_STEPS);
+        coarse += counted.1.get();
         for search in &mut searches {
             *search = Search::new(search.target, search.bracket, search.u);
         }
-        let counted = |u: f64| {
-            exacts.set(exacts.get() + 1);
-            m.sums(u)
-        };
-        search(counted, &mut searches, LAST_STEP * shape.narrowest, STEPS);
+        let counted = Counted(&m, Cell::new(0));
+        search(&counted, &mut searches, LAST_STEP * shape.narrowest, STEPS);
+        exact += counted.1.get();
         assert!(searches.iter().all(|search| search.done));
-        exact += exacts.get();
-        coarse += coarses.get();
         solved += searches.len();
     }
     assert!(exact * 10 <= solved * 11 && coarse <= solved * 3, "{exact} exact and {coarse} coarse sums for {solved} quantiles");
+}
+
+/// Sums, and how often they were asked for.
+struct Counted<S>(S, Cell<usize>);
+
+impl<S: Summed> Summed for Counted<S> {
+    fn at(&self, u: f64) -> Sums {
+        self.1.set(self.1.get() + 1);
+        self.0.at(u)
+    }
+}
+
+impl Summed for &Mixture {
+    fn at(&self, u: f64) -> Sums {
+        self.sums(u)
+    }
 }
