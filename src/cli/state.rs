@@ -2,7 +2,6 @@
 
 mod migrate;
 
-use std::fs::File;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use parquet::file::properties::WriterProperties;
 use serde_json::{Value as Json, json};
 
 use super::PipelineArgs;
+use super::draft::Draft;
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::offset::{Offset, Partition};
@@ -230,27 +230,23 @@ fn export(snapshots: &Snapshots, to: &Path, only: Option<Partition>) -> Result<(
 }
 
 fn write(found: &Found, to: &Path) -> Result<()> {
+    let draft = Draft::new("state", to)?;
     let bytes = found.merged()?;
-    if to.extension().is_some_and(|extension| extension == "parquet") {
-        to_parquet(&bytes, to)?;
-    } else {
-        std::fs::write(to, bytes).map_err(|e| Error::io("state", to, e))?;
-    }
+    draft.finish(&if to.extension().is_some_and(|extension| extension == "parquet") { parquet_of(&bytes)? } else { bytes })?;
     print(&format!("{}: {} keys at offset {}\n", to.display(), found.keys, found.offset))
 }
 
 /// An Arrow IPC file as a Parquet file.
-fn to_parquet(bytes: &[u8], to: &Path) -> Result<()> {
+fn parquet_of(bytes: &[u8]) -> Result<Vec<u8>> {
     let arrow = |e: ArrowError| Error::internal("state", e.to_string()).caused_by(e);
-    let failed = |e: ParquetError| Error::new(Kind::Unavailable, "state", e.to_string()).at(to.display().to_string()).caused_by(e);
+    let failed = |e: ParquetError| Error::internal("state", e.to_string()).caused_by(e);
     let reader = FileReader::try_new(Cursor::new(bytes), None).map_err(arrow)?;
-    let file = File::create(to).map_err(|e| Error::io("state", to, e))?;
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
-    let mut writer = ArrowWriter::try_new(file, reader.schema(), Some(properties)).map_err(failed)?;
+    let mut writer = ArrowWriter::try_new(Vec::new(), reader.schema(), Some(properties)).map_err(failed)?;
     for batch in reader {
         writer.write(&batch.map_err(arrow)?).map_err(failed)?;
     }
-    writer.close().map(|_| ()).map_err(failed)
+    writer.into_inner().map_err(failed)
 }
 
 fn print(text: &str) -> Result<()> {
