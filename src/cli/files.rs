@@ -1,5 +1,6 @@
 //! Files that are named on the command line: on this machine, or in a bucket.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -47,6 +48,18 @@ pub fn named(command: &'static str, patterns: &[String]) -> Result<FileSettings>
                 Error::config(command, format!("--from {pattern}: there is no such file")).help("paths are relative to the current folder")
             );
         }
+    }
+    // Patterns may overlap; an event twice would count twice.
+    let mut seen = HashSet::new();
+    let named = paths.len();
+    paths.retain(|path| {
+        seen.insert(match path {
+            Location::Path(path) => path.canonicalize().unwrap_or_else(|_| path.clone()).display().to_string(),
+            Location::Object(..) => path.to_string(),
+        })
+    });
+    if paths.len() < named {
+        tracing::warn!("{} of the files are named twice: each is taken once", named - paths.len());
     }
     Ok(FileSettings { paths })
 }

@@ -24,6 +24,13 @@ pub enum Cell {
 }
 
 impl Cell {
+    /// Whether it may have been an integer of more digits than a float holds.
+    pub fn is_large(self) -> bool {
+        /// Below, an integer is an `Int`.
+        const LARGE: f64 = 9.2e18;
+        matches!(self, Cell::Float(value) if value.abs() >= LARGE)
+    }
+
     /// For people.
     pub fn kind(self) -> &'static str {
         match self {

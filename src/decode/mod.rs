@@ -15,7 +15,7 @@ use crate::base::time::EventTime;
 use crate::data::events::Events;
 use crate::data::input::Input;
 use crate::data::rejected::{Reason, Rejected};
-use crate::data::schema::{EventSchema, RECORD_KEY, RECORD_TIMESTAMP};
+use crate::data::schema::{EventSchema, FieldKind, RECORD_KEY, RECORD_TIMESTAMP};
 use crate::link::registry::{Schemas, Written};
 use cells::{Cell, Cells};
 use wanted::Wanted;
@@ -130,7 +130,10 @@ impl Decoder {
         }
         self.cells.clear();
         let read = match self.read(payload, lines)? {
-            Ok(()) => self.own(key, recorded),
+            Ok(()) => {
+                self.keep_large_integers(payload);
+                self.own(key, recorded)
+            }
             fault => fault,
         };
         let appended = read.and_then(|()| row::append(&self.schema, &self.cells, &mut self.number, events));
@@ -155,6 +158,18 @@ impl Decoder {
     #[cfg(not(feature = "avro"))]
     fn read(&mut self, payload: &[u8], _lines: bool) -> Result<std::result::Result<(), Fault>> {
         Ok(json::read(payload, &self.wanted, &mut self.cells))
+    }
+
+    /// Texts that were integers beyond 64 bits, from their digits. Avro has none.
+    fn keep_large_integers(&mut self, payload: &[u8]) {
+        let fields = &self.schema.fields;
+        let is_text = |at: usize| match at.checked_sub(cells::COLUMNS) {
+            None => at != cells::TIME,
+            Some(at) => fields.get(at).is_some_and(|field| field.kind == FieldKind::Text),
+        };
+        if (0..cells::COLUMNS + fields.len()).any(|at| self.cells.get(at).is_large() && is_text(at)) {
+            json::exact(payload, &self.wanted, &mut self.cells, &is_text);
+        }
     }
 
     /// Key and timestamp of the record itself, where they are wanted.

@@ -27,7 +27,7 @@ pub fn append(schema: &EventSchema, cells: &Cells, number: &mut String, events: 
             check_key(key, &schema.key)?;
             events.keys.push(key);
         }
-        None if cells.get(KEY) == Cell::Missing => {
+        None if cells.get(KEY) == Cell::Missing || matches!(cells.get(KEY), Cell::Float(value) if value.is_nan()) => {
             return Err((Reason::MissingKey, format!("key field `{}` is missing or null", schema.key)));
         }
         None => {
@@ -70,6 +70,7 @@ fn text<'a>(cells: &'a Cells, at: usize, number: &'a mut String) -> Option<&'a [
             number.push_str(itoa::Buffer::new().format(value));
             Some(number.as_bytes())
         }
+        Cell::Float(value) if value.is_nan() => None,
         Cell::Float(value) => {
             literal(value, number);
             Some(number.as_bytes())

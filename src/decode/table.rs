@@ -83,7 +83,8 @@ fn read_texts(rows: &RecordBatch, name: &str, faults: &mut [Option<Fault>]) -> T
     if array.data_type().is_floating() {
         let mut text = String::new();
         if let Ok(values) = cast(&array, &DataType::Float64) {
-            for value in values.as_primitive::<Float64Type>() {
+            // NaN is how tools write a missing number.
+            for value in values.as_primitive::<Float64Type>().iter().map(|value| value.filter(|value| !value.is_nan())) {
                 text.clear();
                 value.iter().for_each(|value| literal(*value, &mut text));
                 texts.push_option(value.map(|_| text.as_bytes()));
@@ -124,6 +125,12 @@ fn read_numbers(rows: &RecordBatch, name: &str, faults: &mut [Option<Fault>]) ->
     }
 }
 
+/// A decimal without digits after the point, as warehouses export whole numbers.
+fn is_whole_decimal(kind: &DataType) -> bool {
+    use DataType::{Decimal32, Decimal64, Decimal128, Decimal256};
+    matches!(kind, Decimal32(_, scale) | Decimal64(_, scale) | Decimal128(_, scale) | Decimal256(_, scale) if *scale <= 0)
+}
+
 fn read_times(schema: &EventSchema, rows: &RecordBatch, faults: &mut [Option<Fault>]) -> Vec<Option<EventTime>> {
     let name = &schema.time;
     let Some(array) = rows.column_by_name(name) else {
@@ -133,10 +140,10 @@ fn read_times(schema: &EventSchema, rows: &RecordBatch, faults: &mut [Option<Fau
     let raw: Option<Vec<Option<EventTime>>> = match (array.data_type(), schema.time_format) {
         // A typed timestamp says what it is; it is taken as UTC instants whatever the pipeline's unit.
         (DataType::Timestamp(..) | DataType::Date32 | DataType::Date64, _) => timestamps(array),
-        (kind, TimeFormat::Unit(unit)) if kind.is_integer() => cast(array, &DataType::Int64).ok().map(|values| {
+        (kind, TimeFormat::Unit(unit)) if kind.is_integer() || is_whole_decimal(kind) => cast(array, &DataType::Int64).ok().map(|values| {
             values.as_primitive::<Int64Type>().iter().map(|v| v.map(|v| from_integer(v, unit).unwrap_or(EventTime(i64::MAX)))).collect()
         }),
-        (kind, TimeFormat::Unit(unit)) if kind.is_floating() => cast(array, &DataType::Float64).ok().map(|values| {
+        (kind, TimeFormat::Unit(unit)) if kind.is_floating() || kind.is_decimal() => cast(array, &DataType::Float64).ok().map(|values| {
             values.as_primitive::<Float64Type>().iter().map(|v| v.map(|v| from_float(v, unit).unwrap_or(EventTime(i64::MAX)))).collect()
         }),
         (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Dictionary(..), TimeFormat::Rfc3339) => {

@@ -16,8 +16,8 @@ use crate::base::number::{f32_of, index};
 use crate::data::events::Column;
 use crate::data::schema::EventSchema;
 use crate::features::recipe::Recipe;
-use crate::model::list_column;
 use crate::model::manifest::StateSpec;
+use crate::model::{field_column, list_column};
 
 /// Keys shown.
 const KEYS: usize = 4;
@@ -53,7 +53,7 @@ pub fn table(step: &dyn Step, seen: &Seen, prepared: &Prepared, schema: &EventSc
     let needed = recipe.fields();
     for (at, (field, column)) in schema.fields.iter().zip(&seen.events.columns).enumerate() {
         let wanted = needed.iter().any(|need| need.name == field.name) || schema.mark == Some(at);
-        if !wanted || columns.iter().any(|(name, _)| *name == field.name) {
+        if !wanted {
             continue;
         }
         let array: ArrayRef = match column {
@@ -62,7 +62,7 @@ pub fn table(step: &dyn Step, seen: &Seen, prepared: &Prepared, schema: &EventSc
             }
             Column::Text(values) => Arc::new(rows.iter().map(|row| values.get(*row).map(text)).collect::<StringArray>()),
         };
-        columns.push((field.name.clone(), array));
+        columns.push((field_column(&field.name).into_owned(), array));
     }
     let fault = |e: ArrowError| Error::internal("fit", e.to_string()).caused_by(e);
     columns.push(("x".to_owned(), list_column(x, rows.len()).map_err(fault)?));
@@ -101,7 +101,7 @@ fn shown(seen: &Seen, prepared: &Prepared) -> Vec<Range<usize>> {
         .take(KEYS)
         .collect();
     if found.is_empty() {
-        found = ranges.iter().take(KEYS).map(cut).collect();
+        found = ranges.iter().enumerate().filter(|(i, range)| first(*i, range)).map(|(_, range)| cut(range)).take(KEYS).collect();
     }
     found
 }

@@ -1,5 +1,6 @@
 //! `golden.parquet`: events with the rows, states and outputs that the trainer computed for them.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -94,6 +95,17 @@ impl Golden {
             }
         };
         Ok(Some(Golden { keys, times, rows, states, outputs, intensities, table }))
+    }
+
+    /// The events as a table of records: these columns for key and time, and the fields by their names.
+    ///
+    /// # Errors
+    /// Never for golden events.
+    pub fn records<'a>(&self, (key, time): (&str, &str), fields: impl Iterator<Item = &'a str>) -> Result<RecordBatch> {
+        let roles = [("key".into(), key), ("event_time".into(), time)].into_iter();
+        let columns = roles.chain(fields.map(|name| (field_column(name), name)));
+        let columns = columns.filter_map(|(column, name)| Some((name, Arc::clone(self.table.column_by_name(&column)?))));
+        RecordBatch::try_from_iter(columns).map_err(|e| Error::internal("model", e.to_string()).caused_by(e))
     }
 
     /// Number of events.
@@ -256,6 +268,15 @@ fn floats(table: &RecordBatch, name: &str, width: usize) -> std::result::Result<
         return Err(format!("column `{name}` must hold {width} floats a row; it holds {} in {n} rows", values.len()));
     }
     Ok(values)
+}
+
+/// The column of golden events that holds a field: of the field's name, or `field.NAME` where that is another column's.
+#[must_use]
+pub fn field_column(name: &str) -> Cow<'_, str> {
+    let taken = matches!(name, "key" | "event_time" | "x" | "outputs" | "tau" | "lambda")
+        || name.starts_with("state.")
+        || name.starts_with("field.");
+    if taken { format!("field.{name}").into() } else { name.into() }
 }
 
 /// `[n, width]` floats as a column of lists of one length.

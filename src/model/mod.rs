@@ -16,7 +16,7 @@ pub mod tensors;
 pub mod write;
 
 pub use attention::Attention;
-pub use golden::{Golden, Mismatch, list_column, to_parquet};
+pub use golden::{Golden, Mismatch, field_column, list_column, to_parquet};
 pub use graph::Signature;
 pub use package::Package;
 pub use rounds::Rounds;

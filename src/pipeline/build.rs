@@ -474,7 +474,7 @@ impl Build<'_> {
         let asked = asked_marks.map(index);
         if lenient {
             // What there is, is given.
-        } else if known == 0 && mark_named {
+        } else if known == 0 && mark_named && timed {
             let label = "the head of the model package has no marks";
             let help = format!("remove mark, or fit a model with it: {}", self.fit_command());
             self.note("pipeline::no_marks", &["event", "mark"], "the model knows no marks", label, help);

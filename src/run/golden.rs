@@ -16,6 +16,10 @@ use crate::model::Package;
 /// Largest difference of a feature, absolute or relative.
 const TOLERANCE: f32 = 1e-5;
 
+/// Names that no field has.
+const KEY: &str = " key";
+const TIME: &str = " event_time";
+
 /// Computes the feature rows of the golden events from their fields and compares them with those the trainer saw; then
 /// changes the row of the last golden event of each key and asserts that the law it is scored against does not move.
 /// That holds by the order in which `Model::steps` works, whatever the graph: it guards that order, not the package.
@@ -27,8 +31,8 @@ pub fn check(package: &Package, recipe: &Recipe) -> Result<usize> {
     extremes::check(package, recipe)?;
     let Some(golden) = &package.golden else { return Ok(0) };
     let schema = EventSchema {
-        key: "key".to_owned(),
-        time: "event_time".to_owned(),
+        key: KEY.to_owned(),
+        time: TIME.to_owned(),
         time_format: TimeFormat::Rfc3339,
         id: None,
         fields: recipe.fields(),
@@ -36,7 +40,8 @@ pub fn check(package: &Package, recipe: &Recipe) -> Result<usize> {
         label: None,
     };
     let place = package.folder.join("golden.parquet").display().to_string();
-    let input = Input { tables: vec![Table { partition: Partition(0), first: Offset(0), rows: golden.table.clone() }], ..Input::default() };
+    let records = golden.records((KEY, TIME), schema.fields.iter().map(|field| field.name.as_str()))?;
+    let input = Input { tables: vec![Table { partition: Partition(0), first: Offset(0), rows: records }], ..Input::default() };
     let (mut events, mut rejected) = (Events::new(&schema), Rejected::default());
     Decoder::new(&schema).decode(&input, &mut events, &mut rejected)?;
     if let Some(detail) = rejected.details.first() {
