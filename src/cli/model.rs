@@ -129,7 +129,11 @@ fn shape(shape: &[usize]) -> String {
 
 fn verify(args: &Args) -> Result<()> {
     let (package, recipe) = load(&args.folder)?;
-    print("model", format_args!("ok  check sums, manifest, graph, recipe of {} floats\n", recipe.width()))?;
+    let sums = if package.has_sums { "check sums, " } else { "" };
+    print("model", format_args!("ok  {sums}manifest, graph, recipe of {} floats\n", recipe.width()))?;
+    if !package.has_sums {
+        print("model", format_args!("--  no SHA256SUMS: whether files were changed since they were packaged is not known\n"))?;
+    }
     let compared = check_golden(&package, &recipe)?;
     if compared == 0 {
         print("model", format_args!("--  no golden.parquet: the graph was not compared with its trainer\n"))?;

@@ -3,6 +3,7 @@
 mod attention;
 pub mod cohorts;
 mod eval;
+mod external;
 mod golden;
 mod graph;
 pub mod intensity;
@@ -12,6 +13,7 @@ mod package;
 pub mod quantize;
 mod rounds;
 mod step;
+mod sums;
 pub mod tensors;
 pub mod write;
 

@@ -3,24 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use super::attention::Attention;
-use super::cohorts::{self, Cohorts};
+use super::cohorts::Cohorts;
 use super::golden::{Golden, Mismatch};
 use super::graph::{Graph, Signature};
-use super::intensity::{self, IntensityGraph};
+use super::intensity::IntensityGraph;
 use super::manifest::Manifest;
 use super::step::{Memory, Model};
-use super::write::WORDING;
+use super::sums::{self, Checked};
 use crate::base::error::{Error, Result};
 use crate::base::limits::MAX_STATE_FLOATS;
 use crate::base::number::{f32_of, f64_of_count, index, u32_of};
 use crate::data::intensity::Intensities;
 use crate::data::outputs::Outputs;
-
-/// Files whose bytes the model's behaviour depends on; `SHA256SUMS` must list them all.
-const FILES: [&str; 3] = ["model.onnx", "model.toml", "features.toml"];
 
 /// Batch sizes that are compared when a package is loaded; the tests compare many more.
 const PROBES: [usize; 4] = [1, 2, 7, 64];
@@ -31,8 +26,10 @@ pub struct Package {
     pub folder: PathBuf,
     /// `model.toml`.
     pub manifest: Manifest,
-    /// SHA-256 over graphs, manifest, recipe and cohorts, in hex.
+    /// SHA-256 over graphs with their weights, manifest, recipe and cohorts, in hex.
     pub digest: String,
+    /// Whether it has a `SHA256SUMS`, with which its files were compared.
+    pub has_sums: bool,
     /// Golden events, if the package has them.
     pub golden: Option<Golden>,
     /// How far the graph is from them.
@@ -55,7 +52,7 @@ impl Package {
                 .at(folder.display().to_string())
                 .help("train one with `meantime fit`, or name the folder in [model] package"));
         }
-        let digest = check_sums(folder)?;
+        let Checked { digest, listed: has_sums } = sums::check(folder)?;
         let manifest = Manifest::load(&folder.join("model.toml"))?;
         check_manifest(&manifest).map_err(|e| e.at(folder.join("model.toml").display().to_string()))?;
         let graph = Graph::load(&folder.join("model.onnx"), &manifest)?;
@@ -64,7 +61,7 @@ impl Package {
         let path = folder.join("golden.parquet");
         let golden = Golden::load(&path, &manifest, graph.signature.features)?;
         let mismatch = Mismatch::default();
-        let mut package = Package { folder: folder.to_owned(), manifest, digest, golden, mismatch, graph, intensity, cohorts };
+        let mut package = Package { folder: folder.to_owned(), manifest, digest, has_sums, golden, mismatch, graph, intensity, cohorts };
         package.check_batches(&PROBES)?;
         if let Some(golden) = &package.golden {
             package.mismatch = golden.check(&mut package.model()?).map_err(|e| e.at(path.display().to_string()))?;
@@ -207,38 +204,4 @@ fn check_manifest(manifest: &Manifest) -> Result<()> {
         return Err(Error::config("model", "the head names no outputs"));
     }
     Ok(())
-}
-
-/// Compares the files with `SHA256SUMS`, where there is one, and returns the digest over all of them.
-fn check_sums(folder: &Path) -> Result<String> {
-    let listed = std::fs::read_to_string(folder.join("SHA256SUMS")).unwrap_or_default();
-    let mut all = Sha256::new();
-    // The second graph and the cohorts, and the wording of reasons, of the packages that have them.
-    let others = [intensity::FILE, cohorts::FILE, WORDING].into_iter().filter(|name| folder.join(name).is_file());
-    for name in FILES.into_iter().chain(others) {
-        let path = folder.join(name);
-        let bytes = std::fs::read(&path)
-            .map_err(|e| Error::io("model", &path, e).help("a model package holds model.onnx, model.toml and features.toml"))?;
-        let sum = hex(&Sha256::digest(&bytes));
-        let line = listed
-            .lines()
-            .filter_map(|line| line.split_once(char::is_whitespace))
-            .find(|(_, file)| file.trim().trim_start_matches('*') == name);
-        if let Some((expected, _)) = line
-            && !expected.eq_ignore_ascii_case(&sum)
-        {
-            return Err(Error::config("model", format!("the file's SHA-256 is {sum}, SHA256SUMS says {expected}"))
-                .at(path.display().to_string())
-                .help("the file was changed after it was packaged: export it again, or renew SHA256SUMS if the change is meant"));
-        }
-        if name != WORDING {
-            all.update(name.as_bytes());
-            all.update(sum.as_bytes());
-        }
-    }
-    Ok(hex(&all.finalize()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|nibble| char::from_digit(u32::from(nibble), 16)).collect()
 }

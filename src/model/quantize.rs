@@ -76,7 +76,7 @@ pub fn quantize(bytes: &[u8]) -> Result<Quantized> {
             "model",
             format!("no constant of the graph is a matrix of single floats with {FEWEST} or more elements"),
         )
-        .help("there is nothing to gain: the graph is small already, or its weights lie in another file or in `Constant` nodes"));
+        .help("there is nothing to gain: the graph is small already, or its weights lie in `Constant` nodes"));
     }
     done.bytes = onnx.to_bytes();
     done.lost = (error / f64::max(size, f64::MIN_POSITIVE)).sqrt();

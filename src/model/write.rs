@@ -4,16 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use super::golden::{Golden, to_parquet};
 use super::package::Package;
-use super::{cohorts, intensity};
+use super::{cohorts, external, intensity, sums};
 use crate::base::error::{Error, Result};
 
 /// The files of a package, all of which are listed in `SHA256SUMS`.
 pub const FILES: [&str; 7] = ["model.onnx", intensity::FILE, "model.toml", "features.toml", cohorts::FILE, "golden.parquet", "CARD.md"];
-const SUMS: &str = "SHA256SUMS";
+pub(super) const SUMS: &str = "SHA256SUMS";
 /// Wording of reasons: written and changed by people, so it is not listed in the sums, and goes from one package to the next.
 pub const WORDING: &str = "reasons.toml";
 
@@ -41,7 +39,8 @@ pub fn check_folder(folder: &Path) -> Result<()> {
     }
     let entries = fs::read_dir(folder).map_err(|e| Error::io("model", folder, e).help("--out must name a folder"))?;
     let names: Vec<String> = entries.filter_map(|entry| entry.ok()).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    let known = |name: &String| FILES.contains(&name.as_str()) || name == SUMS || name == WORDING;
+    let weights = external::names(folder).unwrap_or_default();
+    let known = |name: &String| FILES.contains(&name.as_str()) || name == SUMS || name == WORDING || weights.contains(name);
     if let Some(stranger) = names.iter().find(|name| !known(name)) {
         return Err(Error::config("model", format!("the folder holds `{stranger}`, which is not part of a model package"))
             .at(folder.display().to_string())
@@ -50,13 +49,19 @@ pub fn check_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The files of the package in a folder, the wording of reasons among them.
+/// The files of the package in a folder, the wording of reasons among them. Weights that lie beside a graph are put into it, so that they go where it goes.
 ///
 /// # Errors
 /// One cannot be read.
 pub fn read(folder: &Path) -> Result<Files> {
     let there = FILES.into_iter().chain([WORDING]).map(|name| (name, folder.join(name))).filter(|(_, path)| path.is_file());
-    there.map(|(name, path)| Ok((name, fs::read(&path).map_err(|e| Error::io("model", &path, e))?))).collect()
+    let read = |name: &'static str, path: PathBuf| -> Result<(&'static str, Vec<u8>)> {
+        let bytes = fs::read(&path).map_err(|e| Error::io("model", &path, e))?;
+        let is_graph = matches!(name, "model.onnx" | intensity::FILE);
+        let whole = if is_graph { external::inlined(bytes, folder).map_err(|e| e.at(path.display().to_string()))? } else { bytes };
+        Ok((name, whole))
+    };
+    there.map(|(name, path)| read(name, path)).collect()
 }
 
 /// Writes the files beside `folder`, has them checked there, and only then puts them in place of what was there. Wording of reasons that was there stays, if the
@@ -126,12 +131,11 @@ pub fn recompute(files: &mut Files, golden: Option<&Golden>) -> Result<(tempfile
 }
 
 fn write_files(files: &Files, before: &Path, folder: &Path) -> Result<()> {
-    let mut sums = String::new();
+    let mut list = String::new();
     for (name, bytes) in FILES.into_iter().filter_map(|name| files.get(name).map(|bytes| (name, bytes))) {
         let path = folder.join(name);
         fs::write(&path, bytes).map_err(|e| Error::io("model", &path, e))?;
-        let sum: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        sums.push_str(&format!("{sum}  {name}\n"));
+        list.push_str(&format!("{}  {name}\n", sums::of(bytes)));
     }
     let path = before.join(WORDING);
     let own = if path.is_file() { Some(fs::read(&path).map_err(|e| Error::io("model", &path, e))?) } else { None };
@@ -140,5 +144,5 @@ fn write_files(files: &Files, before: &Path, folder: &Path) -> Result<()> {
         fs::write(&path, wording).map_err(|e| Error::io("model", &path, e))?;
     }
     let path = folder.join(SUMS);
-    fs::write(&path, sums).map_err(|e| Error::io("model", &path, e))
+    fs::write(&path, list).map_err(|e| Error::io("model", &path, e))
 }

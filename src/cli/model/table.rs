@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::seconds;
 use crate::base::error::{Error, Result};
+use crate::base::number::u64_of_count;
 use crate::cli::evaluate::{self, Subset};
 use crate::cli::{PipelineArgs, summary::grouped};
-use crate::model::Package;
+use crate::model::{Package, write};
 
 /// Keys side by side in the steps that are timed.
 const BATCH: usize = 256;
@@ -40,7 +41,7 @@ pub struct Figures {
     pub quality: Vec<(&'static str, f64)>,
     /// Nanoseconds an event of the fastest batch that was stepped.
     pub ns: f64,
-    /// Bytes of `model.onnx`.
+    /// Bytes of `model.onnx` with all of its weights.
     pub graph: u64,
     /// Bytes of recurrent state and published law a key.
     pub state: usize,
@@ -60,11 +61,10 @@ pub fn both(folders: [&Path; 2], pipeline: Option<&PathBuf>, judged: &Judged, su
         }
     }
     let figures = |folder: &Path, package: &Package, ns: f64| -> Result<Figures> {
-        let path = folder.join("model.onnx");
         Ok(Figures {
             quality: pipeline.map_or_else(|| Ok(Vec::new()), |pipeline| quality(folder, pipeline, judged, subset.cloned()))?,
             ns,
-            graph: std::fs::metadata(&path).map_err(|e| Error::io("model", &path, e))?.len(),
+            graph: u64_of_count(write::read(folder)?.get("model.onnx").map_or(0, Vec::len)),
             state: 4 * package.model()?.initial_hidden().len(),
         })
     };
