@@ -1,13 +1,14 @@
 //! `golden.parquet`: events with the rows, states and outputs that the trainer computed for them.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch, UInt32Array};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Float32Type};
+use arrow::datatypes::{DataType, Field, Float32Type, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -26,7 +27,7 @@ use crate::data::outputs::Outputs;
 /// Largest difference allowed between the graph and what the trainer computed, absolute or relative to the value.
 const TOLERANCE: f32 = 1e-4;
 
-/// The golden events of a package, sorted as they are applied: key by key, in time order.
+/// The golden events of a package, sorted as they are applied: key by key, each in time order, whatever order the file has.
 #[derive(Clone, Debug)]
 pub struct Golden {
     /// All columns: `key`, `event_time`, the recipe's fields, `x`, `state.<input>`, `outputs`.
@@ -41,6 +42,8 @@ pub struct Golden {
     pub states: Vec<Vec<f32>>,
     /// `[n, width]` expected head parameters after the event.
     pub outputs: Vec<f32>,
+    /// Which row of the file each event is.
+    pub places: Vec<usize>,
     /// Of a head of the kind `intensity`, where the file has them: a gap after each event `[n]`, and the expected intensities there `[n, marks]`.
     pub intensities: Option<(Vec<f32>, Vec<f32>)>,
 }
@@ -72,19 +75,14 @@ impl Golden {
         let batches: Vec<RecordBatch> = reader.collect::<std::result::Result<_, _>>().map_err(|e| fault(e.to_string()))?;
         let schema = batches.first().map(RecordBatch::schema).ok_or_else(|| fault("it holds no events".to_owned()))?;
         let table = concat_batches(&schema, &batches).map_err(|e| fault(e.to_string()))?;
+        let (table, places) = sorted(table).map_err(&fault)?;
         let floats = |name: &str, width: usize| floats(&table, name, width).map_err(&fault);
         let mut states = Vec::new();
         for state in &manifest.states {
             states.push(floats(&format!("state.{}", state.input), state.floats())?);
         }
-        let column = |name: &str, kind: DataType| {
-            let column = table.column_by_name(name).ok_or_else(|| fault(format!("there is no column `{name}`")))?;
-            arrow::compute::cast(column, &kind).map_err(|e| fault(format!("column `{name}`: {e}")))
-        };
-        let keys = column("key", DataType::Utf8)?;
-        let keys = keys.as_string::<i32>().iter().map(|key| key.unwrap_or_default().to_owned()).collect();
-        let times = column("event_time", DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None))?;
-        let times = times.as_primitive::<arrow::datatypes::TimestampMicrosecondType>().values().to_vec();
+        let column = |name: &str, kind: DataType| column(&table, name, &kind).map_err(&fault);
+        let (keys, times) = (keys(&table).map_err(&fault)?, times(&table).map_err(&fault)?);
         let (rows, outputs) = (floats("x", features)?, floats("outputs", manifest.head.width())?);
         let second = table.column_by_name("tau").filter(|_| matches!(manifest.head, HeadSpec::Intensity(_)));
         let intensities = match second {
@@ -94,17 +92,24 @@ impl Golden {
                 Some((taus, floats("lambda", manifest.head.marks().len().max(1))?))
             }
         };
-        Ok(Some(Golden { keys, times, rows, states, outputs, intensities, table }))
+        Ok(Some(Golden { keys, times, rows, states, outputs, places, intensities, table }))
     }
 
     /// The events as a table of records: these columns for key and time, and the fields by their names.
     ///
     /// # Errors
-    /// Never for golden events.
+    /// A field has no column.
     pub fn records<'a>(&self, (key, time): (&str, &str), fields: impl Iterator<Item = &'a str>) -> Result<RecordBatch> {
         let roles = [("key".into(), key), ("event_time".into(), time)].into_iter();
-        let columns = roles.chain(fields.map(|name| (field_column(name), name)));
-        let columns = columns.filter_map(|(column, name)| Some((name, Arc::clone(self.table.column_by_name(&column)?))));
+        let mut columns = Vec::new();
+        for (column, name) in roles.chain(fields.map(|name| (field_column(name), name))) {
+            let values = self.table.column_by_name(&column).ok_or_else(|| {
+                Error::config("model", format!("there is no column `{column}`, of the field `{name}` that features.toml reads")).help(
+                    "write the fields that the recipe reads into golden.parquet, as they came, so that the rows can be made from them",
+                )
+            })?;
+            columns.push((name, Arc::clone(values)));
+        }
         RecordBatch::try_from_iter(columns).map_err(|e| Error::internal("model", e.to_string()).caused_by(e))
     }
 
@@ -135,7 +140,7 @@ impl Golden {
     /// How often each row's key has occurred before.
     #[must_use]
     pub fn occurrences(&self) -> Vec<u32> {
-        let mut seen = std::collections::BTreeMap::new();
+        let mut seen = BTreeMap::new();
         self.keys
             .iter()
             .map(|key| {
@@ -154,8 +159,15 @@ impl Golden {
 
     /// The last row of each key.
     pub fn last_rows(&self) -> impl Iterator<Item = usize> {
-        let is_last = |(row, key): &(usize, &String)| self.keys.iter().skip(row + 1).all(|k| k != *key);
-        self.keys.iter().enumerate().filter(is_last).map(|(row, _)| row)
+        let next = self.keys.iter().skip(1).map(Some).chain([None]);
+        self.keys.iter().zip(next).enumerate().filter(|(_, (key, next))| *next != Some(*key)).map(|(row, _)| row)
+    }
+
+    /// What the event is called: by its row in the file.
+    #[must_use]
+    pub fn name(&self, row: usize) -> String {
+        let key = self.keys.get(row).map_or("", String::as_str);
+        format!("golden event {} (key `{key}`)", self.places.get(row).copied().unwrap_or(row))
     }
 
     /// The same events with other states (`[n, floats]` each, in the manifest's order) and outputs.
@@ -206,7 +218,7 @@ impl Golden {
         let mut memory = GoldenMemory::new(&self.keys, model.initial_hidden());
         let mut found = Outputs::default();
         model.steps(&self.rows, &self.gaps(), &self.occurrences(), &mut memory, &mut found)?;
-        let outputs = worst(&found.after, &self.outputs, "head output", found.width, &self.keys)?;
+        let outputs = self.worst(&found.after, &self.outputs, "head output", found.width, 0)?;
         // The last row of a key shows its state.
         let mut states = 0f32;
         for row in self.last_rows() {
@@ -215,7 +227,7 @@ impl Golden {
             for expected in &self.states {
                 let floats = expected.len() / self.len().max(1);
                 let (have, want) = (hidden.get(start..start + floats), expected.get(row * floats..(row + 1) * floats));
-                states = states.max(worst(have.unwrap_or_default(), want.unwrap_or_default(), "state", floats, &self.keys)?);
+                states = states.max(self.worst(have.unwrap_or_default(), want.unwrap_or_default(), "state", floats, row)?);
                 start += floats;
             }
         }
@@ -230,29 +242,71 @@ impl Golden {
         graph.at(&self.outputs, &(0..u32_of(taus.len())).collect::<Vec<_>>(), taus, &mut found)?;
         let largest = expected.iter().fold(f32::MIN_POSITIVE, |largest, lambda| largest.max(*lambda));
         let scaled = |values: &[f32]| values.iter().map(|lambda| lambda / largest).collect::<Vec<_>>();
-        worst(&scaled(&found), &scaled(expected), "intensity, by the largest of them,", graph.marks(), &self.keys)
+        self.worst(&scaled(&found), &scaled(expected), "intensity, by the largest of them,", graph.marks(), 0)
+    }
+
+    /// The largest difference between floats of events from row `first` on, `width` of each.
+    fn worst(&self, found: &[f32], expected: &[f32], what: &str, width: usize, first: usize) -> Result<f32> {
+        let mut worst = 0f32;
+        let place = |i: usize| format!("{what} {} of {}", i % width.max(1), self.name(first + i / width.max(1)));
+        for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+            if !found.is_finite() {
+                return Err(Error::config("model", format!("{} is {found}", place(i))));
+            }
+            let difference = (found - expected).abs() / expected.abs().max(1.0);
+            if difference.is_nan() || difference > TOLERANCE {
+                return Err(Error::config("model", format!("{}: the graph gives {found}, golden.parquet says {expected}", place(i)))
+                    .help("the graph and the golden events come from different trainings: export both again"));
+            }
+            worst = worst.max(difference);
+        }
+        Ok(worst)
     }
 }
 
-fn worst(found: &[f32], expected: &[f32], what: &str, width: usize, keys: &[String]) -> Result<f32> {
-    let mut worst = 0f32;
-    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
-        let key = keys.get(i / width.max(1)).map_or("", String::as_str);
-        if !found.is_finite() {
-            return Err(Error::config(
-                "model",
-                format!("{what} {} of golden event {} (key `{key}`) is {found}", i % width.max(1), i / width.max(1)),
-            ));
-        }
-        let difference = (found - expected).abs() / expected.abs().max(1.0);
-        if difference.is_nan() || difference > TOLERANCE {
-            let place = format!("{what} {} of golden event {} (key `{key}`)", i % width.max(1), i / width.max(1));
-            return Err(Error::config("model", format!("{place}: the graph gives {found}, golden.parquet says {expected}"))
-                .help("the graph and the golden events come from different trainings: export both again"));
-        }
-        worst = worst.max(difference);
+/// The table key by key, in the order of their first rows, each in order of time; and which row of the file each row is.
+fn sorted(table: RecordBatch) -> std::result::Result<(RecordBatch, Vec<usize>), String> {
+    let (keys, times) = (keys(&table)?, times(&table)?);
+    let ranks = ranks(&keys);
+    let mut order: Vec<(usize, i64, usize)> = ranks.iter().zip(times).enumerate().map(|(row, (rank, time))| (*rank, time, row)).collect();
+    if order.is_sorted() {
+        let places = (0..order.len()).collect();
+        return Ok((table, places));
     }
-    Ok(worst)
+    order.sort_unstable();
+    let places: Vec<usize> = order.into_iter().map(|(_, _, row)| row).collect();
+    let rows: UInt32Array = places.iter().map(|row| Some(u32_of(*row))).collect();
+    let table = arrow::compute::take_record_batch(&table, &rows).map_err(|e| e.to_string())?;
+    Ok((table, places))
+}
+
+/// The number of each row's key: keys are counted in the order of their first rows.
+fn ranks(keys: &[String]) -> Vec<usize> {
+    let mut known: BTreeMap<&str, usize> = BTreeMap::new();
+    keys.iter()
+        .map(|key| {
+            let next = known.len();
+            *known.entry(key).or_insert(next)
+        })
+        .collect()
+}
+
+fn column(table: &RecordBatch, name: &str, kind: &DataType) -> std::result::Result<ArrayRef, String> {
+    let column = table.column_by_name(name).ok_or_else(|| format!("there is no column `{name}`"))?;
+    arrow::compute::cast(column, kind).map_err(|e| format!("column `{name}`: {e}"))
+}
+
+fn keys(table: &RecordBatch) -> std::result::Result<Vec<String>, String> {
+    let keys = column(table, "key", &DataType::Utf8)?;
+    Ok(keys.as_string::<i32>().iter().map(|key| key.unwrap_or_default().to_owned()).collect())
+}
+
+fn times(table: &RecordBatch) -> std::result::Result<Vec<i64>, String> {
+    let times = column(table, "event_time", &DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None))?;
+    match (0..times.len()).find(|row| times.is_null(*row)) {
+        Some(row) => Err(format!("golden event {row} has no `event_time`")),
+        None => Ok(times.as_primitive::<TimestampMicrosecondType>().values().to_vec()),
+    }
 }
 
 fn floats(table: &RecordBatch, name: &str, width: usize) -> std::result::Result<Vec<f32>, String> {
@@ -324,17 +378,9 @@ struct GoldenMemory {
 
 impl GoldenMemory {
     fn new(keys: &[String], init: &[f32]) -> Self {
-        let mut known: Vec<&String> = Vec::new();
-        let slots = keys
-            .iter()
-            .map(|key| {
-                known.iter().position(|k| *k == key).unwrap_or_else(|| {
-                    known.push(key);
-                    known.len() - 1
-                })
-            })
-            .collect();
-        GoldenMemory { hidden: vec![init.to_vec(); known.len()], slots }
+        let slots = ranks(keys);
+        let known = slots.iter().max().map_or(0, |last| last + 1);
+        GoldenMemory { hidden: vec![init.to_vec(); known], slots }
     }
 }
 
