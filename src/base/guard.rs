@@ -1,7 +1,9 @@
 //! A panic as an error: a thread that others wait for must not end without a word.
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::Once;
 
 use super::error::{Error, Result};
 
@@ -11,6 +13,30 @@ use super::error::{Error, Result};
 /// It panicked: internal, with what it said.
 pub fn guarded<T>(stage: &'static str, who: &str, run: impl FnOnce() -> T) -> Result<T> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|payload| panicked(stage, who, payload.as_ref()))
+}
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// As `guarded`, for what is only tried: nothing is printed, as the error says it all. What the panic said is given as it is.
+///
+/// # Errors
+/// What it said.
+pub fn tried<T>(run: impl FnOnce() -> T) -> std::result::Result<T, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let others = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                others(panic);
+            }
+        }));
+    });
+    let outer = QUIET.replace(true);
+    let ended = catch_unwind(AssertUnwindSafe(run)).map_err(|payload| said(payload.as_ref()).to_owned());
+    QUIET.set(outer);
+    ended
 }
 
 /// The error for a panic whose payload was caught.
@@ -29,6 +55,14 @@ fn said(payload: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_tried_gives_what_its_panic_said() {
+        assert_eq!(tried(|| 7), Ok(7));
+        assert_eq!(tried(|| tried(|| panic!("inner")).map(|(): ()| ())), Ok(Err("inner".to_owned())));
+        assert_eq!(tried(|| panic!("outer {}", 1)).map(|(): ()| ()), Err("outer 1".to_owned()));
+        assert!(!QUIET.get());
+    }
 
     #[test]
     fn a_panic_is_an_internal_error_with_who_and_what() {

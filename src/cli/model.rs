@@ -15,6 +15,7 @@ use crate::base::number::f64_of_count;
 use crate::base::time::Gap;
 use crate::data::outputs::Outputs;
 use crate::features::recipe::Recipe;
+use crate::head;
 use crate::model::{Memory, Package};
 use crate::run::check_golden;
 
@@ -67,6 +68,9 @@ fn load(folder: &Path) -> Result<(Package, Recipe)> {
         let text = format!("the recipe makes {} floats, the graph takes {}", recipe.width(), package.signature().features);
         return Err(Error::config("model", text).at(folder.display().to_string()));
     }
+    let place = |e: Error| e.at(folder.join("model.toml").display().to_string());
+    head::check(&package.manifest.head).map_err(place)?;
+    package.attention().map_err(place)?;
     Ok((package, recipe))
 }
 
@@ -194,4 +198,32 @@ fn seconds(package: &Package, size: usize, runs: usize, duration: Duration) -> R
         best = best.min(start.elapsed().as_secs_f64() / f64_of_count(steps * size));
     }
     Ok(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_faulty_head_and_an_attention_that_the_graph_does_not_give_are_told_with_the_manifest() {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/visits/model");
+        let manifest = std::fs::read_to_string(own.join("model.toml")).unwrap();
+        let gap = manifest.lines().find(|line| line.starts_with("min_gap")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["model.onnx", "features.toml", "golden.parquet"] {
+            std::fs::copy(own.join(name), folder.path().join(name)).unwrap();
+        }
+        let refusal = |manifest: String| {
+            std::fs::write(folder.path().join("model.toml"), manifest).unwrap();
+            load(folder.path()).map(|_| ()).map_err(|e| e.to_string())
+        };
+        refusal(manifest.clone()).unwrap();
+        for (manifest, says) in [
+            (manifest.replace(gap, "min_gap = 0.0"), "min_gap = 0 is not above 0"),
+            (format!("attention = \"weights\"\n{manifest}"), "has no output `weights`"),
+        ] {
+            let said = refusal(manifest).unwrap_err();
+            assert!(said.contains(says) && said.contains("model.toml"), "{said}");
+        }
+    }
 }

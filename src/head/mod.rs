@@ -152,18 +152,11 @@ impl Head {
     /// As `new`; or a head of that kind is given nobody to ask.
     pub fn with(spec: &HeadSpec, asks: Asks, intensities: Option<Box<dyn Intensities>>) -> Result<Head> {
         check_asks(spec, &asks)?;
+        check(spec)?;
         let kind = match (spec, spec.law()) {
-            (HeadSpec::Score { link, calibration, .. }, _) => {
-                if let Some(fault) = calibration.as_ref().and_then(Calibration::fault) {
-                    return Err(Error::config("model", fault));
-                }
-                Kind::Score(*link, calibration.clone())
-            }
+            (HeadSpec::Score { link, calibration, .. }, _) => Kind::Score(*link, calibration.clone()),
             (_, None) => return Err(Error::internal("head", "a head that is neither law nor score")),
-            (_, Some(law)) => {
-                check_law(spec, law)?;
-                Kind::Law(timed(spec, law, &asks, intensities)?)
-            }
+            (_, Some(law)) => Kind::Law(timed(spec, law, &asks, intensities)?),
         };
         let marks = spec.marks().iter().enumerate().map(|(i, name)| (name.as_bytes().into(), u32_of(i))).collect();
         Ok(Head { kind, width: spec.width(), marks })
@@ -287,6 +280,19 @@ fn push_no_time(into: &mut Forecasts) {
 /// Appends a row without a law of the value.
 fn push_no_value(into: &mut Forecasts) {
     into.next_values.iter_mut().for_each(|column| column.push(f64::NAN));
+}
+
+/// Checks a package's `[head]`, whatever is asked of it.
+///
+/// # Errors
+/// Of configuration, as `Head::new`.
+pub fn check(spec: &HeadSpec) -> Result<()> {
+    if let HeadSpec::Score { calibration: Some(calibration), .. } = spec
+        && let Some(fault) = calibration.fault()
+    {
+        return Err(Error::config("head", fault).help("in [head] of model.toml, mend `calibration`, or take it out"));
+    }
+    spec.law().map_or(Ok(()), |law| check_law(spec, law))
 }
 
 fn check_asks(spec: &HeadSpec, asks: &Asks) -> Result<()> {

@@ -166,6 +166,14 @@ fn check_shapes(model: &TypedModel, manifest: &Manifest, inputs: &[String]) -> s
     Ok(Signature { features, outputs: widths, state_floats, operators: 0 })
 }
 
+/// Whether an axis has as many places as the batch has rows. Each input may have its own symbol for it.
+pub(super) fn is_batch(dim: &TDim) -> bool {
+    [2, 5].into_iter().all(|rows| {
+        let values = dim.symbols().iter().fold(SymbolValues::default(), |values, symbol| values.with(symbol, rows));
+        dim.eval(&values).to_i64().ok() == Some(rows)
+    })
+}
+
 /// Shape without the batch axis. Refuses anything but f32 with a symbolic first axis and fixed others.
 fn shape_of(fact: &TypedFact, what: &str) -> std::result::Result<Vec<usize>, String> {
     if fact.datum_type != f32::datum_type() {
@@ -176,9 +184,21 @@ fn shape_of(fact: &TypedFact, what: &str) -> std::result::Result<Vec<usize>, Str
         None => return Err(format!("{what} is a scalar; its first axis must be the batch")),
         Some(batch) => {
             if let Ok(fixed) = batch.to_i64() {
+                let shape = fact.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                if fact.shape.iter().skip(1).any(is_batch) {
+                    return Err(format!(
+                        "{what}: axis 0 must be the batch, found [{shape}]. Modules of several layers have states [layers, B, H]: take [B, layers, H] and turn \
+                         the axes inside the exported module (transpose(0, 1)), or take a state [B, H] for each layer"
+                    ));
+                }
                 return Err(format!(
                     "{what}: the batch axis is frozen to {fixed}. Export with a symbolic batch axis \
                      (torch.onnx.export: dynamic_axes or dynamic_shapes); a fixed one cannot be batched and would change bits"
+                ));
+            }
+            if !is_batch(batch) {
+                return Err(format!(
+                    "{what}: axis 0 must be the batch, one row for each of `x`; it has {batch} rows. A view or reshape over the batch makes another number of them"
                 ));
             }
         }

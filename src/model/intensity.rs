@@ -6,6 +6,7 @@ use std::path::Path;
 use tract_onnx::prelude::*;
 
 use super::eval;
+use super::graph::is_batch;
 use crate::base::error::{Error, Result};
 use crate::base::number::index;
 use crate::data::intensity::Intensities;
@@ -73,7 +74,7 @@ impl IntensityGraph {
         for (outlet, (what, expected)) in shapes {
             let fact = typed.outlet_fact(*outlet).map_err(|e| fault(e.to_string()))?;
             let dims: Vec<TDim> = fact.shape.iter().cloned().collect();
-            let sound = matches!(&dims[..], [batch, own] if batch.to_i64().is_err() && own.to_i64().ok() == i64::try_from(expected).ok());
+            let sound = matches!(&dims[..], [batch, own] if is_batch(batch) && own.to_i64().ok() == i64::try_from(expected).ok());
             if !sound || fact.datum_type != f32::datum_type() {
                 return Err(fault(format!(
                     "{what} must be f32 [B, {expected}] with a symbolic B, found {:?} {:?}",

@@ -10,6 +10,7 @@ pub mod intensity;
 pub mod manifest;
 pub mod onnx;
 mod package;
+mod probes;
 pub mod quantize;
 mod rounds;
 mod step;
@@ -21,6 +22,7 @@ pub use attention::Attention;
 pub use golden::{Golden, Mismatch, field_column, list_column, to_parquet};
 pub use graph::Signature;
 pub use package::Package;
+pub use probes::Probes;
 pub use rounds::Rounds;
 pub use step::{Memory, Model};
 

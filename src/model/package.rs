@@ -9,11 +9,13 @@ use super::golden::{Golden, Mismatch};
 use super::graph::{Graph, Signature};
 use super::intensity::IntensityGraph;
 use super::manifest::Manifest;
+use super::probes::{Probes, probe};
 use super::step::{Memory, Model};
 use super::sums::{self, Checked};
 use crate::base::error::{Error, Result};
+use crate::base::guard::tried;
 use crate::base::limits::MAX_STATE_FLOATS;
-use crate::base::number::{f32_of, f64_of_count, index, u32_of};
+use crate::base::number::{index, u32_of};
 use crate::data::intensity::Intensities;
 use crate::data::outputs::Outputs;
 
@@ -34,6 +36,7 @@ pub struct Package {
     pub golden: Option<Golden>,
     /// How far the graph is from them.
     pub mismatch: Mismatch,
+    probes: Probes,
     graph: Graph,
     intensity: Option<IntensityGraph>,
     cohorts: Option<Arc<Cohorts>>,
@@ -55,16 +58,20 @@ impl Package {
         let Checked { digest, listed: has_sums } = sums::check(folder)?;
         let manifest = Manifest::load(&folder.join("model.toml"))?;
         check_manifest(&manifest).map_err(|e| e.at(folder.join("model.toml").display().to_string()))?;
-        let graph = Graph::load(&folder.join("model.onnx"), &manifest)?;
-        let intensity = IntensityGraph::load(folder, &manifest.head)?;
+        // tract panics at some graphs that it cannot compute, and at others with some rows only.
+        let graph = tried(|| Graph::load(&folder.join("model.onnx"), &manifest)).unwrap_or_else(|said| Err(panicked(folder, &said)))?;
+        let intensity = tried(|| IntensityGraph::load(folder, &manifest.head)).unwrap_or_else(|said| Err(panicked(folder, &said)))?;
         let cohorts = Cohorts::load(folder, graph.signature.features, graph.signature.state_floats)?.map(Arc::new);
         let path = folder.join("golden.parquet");
         let golden = Golden::load(&path, &manifest, graph.signature.features)?;
         let mismatch = Mismatch::default();
-        let mut package = Package { folder: folder.to_owned(), manifest, digest, has_sums, golden, mismatch, graph, intensity, cohorts };
+        let probes = Probes::load(folder, graph.signature.features);
+        let mut package =
+            Package { folder: folder.to_owned(), manifest, digest, has_sums, golden, mismatch, probes, graph, intensity, cohorts };
         package.check_batches(&PROBES)?;
         if let Some(golden) = &package.golden {
-            package.mismatch = golden.check(&mut package.model()?).map_err(|e| e.at(path.display().to_string()))?;
+            let checked = tried(|| golden.check(&mut package.model()?)).unwrap_or_else(|said| Err(panicked(folder, &said)));
+            package.mismatch = checked.map_err(|e| e.at(path.display().to_string()))?;
         }
         Ok(package)
     }
@@ -85,7 +92,7 @@ impl Package {
     /// # Errors
     /// The output that model.toml names is not there, or not [B, n].
     pub fn attention(&self) -> Result<Option<Attention>> {
-        Attention::load(&self.folder, &self.manifest)
+        tried(|| Attention::load(&self.folder, &self.manifest)).unwrap_or_else(|said| Err(panicked(&self.folder, &said)))
     }
 
     /// Where states of new keys start, if not all alike.
@@ -103,11 +110,16 @@ impl Package {
     /// Steps the same rows alone and in batches of the given sizes and compares bits; the same with the second graph, if there is one.
     ///
     /// # Errors
-    /// Names the first batch size whose outputs or states differ.
+    /// Names the first batch size whose outputs or states differ; or the graph cannot be run.
     pub fn check_batches(&self, sizes: &[usize]) -> Result<()> {
+        let place = |e: Error| if e.help.is_some() { e } else { e.at(self.folder.display().to_string()).help(self.probes.help()) };
+        tried(|| self.compare_batches(sizes)).unwrap_or_else(|said| Err(panicked(&self.folder, &said))).map_err(place)
+    }
+
+    fn compare_batches(&self, sizes: &[usize]) -> Result<()> {
         let width = self.graph.signature.features;
         let most = sizes.iter().copied().max().unwrap_or(1);
-        let rows: Vec<f32> = (0..most * width).map(probe).collect();
+        let rows = self.probes.rows(most);
         let mut model = self.model()?;
         let hidden = model.initial_hidden().len();
         let mut reference: Option<(Vec<f32>, Vec<f32>, Vec<f32>)> = None;
@@ -156,13 +168,13 @@ impl Package {
     }
 }
 
-fn same_bits(a: &[f32], b: &[f32]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+/// The error for a graph at which tract panicked.
+fn panicked(folder: &Path, said: &str) -> Error {
+    Error::config("model", format!("a graph of the package cannot be run: tract says {said}")).at(folder.display().to_string())
 }
 
-/// Repeatable numbers in about [-2, 2] without any library's random generator.
-fn probe(i: usize) -> f32 {
-    f32_of((f64_of_count(i) * 0.754_877_666).fract() * 4.0 - 2.0)
+fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 
 struct ProbeMemory {
@@ -199,6 +211,16 @@ fn check_manifest(manifest: &Manifest) -> Result<()> {
         if !state.init.is_finite() || state.floats() == 0 {
             return Err(Error::config("model", format!("state `{}`: init must be finite and no axis empty", state.input)));
         }
+    }
+    let mut inputs = vec![&manifest.input.features];
+    for input in manifest.input.gap.iter().chain(manifest.states.iter().map(|state| &state.input)) {
+        if inputs.contains(&input) {
+            let text = format!("`{input}` stands for two inputs of the graph");
+            return Err(
+                Error::config("model", text).help("`features` and `gap` of [input] and the `input` of each [[state]] are different inputs")
+            );
+        }
+        inputs.push(input);
     }
     if manifest.head.outputs().is_empty() {
         return Err(Error::config("model", "the head names no outputs"));

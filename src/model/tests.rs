@@ -272,3 +272,54 @@ fn an_event_without_a_gap_starts_from_its_cohort_and_one_with_a_gap_goes_on() {
     let states: Vec<_> = (0..3).map(|row| memory.hidden(row)[0]).collect();
     assert_eq!(states, [22.0, 22.9, 8.0]);
 }
+
+#[test]
+fn what_has_another_number_of_rows_than_the_batch_or_the_batch_elsewhere_is_refused() {
+    // A law of [2 B, 1], half of which would be left out.
+    let mut graph = onnx::Graph::new("rows");
+    graph.input("x", &[2]);
+    graph.positions("shape", &[-1, 1]);
+    graph.node("Reshape", &["x", "shape"], &["law"], &[]);
+    graph.output("law", &[1]);
+    let refusal = |graph: &[u8], states: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let head = "[head]\nkind = \"exponential\"\noutputs = [\"law\"]\ntime_unit = \"s\"\nmin_gap = 0.001\n";
+        let manifest = format!("format = 1\nname = \"e\"\nversion = \"1\"\n[input]\nfeatures = \"x\"\n{states}{head}");
+        std::fs::write(folder.path().join("model.toml"), manifest).unwrap();
+        std::fs::write(folder.path().join("model.onnx"), graph).unwrap();
+        std::fs::write(folder.path().join("features.toml"), "format = 1\n[[column]]\nkind = \"constant\"\nvalue = 1.0\n").unwrap();
+        Package::load(folder.path()).err().unwrap().to_string()
+    };
+    use prost::Message;
+    use tract_onnx::pb::{ModelProto, tensor_shape_proto::dimension::Value, type_proto};
+    let shaped = |graph: &onnx::Graph, inputs: bool, name: &str, dims: &[Option<&str>]| {
+        let mut proto = ModelProto::decode(&graph.to_bytes()[..]).unwrap();
+        let own = proto.graph.as_mut().unwrap();
+        let values = if inputs { &mut own.input } else { &mut own.output };
+        let value = values.iter_mut().find(|value| value.name == name).unwrap();
+        let Some(type_proto::Value::TensorType(tensor)) = value.r#type.as_mut().unwrap().value.as_mut() else { panic!() };
+        for (dim, to) in tensor.shape.as_mut().unwrap().dim.iter_mut().zip(dims) {
+            dim.value = to.map(|to| to.parse().map_or_else(|_| Value::DimParam(to.to_owned()), Value::DimValue));
+        }
+        proto.encode_to_vec()
+    };
+    // Without a shape of its own, as exporters leave it where they do not know it.
+    let said = refusal(&shaped(&graph, false, "law", &[None, Some("1")]), "");
+    assert!(said.contains("output `law`: axis 0 must be the batch") && said.contains("2*B"), "{said}");
+
+    let mut layers = onnx::Graph::new("layers");
+    layers.input("x", &[1]);
+    layers.input("h", &[2, 1]);
+    layers.node("Neg", &["x"], &["law"], &[]);
+    layers.node("Neg", &["h"], &["h_next"], &[]);
+    layers.output("law", &[1]);
+    layers.output("h_next", &[2, 1]);
+    let dims = [Some("2"), Some("B"), Some("1")];
+    let first = shaped(&layers, true, "h", &dims);
+    let mut proto = ModelProto::decode(&first[..]).unwrap();
+    proto.graph.as_mut().unwrap().output[1] = proto.graph.as_ref().unwrap().input[1].clone();
+    proto.graph.as_mut().unwrap().output[1].name = "h_next".to_owned();
+    let state = "[[state]]\ninput = \"h\"\noutput = \"h_next\"\nshape = [2, 1]\n";
+    let said = refusal(&proto.encode_to_vec(), state);
+    assert!(said.contains("input `h`: axis 0 must be the batch, found [2, B, 1]"), "{said}");
+}

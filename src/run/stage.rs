@@ -19,6 +19,7 @@ use crate::data::field::Units;
 use crate::data::forecasts::Identity;
 use crate::data::layout::Layout;
 #[cfg(feature = "kafka")]
+use crate::head;
 use crate::link::kafka::{Client, Instance};
 use crate::model::Package;
 use crate::pipeline::plan::{Plan, ShadowPlan};
@@ -154,6 +155,7 @@ impl Stage {
     /// The package is refused, or does not fit the plan.
     pub fn load(plan: Plan) -> Result<Self> {
         let package = Package::load(&plan.package)?;
+        head::check(&package.manifest.head).map_err(|e| e.at(plan.package.join("model.toml").display().to_string()))?;
         if let Some((_, recipe)) = &plan.model {
             golden::check(&package, recipe)?;
         }
