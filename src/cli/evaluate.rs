@@ -1,6 +1,7 @@
 //! `meantime evaluate`: forecasts against what then happened, through the served path.
 
 mod ahead;
+mod filter;
 mod shown;
 
 use std::collections::BTreeSet;
@@ -8,7 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use super::draft::Draft;
 use super::history::History;
@@ -21,7 +22,6 @@ use crate::base::time::{EventTime, Gap};
 use crate::data::events::Column;
 use crate::data::input::Input;
 use crate::data::law::HeadSpec;
-use crate::data::schema::{Field, FieldKind};
 use crate::evaluate::beginnings::{Beginnings, First};
 use crate::evaluate::laws::Laws;
 use crate::evaluate::next::Asked;
@@ -34,6 +34,8 @@ use crate::pipeline::{self, Purpose};
 use crate::run::{Lane, Stage};
 use crate::source::{self, Polled};
 use ahead::Ahead;
+pub use filter::Subset;
+use filter::{Filter, column_of};
 
 /// Longest a poll of a topic waits.
 const WAIT: Duration = Duration::from_millis(50);
@@ -179,15 +181,6 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// The keys, or the time, that events must be of to count.
-#[derive(Debug, Clone)]
-pub enum Subset {
-    /// Events of these keys.
-    Keys(HashSet<Box<[u8]>>),
-    /// Events from this time on.
-    Since(EventTime),
-}
-
 /// The figures, without printing them. `subset` narrows what counts further than `args` do.
 ///
 /// # Errors
@@ -251,27 +244,6 @@ fn opened(args: &Args) -> Result<(Stage, Filter, History)> {
     Ok((stage, Filter { since, only, subset: None }, history))
 }
 
-/// A field and the value it must have: adds it to what is read.
-fn column_of(plan: &mut Plan, only: &str) -> Result<(usize, String)> {
-    let Some((field, value)) = only.split_once('=') else {
-        return Err(Error::new(Kind::Usage, "evaluate", format!("--where {only} is not FIELD=VALUE")).help("write --where split=test"));
-    };
-    let column = plan.schema.field(field).unwrap_or_else(|| {
-        plan.schema.fields.push(Field { name: field.to_owned(), kind: FieldKind::Text });
-        plan.schema.fields.len() - 1
-    });
-    Ok((column, value.to_owned()))
-}
-
-/// A value of a field of numbers as it is written; booleans are 0 and 1 there.
-fn number_of(value: &str) -> Option<f64> {
-    match value {
-        "true" => Some(1.0),
-        "false" => Some(0.0),
-        value => value.parse().ok(),
-    }
-}
-
 /// Points the plan at what is to be evaluated.
 fn aim(plan: &mut Plan, args: &Args) -> Result<()> {
     if !args.from.is_empty() {
@@ -297,30 +269,6 @@ fn aim(plan: &mut Plan, args: &Args) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Which events count.
-#[derive(Clone)]
-struct Filter {
-    since: Option<EventTime>,
-    only: Option<(usize, String)>,
-    subset: Option<Subset>,
-}
-
-impl Filter {
-    fn counts(&self, row: usize, time: EventTime, key: &[u8], columns: &[Column]) -> bool {
-        let has = |(column, value): &(usize, String)| match columns.get(*column) {
-            Some(Column::Text(texts)) => texts.get(row) == Some(value.as_bytes()),
-            Some(Column::Number(numbers)) => numbers.get(row).is_some_and(|number| number_of(value) == Some(*number)),
-            None => false,
-        };
-        let within = match &self.subset {
-            None => true,
-            Some(Subset::Keys(keys)) => keys.contains(key),
-            Some(Subset::Since(since)) => time >= *since,
-        };
-        within && self.since.is_none_or(|since| time >= since) && self.only.as_ref().is_none_or(has)
-    }
 }
 
 /// One event of a watched key, with the law it has published.
