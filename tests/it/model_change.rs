@@ -211,6 +211,17 @@ fn states_are_rebuilt_from_files_of_the_topic_up_to_what_is_committed() {
     let (said, _) = job.succeed(&["state", "migrate"], &["first.ndjson"], "out", &[&more[..], &places].concat());
     let row: Vec<&str> = said.lines().find(|line| line.starts_with("0 ")).unwrap().split_whitespace().collect();
     assert_eq!(row[..4], ["0", "2500", "2500", "60"], "{said}");
+    // Again, from files that end earlier: what is stored now stands below what was stored before, and is not reported as if it held.
+    let short = job.path("topic-0.parquet");
+    let again = ["--to", model.to_str().unwrap(), "--mode", "rebuild", "--from", short.to_str().unwrap()];
+    let output = job.meantime(&["state", "migrate"], &["first.ndjson"], "out", &[&again[..], &places].concat());
+    let (said, error) = (text(&output.stdout), text(&output.stderr));
+    let row: Vec<&str> = said.lines().find(|line| line.starts_with("0 ")).unwrap().split_whitespace().collect();
+    assert_eq!((output.status.code(), &row[..4]), (Some(1), &["0", "2000", "2500", "60"][..]), "{said}{error}");
+    assert!(
+        error.contains("an older migration") && error.contains("00000000000000002500-full-") && !said.contains("stored. Stop"),
+        "{error}"
+    );
     let (_, log) = job.succeed(&["run"], &["first.ndjson", "second.ndjson"], "out", &["--set", &next]);
     assert!(log.contains("migrated (rebuild)") && !log.contains("replayed silently"), "{log}");
     job.succeed(&["run"], &["first.ndjson", "second.ndjson"], "undisturbed", &["--set", &next]);
