@@ -41,9 +41,11 @@ pub struct Args {
 /// The pipeline or package is refused, the address of `--http` cannot be taken, the stage stops with an error, or a stop takes longer
 /// than `stop_timeout`: then lanes may still be running, and the process should leave.
 pub fn run(args: &Args) -> Result<()> {
+    let counts = Arc::new(Counts::default());
+    // Before anything is read: a SIGHUP that comes while the package is loaded asks for what the file names then, and must not end the process.
+    let change = Change::listen(&args.pipeline, &counts)?;
     let plan = pipeline::load(&args.pipeline.pipeline, &args.pipeline.sets, Purpose::Run)?;
     let signals = Signals::listen()?;
-    let counts = Arc::new(Counts::default());
     let server = match &args.http {
         Some(address) => {
             let bound = http::bind(address)?;
@@ -55,7 +57,6 @@ pub fn run(args: &Args) -> Result<()> {
         None => None,
     };
     let mut stage = Arc::new(Stage::load(plan)?);
-    let change = Change::listen(&args.pipeline, &counts)?;
     let mut lanes = stage.open(args.until_caught_up)?;
     for line in crate::source::cautions(&stage.plan.source, stage.plan.snapshot_every()) {
         tracing::warn!("{line}");

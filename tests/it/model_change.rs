@@ -149,6 +149,7 @@ fn stop_migrate_start_goes_on_as_if_nothing_had_changed_and_says_where_it_did() 
     )
     .unwrap();
     let (_, log) = job.succeed(&["run"], &["first.ndjson", "second.ndjson", "third.ndjson"], "out", &[]);
+    assert!(!log.contains("passed over"), "snapshots of the other model are no fault: {log}");
     assert!(log.contains("an earlier run of this model") && log.contains("1,500"), "{log}");
 }
 
@@ -158,6 +159,7 @@ fn without_snapshots_there_is_nothing_to_migrate_and_the_start_rebuilds() {
     let model = package(job.folder.path(), "model-2", |manifest| manifest);
     let next = format!("model.package=\"{}\"", model.display());
     job.succeed(&["run"], &["first.ndjson"], "out", &[]);
+    assert!(!job.path("out-state/shadow").exists(), "there is no shadow, and no folder for its snapshots");
     std::fs::remove_dir_all(job.path("out-state")).unwrap();
     let output = job.meantime(&["state", "migrate"], &["first.ndjson"], "out", &["--to", model.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
@@ -385,6 +387,43 @@ fn metrics(address: &str) -> String {
 fn metric(text: &str, name: &str) -> u64 {
     let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
     line.split_whitespace().last().unwrap().parse().unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn a_sighup_that_comes_before_the_pipeline_has_been_read_does_not_end_the_process() {
+    use std::io::Write;
+    let job = Job::new();
+    let pipe = job.path("pipeline.toml");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let written = std::fs::read_to_string(cards().join("pipeline.toml")).unwrap();
+    let (folder, model) = (job.folder.path().display(), cards().join("model"));
+    let sets = [
+        format!("source={{kind=\"file\",paths=[\"{folder}/first.ndjson\"]}}"),
+        format!("sink={{kind=\"parquet\",path=\"{folder}/forecasts\"}}"),
+        format!("dead_letter={{kind=\"ndjson\",path=\"{folder}/dead\"}}"),
+        format!("model.package=\"{}\"", model.display()),
+    ];
+    let mut program = Command::new(env!("CARGO_BIN_EXE_meantime"));
+    program.arg("run").arg(&pipe).args(sets.iter().flat_map(|set| ["--set", set.as_str()])).stderr(std::process::Stdio::piped());
+    let child = program.spawn().unwrap();
+    let id = child.id().to_string();
+    // To open a pipe for writing is to wait until it is opened for reading. It is read again because of the signal, if the run has not ended until then.
+    std::thread::spawn(move || {
+        let mut first = true;
+        while let Ok(mut file) = std::fs::OpenOptions::new().write(true).open(&pipe) {
+            if std::mem::take(&mut first) {
+                assert!(Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            let _ = file.write_all(written.as_bytes());
+            drop(file);
+            // Else the same reader might be given it twice.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{:?} {}", output.status, text(&output.stderr));
 }
 
 #[test]
