@@ -213,6 +213,19 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Opens the store for reading alone: a folder that is absent is not made, and holds nothing.
+    ///
+    /// # Errors
+    /// The bucket's settings are not complete.
+    pub fn open_as_it_is(&self) -> Result<Arc<dyn Objects>> {
+        match self {
+            Place::Folder(path) => Ok(Arc::new(Folder::as_it_is(path))),
+            Place::Bucket { .. } => self.open(),
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
