@@ -536,6 +536,12 @@ fn a_shadow_changes_nothing_of_the_first_model_and_is_promoted_with_its_states()
     let expected = job.rows("second");
     assert!(job.rows("shadow").columns() == expected.slice(0, FIRST).columns(), "the shadow's are those of a run of its model alone");
 
+    // Its folder is audited by itself.
+    let (said, _) = job.succeed(&["verify"], &["first.ndjson"], "out", &["--set", &shadow, "--shadow"]);
+    assert!(said.contains(&beside.display().to_string()) && said.contains("complete: the files tile"), "{said}");
+    let none = job.meantime(&["verify"], &["first.ndjson"], "out", &["--shadow"]);
+    assert!(none.status.code() == Some(78) && text(&none.stderr).contains("has no [shadow]"), "{}", text(&none.stderr));
+
     // Promoted: only the package is another one. The shadow that is named still is what runs now.
     let (_, log) = job.succeed(&["run"], &both, "out", &["--set", &shadow, "--set", &next]);
     assert!(log.contains("of a snapshot of an earlier run of this model") && log.contains("no shadow is run"), "{log}");
