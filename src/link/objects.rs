@@ -189,6 +189,19 @@ impl Place {
         }
     }
 
+    /// The place that it is within; `None` for a whole bucket, or a path of one part.
+    #[must_use]
+    pub fn parent(&self) -> Option<Place> {
+        match self {
+            Place::Folder(path) => path.parent().filter(|path| !path.as_os_str().is_empty()).map(|path| Place::Folder(path.to_path_buf())),
+            Place::Bucket { prefix, .. } if prefix.is_empty() => None,
+            Place::Bucket { cloud, bucket, prefix } => {
+                let prefix = prefix.rsplit_once('/').map_or("", |(prefix, _)| prefix).to_owned();
+                Some(Place::Bucket { cloud: *cloud, bucket: bucket.clone(), prefix })
+            }
+        }
+    }
+
     /// The folder, if it is one of this machine.
     #[must_use]
     pub fn folder(&self) -> Option<&Path> {
