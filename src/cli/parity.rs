@@ -203,7 +203,12 @@ fn is_forecasts(name: &str) -> bool {
 fn topic(kafka: &source::KafkaSettings, topic: &str, take: &mut dyn FnMut(Row)) -> Result<()> {
     use crate::link::kafka::Probe;
     use crate::sink::kafka::audit;
-    if Probe::new("parity", &kafka.client, None)?.look(topic)?.is_none() {
+    let looked = Probe::new("parity", &kafka.client, None).and_then(|probe| probe.look(topic));
+    let looked = looked.map_err(|error| Error {
+        message: format!("there is no file and no folder `{topic}`, and no topic can be looked for: {}", error.message),
+        ..error
+    });
+    if looked?.is_none() {
         return Err(Error::config("parity", format!("there is no file, no folder and no topic `{topic}`"))
             .at(format!("here, and at {}", kafka.client.brokers))
             .help("name the folder with the forecasts' Parquet files, the file with their JSON lines, or the topic of the forecasts"));

@@ -16,6 +16,7 @@ use crate::base::clock;
 use crate::base::error::{Error, Result};
 use crate::pipeline::{self, Purpose};
 use crate::run::{Calibration, Counts, Sinks, Stage, Stop, Tally};
+use crate::sink;
 use crate::source::{self, Feed};
 use change::Change;
 
@@ -57,6 +58,12 @@ pub fn run(args: &Args) -> Result<()> {
         None => None,
     };
     let mut stage = Arc::new(Stage::load(plan)?);
+    // A topic keeps offsets: there the file is gone on with.
+    if !matches!(stage.plan.source, source::Settings::Kafka(_))
+        && let Some(line) = sink::repeats(&stage.plan.sink)
+    {
+        tracing::warn!("{line}");
+    }
     let mut lanes = stage.open(args.until_caught_up)?;
     for line in crate::source::cautions(&stage.plan.source, stage.plan.snapshot_every()) {
         tracing::warn!("{line}");

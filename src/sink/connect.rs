@@ -38,6 +38,21 @@ pub fn check_connect(settings: &Settings) -> Result<Vec<String>> {
     }
 }
 
+/// What a user should know who begins at the first record: a file that holds rows already is appended to, and nothing tells them from those that come.
+#[must_use]
+pub fn repeats(settings: &Settings) -> Option<String> {
+    let Settings::Ndjson { path } = settings else { return None };
+    // A pipe or a device holds nothing.
+    let holds = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0);
+    holds.then(|| {
+        format!(
+            "{} holds rows already and is appended to: files and generated streams are taken from their first record each time, so rows of an earlier run over \
+             them come twice; remove the file, or write Parquet, which goes on where it has come to",
+            path.display()
+        )
+    })
+}
+
 /// As `check_connect`, of a place for files. `moves`: they are given other names later.
 ///
 /// # Errors
@@ -108,8 +123,19 @@ mod tests {
         assert!(check_connect(&parquet).is_ok());
         assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
         assert!(check_connect(&Settings::Ndjson { path: path.join("out.ndjson") }).is_ok());
+        assert_eq!((repeats(&parquet), repeats(&Settings::Ndjson { path: path.join("out.ndjson") })), (None, None));
         assert!(check_connect(&Settings::Ndjson { path: path.clone() }).is_err(), "a folder is not a file");
         std::fs::write(folder.path().join("file"), "").unwrap();
         assert!(check_connect(&Settings::Ndjson { path: folder.path().join("file/out.ndjson") }).is_err());
+    }
+
+    #[test]
+    fn a_file_of_lines_that_is_not_empty_is_warned_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings::Ndjson { path: folder.path().join("out.ndjson") };
+        std::fs::write(folder.path().join("out.ndjson"), "").unwrap();
+        assert_eq!(repeats(&settings), None, "an empty one is as none");
+        std::fs::write(folder.path().join("out.ndjson"), "{}\n").unwrap();
+        assert!(repeats(&settings).unwrap().contains("out.ndjson holds rows already"));
     }
 }
