@@ -64,6 +64,14 @@ pub const FORECASTS: Metric =
 /// Dead letters.
 pub const DEAD_LETTERS: Metric =
     metric("meantime_dead_letters_total", Type::Counter, "records", &["reason"], "Records that could not be used, by reason");
+/// Forecasts by flag.
+pub const FLAGGED: Metric = metric(
+    "meantime_flagged_forecasts_total",
+    Type::Counter,
+    "rows",
+    &["flag"],
+    "Forecasts with a flag: late_clamped, cold_start, unknown_mark, not_finite (the model gave no number) or state_kept (its next state was not finite)",
+);
 /// Events replayed silently.
 pub const REPLAYED: Metric = metric(
     "meantime_replayed_events_total",
@@ -278,11 +286,12 @@ pub const BUILD_INFO: Metric =
     metric("meantime_build_info", Type::Gauge, "1", &["version", "features"], "Always 1; version and Cargo features of this build");
 
 /// All metrics, in the order in which they are written.
-pub const ALL: [Metric; 36] = [
+pub const ALL: [Metric; 37] = [
     BUILD_INFO,
     EVENTS,
     FORECASTS,
     DEAD_LETTERS,
+    FLAGGED,
     REPLAYED,
     BEFORE_SINCE,
     LAG_RECORDS,

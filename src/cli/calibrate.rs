@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::{PipelineArgs, evaluate};
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Kind, Result};
 use crate::data::law::{Calibration, HeadSpec};
 use crate::fit;
 use crate::fit::calibrate::{Worth, check, isotonic, platt, worth};
@@ -41,6 +41,9 @@ pub struct Args {
     out: PathBuf,
 }
 
+/// Relative differences of the log-loss of this size are chance.
+const CHANCE: f64 = 1e-3;
+
 /// Fits a calibration to scores with their labels.
 type Method = fn(&[(f32, bool)]) -> Result<Calibration>;
 
@@ -61,10 +64,10 @@ pub fn run(args: &Args) -> Result<()> {
 fn score(args: &Args, wanted: &evaluate::Args) -> Result<()> {
     let (stage, mut scored) = evaluate::scored(wanted)?;
     let Some((manifest, _)) = &stage.plan.model else { return Err(Error::config("calibrate", "the pipeline names no model")) };
-    let HeadSpec::Score { outputs, link, calibration: before } = &manifest.head else {
+    let HeadSpec::Score { outputs, link, calibration: own } = &manifest.head else {
         return Err(Error::internal("calibrate", format!("the head `{}` is neither a law nor a score", manifest.head.kind())));
     };
-    if before.is_some() {
+    if own.is_some() {
         return Err(Error::config("calibrate", "the package is calibrated already").help("calibrate the package it was made from"));
     }
     if stage.plan.schema.label.is_none() {
@@ -81,6 +84,7 @@ fn score(args: &Args, wanted: &evaluate::Args) -> Result<()> {
     let mut show = |name: &str, worth: &Worth| {
         writeln!(out, "  {name:<12}{:>12.6}{:>12.6}{:>20.6}", worth.log_loss, worth.brier, worth.error).map_err(stdout)
     };
+    let before = worth(later, None).log_loss;
     show("as it is", &worth(later, None))?;
     let methods: [(&str, Method); 2] = [("platt", platt), ("isotonic", isotonic)];
     let mut best: Option<(f64, &str, Method)> = None;
@@ -91,7 +95,12 @@ fn score(args: &Args, wanted: &evaluate::Args) -> Result<()> {
             best = Some((found.log_loss, name, method));
         }
     }
-    let Some((_, name, method)) = best else { return Err(Error::internal("calibrate", "no method was tried")) };
+    let Some((least, name, method)) = best else { return Err(Error::internal("calibrate", "no method was tried")) };
+    if least > before * (1.0 + CHANCE) {
+        return Err(Error::new(Kind::Check, "calibrate", format!("{name} makes the later half worse: nothing was written")).help(
+            "the scores may be right as they are, events too few for this method, or the stream has changed in between (--since, --where)",
+        ));
+    }
     // What is written may use all events.
     scored.sort_by(|a, b| a.0.total_cmp(&b.0));
     let calibration = method(&scored)?;

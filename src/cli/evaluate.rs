@@ -16,7 +16,7 @@ use super::progress::Progress;
 use super::{PipelineArgs, files};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::limits::MAX_BATCH;
-use crate::base::number::f64_of_count;
+use crate::base::number::{f64_of_count, index};
 use crate::base::time::{EventTime, Gap};
 use crate::data::events::Column;
 use crate::data::input::Input;
@@ -68,8 +68,8 @@ pub struct Args {
     #[arg(long)]
     key: Option<String>,
     /// Events, and keys, that are looked at per day when a score is ranked.
-    #[arg(long, default_value_t = 100)]
-    k: usize,
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    k: u32,
     /// Judge the next so many events together: draws continuations from the law, each event fed back through features and model, at points among the events
     /// that count, and holds them against what came (optimal transport distance, temporal mean average precision).
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -127,7 +127,13 @@ impl Args {
             let parsed = text.clone().map(unit::Length::try_from).transpose();
             let parsed =
                 parsed.map_err(|why| Error::new(Kind::Usage, "evaluate", format!("{name}: {why}")).help("write a duration such as 12h"))?;
-            Ok(parsed.map(|length| Gap::from(length.value)).filter(|gap| *gap > Gap::ZERO))
+            let gap = parsed.map(|length| Gap::from(length.value));
+            match gap {
+                Some(gap) if gap <= Gap::ZERO => {
+                    Err(Error::new(Kind::Usage, "evaluate", format!("{name} is no length of time")).help("write a duration such as 12h"))
+                }
+                _ => Ok(gap),
+            }
         };
         let count = |value: u32| crate::base::number::index(value);
         Ok(Some(Asked {
@@ -146,6 +152,9 @@ impl Args {
 /// # Errors
 /// The pipeline or package is refused, the history cannot be read, or a report cannot be written.
 pub fn run(args: &Args) -> Result<()> {
+    if args.html.as_deref() == Some(Path::new("-")) {
+        return Err(Error::new(Kind::Usage, "evaluate", "--html is written to a file").help("name one: --html report.html"));
+    }
     let (stage, filter, history) = opened(args)?;
     let draft = |path: &Option<PathBuf>| {
         path.as_deref().filter(|path| *path != Path::new("-")).map(|path| Draft::new("evaluate", path)).transpose()
@@ -254,6 +263,15 @@ fn column_of(plan: &mut Plan, only: &str) -> Result<(usize, String)> {
     Ok((column, value.to_owned()))
 }
 
+/// A value of a field of numbers as it is written; booleans are 0 and 1 there.
+fn number_of(value: &str) -> Option<f64> {
+    match value {
+        "true" => Some(1.0),
+        "false" => Some(0.0),
+        value => value.parse().ok(),
+    }
+}
+
 /// Points the plan at what is to be evaluated.
 fn aim(plan: &mut Plan, args: &Args) -> Result<()> {
     if !args.from.is_empty() {
@@ -293,7 +311,7 @@ impl Filter {
     fn counts(&self, row: usize, time: EventTime, key: &[u8], columns: &[Column]) -> bool {
         let has = |(column, value): &(usize, String)| match columns.get(*column) {
             Some(Column::Text(texts)) => texts.get(row) == Some(value.as_bytes()),
-            Some(Column::Number(numbers)) => numbers.get(row).is_some_and(|number| value.parse() == Ok(*number)),
+            Some(Column::Number(numbers)) => numbers.get(row).is_some_and(|number| number_of(value) == Some(*number)),
             None => false,
         };
         let within = match &self.subset {
@@ -354,7 +372,7 @@ impl<'a> Watcher<'a> {
             value: law
                 .and_then(|law| law.value.as_ref())
                 .map(|value| Values { field: value.field.clone(), quantiles: plan.asks.value_quantiles.clone() }),
-            k: args.k.max(1),
+            k: index(args.k),
         };
         let mut lane = stage.lane()?;
         let ahead = args.asked()?.map(|asked| Ahead::new(&mut lane, filter, asked)).transpose()?;
@@ -459,11 +477,19 @@ impl<'a> Watcher<'a> {
             self.add_open_gaps();
         }
         let history = self.history()?;
+        if let (Some(key), None) = (&self.key, &history) {
+            tracing::warn!(key = %String::from_utf8_lossy(key), "there is no law of this key to show: it has no event, or the model gives a score");
+        }
         let marks = self.stage.plan.model.as_ref().map(|(manifest, _)| manifest.head.marks()).unwrap_or_default();
         let ahead = self.ahead.take();
         let next = ahead.map(|ahead| ahead.close(&mut self.lane, self.evaluation.mean_gap_s(), self.end, marks)).transpose()?;
         let identity = &self.stage.identity;
         let head = self.stage.plan.model.as_ref().map(|(manifest, _)| manifest.head.describe()).unwrap_or_default();
+        let found = self.evaluation.close();
+        if found.not_finite > 0 && found.not_finite == found.events {
+            return Err(Error::new(Kind::Data, "evaluate", format!("the model gave no number for any of {} events", found.events))
+                .help("`meantime model verify` looks at the package; a score is to lie between 0 and 1: is its link `logit`?"));
+        }
         Ok(Report {
             pipeline: self.stage.plan.name.clone(),
             model: identity.model.clone(),
@@ -475,7 +501,7 @@ impl<'a> Watcher<'a> {
             events_per_s: f64_of_count(self.rows) / seconds,
             next,
             history,
-            ..self.evaluation.close()
+            ..found
         })
     }
 

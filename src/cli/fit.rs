@@ -15,6 +15,7 @@ use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::f64_of_count;
 use crate::fit::card::number;
+use crate::fit::history::Part;
 use crate::fit::{self, Fitted, Step, Written};
 use crate::pipeline::plan::Plan;
 use crate::pipeline::{self, Purpose};
@@ -132,7 +133,12 @@ fn summary(out: &mut dyn Write, args: &Args, fitted: &Fitted, written: &Written,
         writeln!(out, "{} records could not be used and were left out", count(report.rejected))?;
     }
     if let Some(unit) = report.time_unit {
-        writeln!(out, "\ngaps: negative log-likelihood, nats per event, in `{}`", unit.name())?;
+        // Probabilities of ticks are no densities; where gaps are regular the fit takes them unasked.
+        let of = match package.manifest.head.law().and_then(|law| law.resolution) {
+            Some(width) => format!("of ticks of {width} `{}`", unit.name()),
+            None => format!("in `{}`", unit.name()),
+        };
+        writeln!(out, "\ngaps: negative log-likelihood, nats per event, {of}")?;
         writeln!(out, "  {:<6} {:>10} {:>10} {:>14} {:>14}", "split", "events", "model", "constant rate", "no history")?;
         for (figures, time) in report.parts.iter().filter_map(|figures| figures.time.map(|time| (figures, time))) {
             let cells = [time.nll, time.constant_rate, time.history_free].map(number);
@@ -181,6 +187,12 @@ fn summary(out: &mut dyn Write, args: &Args, fitted: &Fitted, written: &Written,
     }
     if report.epochs > 0 {
         writeln!(out, "\npass {} of {} made was the best on {}", report.best_epoch, report.epochs, report.chosen_by.name())?;
+        if report.chosen_by == Part::Train {
+            writeln!(
+                out,
+                "the valid split has no event that counts, so nothing stops it from learning the train split by heart: with few keys take split = \"time\" in [fit]"
+            )?;
+        }
     } else {
         writeln!(out, "\n{}", report.model)?;
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::base::number::f64_of_count;
+use crate::data::flags::Flags;
 use crate::run::{Calibration, Counts, PARTS, ShadowCounts};
 
 /// Rate of a count over a time.
@@ -32,6 +33,17 @@ pub fn write(out: &mut dyn Write, counts: &Counts, calibration: Option<&Calibrat
     let reasons: Vec<String> = counts.dead_by_reason().map(|(reason, n)| format!("{reason} {}", grouped(n))).collect();
     let reasons = if reasons.is_empty() { String::new() } else { format!("  ({})", reasons.join(", ")) };
     row("dead letters", format!("{}{reasons}", grouped(counts.dead_letters())))?;
+    // That a key is new is no news.
+    let flagged = Flags::NAMES.iter().zip(&counts.flagged).filter(|((flag, _), _)| *flag != Flags::COLD_START);
+    for ((flag, name), count) in flagged.map(|(flag, count)| (flag, count.load(Relaxed))).filter(|(_, count)| *count > 0) {
+        let what = match *flag {
+            Flags::LATE_CLAMPED => "earlier than its key's last event, taken with gap 0",
+            Flags::UNKNOWN_MARK => "a mark that the model does not know",
+            Flags::NOT_FINITE => "the model gave no number: fields are empty",
+            _ => "the next state was not finite: the key keeps the one before",
+        };
+        row(&format!("flagged {name}"), format!("{}  ({what})", grouped(count)))?;
+    }
     let (keys, bytes) = (counts.keys.load(Relaxed), counts.bytes.load(Relaxed));
     let per_key = bytes.checked_div(keys).unwrap_or(0);
     row("keys", format!("{}  ({per_key} bytes of state each)", grouped(keys)))?;

@@ -15,12 +15,16 @@ impl Flags {
     pub const UNKNOWN_MARK: Flags = Flags(4);
     /// The model gave a value that is not a number; the fields it concerns are empty.
     pub const NOT_FINITE: Flags = Flags(8);
+    /// The model's next state was not finite: the key keeps the state that it had before the event.
+    pub const STATE_KEPT: Flags = Flags(16);
 
-    const NAMES: [(Flags, &'static str); 4] = [
+    /// Every flag, and its name.
+    pub const NAMES: [(Flags, &'static str); 5] = [
         (Flags::LATE_CLAMPED, "late_clamped"),
         (Flags::COLD_START, "cold_start"),
         (Flags::UNKNOWN_MARK, "unknown_mark"),
         (Flags::NOT_FINITE, "not_finite"),
+        (Flags::STATE_KEPT, "state_kept"),
     ];
 
     /// The set as bits, for storing.

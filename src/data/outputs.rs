@@ -13,4 +13,6 @@ pub struct Outputs {
     pub before: Vec<f32>,
     /// `[n, width]`.
     pub after: Vec<f32>,
+    /// Rows whose step would have led to a state that is not finite: it was left as it was.
+    pub kept: Vec<u32>,
 }

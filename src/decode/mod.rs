@@ -137,7 +137,8 @@ impl Decoder {
             fault => fault,
         };
         let appended = read.and_then(|()| row::append(&self.schema, &self.cells, &mut self.number, events));
-        if appended.is_ok() {
+        // Lines of files have no key of their own.
+        if appended.is_ok() && !lines {
             match key {
                 None => self.own_keys.missing += 1,
                 Some(key) if events.keys.len().checked_sub(1).and_then(|last| events.keys.get(last)) == Some(key) => {}

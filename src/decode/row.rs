@@ -22,6 +22,10 @@ pub fn append(schema: &EventSchema, cells: &Cells, number: &mut String, events: 
             _ => {}
         }
     }
+    if cells.get(ID) == Cell::Nested {
+        let field = schema.id.as_deref().unwrap_or_default();
+        return Err((Reason::WrongType, format!("id field `{field}`: expected a text, found {}", Cell::Nested.kind())));
+    }
     match text(cells, KEY, number) {
         Some(key) => {
             check_key(key, &schema.key)?;

@@ -226,3 +226,49 @@ fn tables_and_records_agree_on_what_is_a_text_and_what_is_a_number() {
     assert_eq!(rejected.reasons, [Reason::WrongType, Reason::WrongType]);
     assert!(rejected.details[0].contains("column `channel`: expected text, found List"), "{}", rejected.details[0]);
 }
+
+#[test]
+fn integers_of_any_length_keep_their_digits_where_they_are_texts() {
+    let records: [&[u8]; 3] = [
+        br#"{"card":89490200001234567890,"ts":1,"id":18446744073709551617,"amount":18446744073709551617,"channel":9223372036854775808}"#,
+        br#"{"card":89490200001234567891,"ts":1,"channel":1e30}"#,
+        br#"{"card":-9223372036854775809,"ts":1}"#,
+    ];
+    let (events, rejected) = decode(&records);
+    assert!(rejected.is_empty(), "{:?}", rejected.details);
+    assert_eq!(keys_of(&events), ["89490200001234567890", "89490200001234567891", "-9223372036854775809"]);
+    assert_eq!(events.ids.get(0), Some(&b"18446744073709551617"[..]));
+    assert_eq!(events.columns[0].numbers().unwrap()[0], 18_446_744_073_709_551_617.0);
+    let channels: Vec<_> = events.columns[1].texts().unwrap().iter().collect();
+    assert_eq!(channels, [Some(&b"9223372036854775808"[..]), Some(b"1e30"), None]);
+    // Also within another field.
+    let (events, _) = decode_as(["a.card", "ts", "id"], &[(None, None, r#"{"a":{"card":89490200001234567890},"ts":1}"#)]);
+    assert_eq!(keys_of(&events), ["89490200001234567890"]);
+}
+
+#[test]
+fn an_id_that_is_no_text_is_refused_as_other_texts_are() {
+    let (_, rejected) = decode(&[br#"{"card":"c","ts":1,"id":{"a":1}}"#]);
+    assert_eq!(
+        (rejected.reasons[0], rejected.details[0].as_str()),
+        (Reason::WrongType, "id field `id`: expected a text, found an array or object")
+    );
+}
+
+#[test]
+fn tables_have_missing_texts_as_nan_and_times_as_decimals() {
+    use arrow::array::{ArrayRef, Decimal128Array};
+    let keys: ArrayRef = Arc::new(Float64Array::from(vec![3.0, f64::NAN]));
+    let channels: ArrayRef = Arc::new(Float64Array::from(vec![f64::NAN, 1.0]));
+    let decimals = |scale| -> ArrayRef { Arc::new(Decimal128Array::from(vec![1500, 2500]).with_precision_and_scale(38, scale).unwrap()) };
+    for (scale, time) in [(0, 1_500_000), (2, 15_000)] {
+        let columns = [("card", keys.clone()), ("ts", decimals(scale)), ("channel", channels.clone())];
+        let rows = RecordBatch::try_from_iter(columns).unwrap();
+        let input = Input { tables: vec![Table { partition: Partition(0), first: Offset(0), rows }], ..Input::default() };
+        let (mut events, mut rejected) = (Events::new(&schema()), Rejected::default());
+        Decoder::new(&schema()).decode(&input, &mut events, &mut rejected).unwrap();
+        assert_eq!((keys_of(&events), events.times.as_slice()), (vec!["3"], &[EventTime(time)][..]));
+        assert_eq!(events.columns[1].texts().unwrap().get(0), None);
+        assert_eq!(rejected.reasons, [Reason::MissingKey]);
+    }
+}

@@ -139,6 +139,7 @@ pub struct Evaluation {
     events: usize,
     first: usize,
     late: usize,
+    not_finite: usize,
     surprise_time: Mean,
     surprise_mark: Mean,
     residual: Mean,
@@ -184,6 +185,7 @@ impl Evaluation {
             events: 0,
             first: 0,
             late: 0,
+            not_finite: 0,
             surprise_time: Mean::default(),
             surprise_mark: Mean::default(),
             residual: Mean::default(),
@@ -251,6 +253,7 @@ impl Evaluation {
         let gap = value(&forecasts.gap_s);
         self.first += usize::from(gap.is_nan());
         self.late += usize::from(forecasts.flags.get(row).is_some_and(|flags| flags.has(crate::data::flags::Flags::LATE_CLAMPED)));
+        self.not_finite += usize::from(forecasts.flags.get(row).is_some_and(|flags| flags.has(crate::data::flags::Flags::NOT_FINITE)));
         let (surprise, residual) = (value(&forecasts.surprise_time), value(&forecasts.residual));
         self.surprise_time.add(surprise);
         let loss = value(&forecasts.surprise_mark);
@@ -370,6 +373,7 @@ impl Evaluation {
             let open = self.open.map(|open| Open { keys: open.count, nll_per_event: (total + open.sum) / f64_of_count(self.events) });
             TimeLaw {
                 unit: unit.name().to_owned(),
+                coarse: settings.coarse,
                 scored,
                 nll: self.surprise_time.get(),
                 nll_with_marks: total / f64_of_count(scored),
@@ -438,6 +442,7 @@ impl Evaluation {
             keys,
             first: self.first,
             late: self.late,
+            not_finite: self.not_finite,
             time,
             marks,
             value: self.value.map(OfValue::close),

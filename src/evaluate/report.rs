@@ -25,6 +25,8 @@ pub struct Report {
     pub first: usize,
     /// Events that count and came too late, taken at their key's last time.
     pub late: usize,
+    /// Events that count and for which the model gave a number that is none: the figures are without what it concerns.
+    pub not_finite: usize,
     /// Records that could not be used.
     pub rejected: usize,
     /// Seconds that it took.
@@ -51,6 +53,8 @@ pub struct Report {
 pub struct TimeLaw {
     /// Unit of densities.
     pub unit: String,
+    /// Whether likelihoods are probabilities of clock ticks, not densities.
+    pub coarse: bool,
     /// Events with a law before them.
     pub scored: usize,
     /// Mean negative log-likelihood of their gaps, nats.

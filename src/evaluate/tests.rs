@@ -155,7 +155,7 @@ fn a_true_law_of_a_coarse_clock_is_found_to_be_one_by_what_its_head_says() {
             })
             .collect();
         let laws: Vec<f32> = times.iter().flat_map(|_| row.clone()).collect();
-        let outputs = crate::data::outputs::Outputs { width: row.len(), before: laws.clone(), after: laws };
+        let outputs = crate::data::outputs::Outputs { width: row.len(), before: laws.clone(), after: laws, kept: Vec::new() };
         let identity = Identity { horizons: horizons.iter().map(|(name, _)| name.clone()).collect(), ..Identity::default() };
         let mut f = Forecasts::new(Arc::new(identity));
         for (i, (time, gap)) in times.iter().zip(&gaps).enumerate() {

@@ -16,6 +16,13 @@ pub fn write(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     if report.late > 0 {
         line.push_str(&format!(", {} late", report.late));
     }
+    if report.not_finite > 0 {
+        line.push_str(&format!(
+            "; for {} the model gave no number, and figures are without them{}",
+            report.not_finite,
+            if report.time.is_none() { " (a score is to lie between 0 and 1: is its link `logit`?)" } else { "" }
+        ));
+    }
     if report.rejected > 0 {
         line.push_str(&format!("; {} records could not be used", report.rejected));
     }
@@ -23,7 +30,8 @@ pub fn write(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     writeln!(out, "  {:.1} s, {:.0} events/s", report.seconds, report.events_per_s)?;
     if let Some(time) = &report.time {
         let unit = &time.unit;
-        writeln!(out, "\ntime of the next event ({} events with a law before them; densities per `{unit}`)", time.scored)?;
+        let of = if time.coarse { "probabilities of ticks".to_owned() } else { format!("densities per `{unit}`") };
+        writeln!(out, "\ntime of the next event ({} events with a law before them; {of})", time.scored)?;
         writeln!(out, "  negative log-likelihood    {:.6} nats per event", time.nll)?;
         if let Some(constant) = time.constant_rate {
             writeln!(out, "  best constant rate         {constant:.6}")?;
@@ -70,7 +78,7 @@ pub fn write(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         for mark in &marks.by_mark {
             let star = if mark.ks.is_some_and(|ks| ks > mark.ks_bound) { " *" } else { "" };
             let ks = mark.ks.map(|ks| format!(" {ks:>10.4}{star}")).unwrap_or_default();
-            writeln!(out, "  {:<20} {:>10} {:>10.4} {:>10.4}{ks}", mark.mark, mark.events, mark.log_loss, mark.recall)?;
+            writeln!(out, "  {:<20} {:>10} {:>10.4} {:>10.4}{ks}", plain(&mark.mark), mark.events, mark.log_loss, mark.recall)?;
         }
         writeln!(
             out,
@@ -93,7 +101,7 @@ pub fn write(out: &mut dyn Write, report: &Report) -> io::Result<()> {
             "  share of the law below it  KS {:.4}, {verdict} the {:.4} of a true law (19 of 20 times)",
             value.ks, value.ks_bound
         )?;
-        writeln!(out, "  error of the median        mean {:.6}, root mean square {:.6}", value.mae, value.rmse)?;
+        writeln!(out, "  error of the median        mean {}, root mean square {}", figure(value.mae), figure(value.rmse))?;
         if !value.quantiles.is_empty() {
             writeln!(out, "\n  {:<12} {:>10}", "quantile", "coverage")?;
             for q in &value.quantiles {
@@ -166,7 +174,7 @@ fn several(out: &mut dyn Write, next: &NextEvents) -> io::Result<()> {
             if precision.by_mark.iter().any(|mark| !mark.mark.is_empty()) {
                 writeln!(out, "\n  {:<20} {:>10} {:>18}", "mark", "events", "average precision")?;
                 for mark in &precision.by_mark {
-                    writeln!(out, "  {:<20} {:>10} {:>18.4}", mark.mark, mark.events, mark.average_precision)?;
+                    writeln!(out, "  {:<20} {:>10} {:>18.4}", plain(&mark.mark), mark.events, mark.average_precision)?;
                 }
             }
         }
@@ -180,10 +188,33 @@ fn several(out: &mut dyn Write, next: &NextEvents) -> io::Result<()> {
 pub fn span(seconds: f64) -> String {
     match seconds {
         s if s.is_nan() => "-".to_owned(),
+        s if s < 1e-3 => format!("{:.2} us", s * 1e6),
         s if s < 1.0 => format!("{:.1} ms", s * 1e3),
         s if s < 120.0 => format!("{s:.2} s"),
         s if s < 7200.0 => format!("{:.2} min", s / 60.0),
         s if s < 172_800.0 => format!("{:.2} h", s / 3600.0),
         s => format!("{:.2} d", s / 86_400.0),
+    }
+}
+
+/// A number of the field's unit, whatever that is.
+fn figure(value: f64) -> String {
+    if value != 0.0 && !(1e-3..1e9).contains(&value.abs()) { format!("{value:.5e}") } else { format!("{value:.6}") }
+}
+
+/// A text of the data that leaves the terminal and the table as they are.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_times_and_figures_keep_their_digits() {
+        assert_eq!([3.4e-5, 0.02, 5.0].map(span), ["34.00 us", "20.0 ms", "5.00 s"]);
+        assert_eq!([0.0, 1e-9, 0.5, 1e300].map(figure), ["0.000000", "1.00000e-9", "0.500000", "1.00000e300"]);
+        assert_eq!(plain("a\u{1b}[2J\nb"), "a\u{fffd}[2J\u{fffd}b");
     }
 }

@@ -402,9 +402,11 @@ impl Recipe {
                         return fault("longest must be 0 or more".to_owned());
                     }
                 }
-                Spec::Numeric { mean, std, clip, missing, .. } => {
+                Spec::Numeric { field, mean, std, clip, missing, .. } => {
                     if !(mean.is_finite() && std.is_finite() && *std > 0.0 && missing.is_finite()) {
-                        return fault("mean and missing must be finite, std above 0".to_owned());
+                        return fault(format!(
+                            "field `{field}`: mean and missing must be finite, std above 0: are its values of one size?"
+                        ));
                     }
                     if let Some([low, high]) = clip
                         && (low.is_nan() || high.is_nan() || low > high)

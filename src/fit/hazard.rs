@@ -252,7 +252,7 @@ mod tests {
                 ..crate::data::law::LawSpec::new(&["law"], crate::base::time::TimeUnit::Second, 1e-6)
             };
             let mut head = crate::head::Head::new(&crate::data::law::HeadSpec::Gompertz(spec), crate::head::Asks::default()).unwrap();
-            let outputs = crate::data::outputs::Outputs { width: 2, before: vec![v, w], after: vec![v, w] };
+            let outputs = crate::data::outputs::Outputs { width: 2, before: vec![v, w], after: vec![v, w], kept: Vec::new() };
             let gaps = [Some(crate::base::time::Gap((gap * 1e6) as i64))];
             let arrivals = crate::head::Arrivals { times: &[crate::base::time::EventTime(0)], gaps: &gaps, marks: &[None], values: &[] };
             let mut served = crate::data::forecasts::Forecasts { flags: vec![Default::default()], ..Default::default() };

@@ -298,7 +298,13 @@ impl Step for Process {
                 )
             }
             Kind::Hawkes { bases, jumps, decays } => {
-                let list = |values: &[f64]| values.iter().map(|value| format!("{value:.4}")).collect::<Vec<_>>().join(", ");
+                let list = |values: &[f64]| {
+                    values
+                        .iter()
+                        .map(|value| if (1e-3..1e9).contains(value) { format!("{value:.4}") } else { format!("{value:.3e}") })
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                };
                 format!(
                     "An exponential Hawkes process, per `{unit}`: bases [{}], jumps [{}] (rows: the mark that is excited), decays [{}].",
                     list(bases),

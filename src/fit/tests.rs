@@ -455,7 +455,8 @@ fn a_neural_hawkes_process_integrates_while_training_what_it_serves() {
         let asks = crate::head::Asks { quantiles: vec![0.1, 0.5, 0.9], ..crate::head::Asks::default() };
         let mut head = crate::head::Head::with(&package.manifest.head, asks, Some(graph)).unwrap();
         let n = taus.len();
-        let outputs = crate::data::outputs::Outputs { width, before: golden.outputs.clone(), after: golden.outputs.clone() };
+        let outputs =
+            crate::data::outputs::Outputs { width, before: golden.outputs.clone(), after: golden.outputs.clone(), kept: Vec::new() };
         let (times, gaps) = (
             vec![crate::base::time::EventTime(0); n],
             taus.iter().map(|tau| Some(Gap((f64::from(*tau) * 60e6) as i64))).collect::<Vec<_>>(),

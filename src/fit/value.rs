@@ -209,7 +209,11 @@ mod tests {
             for value in [-1e9, -3.0, 0.05, 0.9, 2.0, 17.0, 1e5] {
                 let mut into = Forecasts { flags: vec![Flags::NONE], ..Forecasts::default() };
                 let arrivals = Arrivals { times: &[EventTime(0)], gaps: &[Some(Gap(1))], marks: &[None], values: &[value] };
-                served.forecasts(&arrivals, &Outputs { width: row.len(), before: row.clone(), after: row.clone() }, &mut into);
+                served.forecasts(
+                    &arrivals,
+                    &Outputs { width: row.len(), before: row.clone(), after: row.clone(), kept: Vec::new() },
+                    &mut into,
+                );
                 let given = cost(&spec, &parameters, value, &mut vec![0.0; spec.width()]).unwrap().nll;
                 let found = into.surprise_value[0];
                 assert!((found - given).abs() < 1e-9 * given.abs().max(1.0), "{spec:?} {value}: {found} is not {given}");

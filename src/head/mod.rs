@@ -32,7 +32,7 @@ use hashbrown::HashMap;
 
 use crate::base::error::{Error, Result};
 use crate::base::limits::MAX_MARKS;
-use crate::base::number::u32_of;
+use crate::base::number::{index, u32_of};
 use crate::base::time::{EventTime, Gap};
 use crate::data::flags::Flags;
 use crate::data::forecasts::Forecasts;
@@ -243,6 +243,7 @@ impl Head {
         assert!(into.flags.len() >= rows, "the flags of the arrivals come before their forecasts");
         let flags = into.flags.len() - rows;
         let width = self.width;
+        outputs.kept.iter().for_each(|row| add_flags(into, flags + index(*row), Flags::STATE_KEPT));
         match &mut self.kind {
             Kind::Law(law) => {
                 assert!(outputs.before.len() == outputs.after.len(), "a law scores arrivals, so it is given the rows before them");

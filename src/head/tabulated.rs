@@ -194,6 +194,8 @@ impl Tabulated {
                 tables.iter_mut().for_each(|table| table.sound = false);
                 break;
             }
+            // One that grows without end leaves single precision long after an event has come for certain.
+            self.found.iter_mut().filter(|lambda| **lambda == f32::INFINITY).for_each(|lambda| *lambda = f32::MAX);
             self.answer(&mut tables);
         }
         tables.iter_mut().for_each(Table::close);
@@ -459,6 +461,36 @@ mod tests {
         table.prepare(&mut std::iter::once((&[0.2_f32, 0.8, 1.0][..], Reach::Compensator { target: 2.3, gap: 1.0 })));
         let asked = count.load(std::sync::atomic::Ordering::Relaxed);
         assert!(asked <= 1 + 7 * NODES, "{asked}");
+    }
+
+    /// e^(a + tau) of one mark (Gompertz): beyond single precision 88 units on.
+    #[derive(Debug)]
+    struct Growing;
+
+    impl Intensities for Growing {
+        fn marks(&self) -> usize {
+            1
+        }
+
+        fn at(&mut self, laws: &[f32], of: &[u32], taus: &[f32], into: &mut Vec<f32>) -> Result<()> {
+            into.clear();
+            into.extend(of.iter().zip(taus).map(|(row, tau)| (laws[*row as usize] + tau).exp()));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_intensity_that_leaves_all_numbers_behind_when_an_event_has_come_for_certain_is_a_law() {
+        let mut table = Tabulated::new(Box::new(Growing), 1);
+        for reach in [Reach::Compensator { target: 2.5, gap: 1.0 }, Reach::Compensator { target: 2.5, gap: 720.0 }] {
+            table.prepare(&mut std::iter::once((&[-3.0_f32][..], reach)));
+            assert!(table.take(0, &[-3.0]), "{reach:?}");
+            // Lambda(tau) = e^-3 (e^tau - 1).
+            let median = (1.0 + 0.5_f64.ln().abs() * 3.0_f64.exp()).ln();
+            assert!((table.when(0.5_f64.ln().abs()) - median).abs() < 1e-5, "{}", table.when(0.5_f64.ln().abs()));
+            assert!((table.below(Time::of(median)) - 0.5).abs() < 1e-6 && table.p_never() == 0.0);
+        }
+        assert_eq!(table.below(Time::of(720.0)), 1.0);
     }
 
     #[test]

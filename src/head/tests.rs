@@ -43,6 +43,7 @@ fn forecasts(head: &mut Head, asks: &Asks, rows: &[Row], batch: usize) -> Foreca
             width: head.width(),
             before: if head.scores_arrivals() { rows.iter().flat_map(|r| r.3.clone()).collect() } else { Vec::new() },
             after: rows.iter().flat_map(|r| r.4.clone()).collect(),
+            kept: Vec::new(),
         };
         into.flags.resize(into.flags.len() + rows.len(), Flags::NONE);
         head.forecasts(&Arrivals { times: &times, gaps: &gaps, marks: &marks, values: &[] }, &outputs, &mut into);

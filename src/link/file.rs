@@ -135,11 +135,22 @@ impl Location {
         }
     }
 
+    /// Whether the error is one of what is in a compressed file: those of the system have other kinds.
+    fn is_spoilt(&self, error: &io::Error) -> bool {
+        use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+        self.name().extension().is_some_and(|end| end == "gz" || end == "zst")
+            && matches!(error.kind(), InvalidData | InvalidInput | Other | UnexpectedEof)
+    }
+
     /// A fault of the file system, or of a store that a `Read` has reported.
     #[must_use]
     pub fn fault(&self, error: io::Error) -> Error {
         match error.downcast::<Error>() {
             Ok(own) => own,
+            Err(error) if self.is_spoilt(&error) => Error::new(Kind::Data, "source", format!("the file cannot be unpacked: {error}"))
+                .at(self.to_string())
+                .help("it is cut off, or compressed in another way than the end of its name says")
+                .caused_by(error),
             Err(error) => Error::io("source", Path::new(&self.to_string()), error),
         }
     }

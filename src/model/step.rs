@@ -105,6 +105,7 @@ impl Model {
         outputs.after.clear();
         outputs.after.resize(n * self.head_width, 0.0);
         outputs.before.clear();
+        outputs.kept.clear();
         if self.keeps_law {
             outputs.before.resize(n * self.head_width, 0.0);
         }
@@ -193,6 +194,9 @@ impl Model {
             };
             // No early end and no sum of floats, whose order is fixed: this way the compiler may use vectors.
             let finite = parts().all(|part| part.iter().fold(true, |finite, v| finite & v.is_finite()));
+            if !finite {
+                outputs.kept.push(*row);
+            }
             for part in parts() {
                 if finite && let Some(to) = hidden.get_mut(start..start + part.len()) {
                     to.copy_from_slice(part);

@@ -272,3 +272,38 @@ fn an_event_without_a_gap_starts_from_its_cohort_and_one_with_a_gap_goes_on() {
     let states: Vec<_> = (0..3).map(|row| memory.hidden(row)[0]).collect();
     assert_eq!(states, [22.0, 22.9, 8.0]);
 }
+
+#[test]
+fn a_step_whose_next_state_is_not_finite_leaves_it_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut graph = onnx::Graph::new("logarithm");
+    graph.input("x", &[1]);
+    graph.input("h", &[1]);
+    graph.node("Log", &["x"], &["l"], &[]);
+    graph.node("Add", &["l", "h"], &["h_next"], &[]);
+    graph.node("Tanh", &["h"], &["law"], &[]);
+    graph.output("law", &[1]);
+    graph.output("h_next", &[1]);
+    let manifest = Manifest {
+        format: 1,
+        name: "logarithm".into(),
+        version: "1".into(),
+        input: InputSpec { features: "x".into(), gap: None, gap_unit: TimeUnit::Second },
+        states: vec![StateSpec { input: "h".into(), output: "h_next".into(), shape: vec![1], init: 0.5 }],
+        head: HeadSpec::Exponential(LawSpec::new(&["law"], TimeUnit::Hour, 1e-6)),
+        attention: None,
+    };
+    std::fs::write(folder.path().join("model.onnx"), graph.to_bytes()).unwrap();
+    std::fs::write(folder.path().join("model.toml"), manifest.to_toml().unwrap()).unwrap();
+    std::fs::write(folder.path().join("features.toml"), "format = 1\n[[column]]\nkind = \"constant\"\nvalue = 1.0\n").unwrap();
+    let mut model = Package::load(folder.path()).unwrap().model().unwrap();
+    let width = model.initial_hidden().len();
+    let mut memory = Rows { width, hidden: model.initial_hidden().repeat(3) };
+    let mut outputs = crate::data::outputs::Outputs::default();
+    model.steps(&[1.0, -1.0, 0.0], &[None; 3], &[0; 3], &mut memory, &mut outputs).unwrap();
+    assert_eq!(outputs.kept, [1, 2], "the logarithm of -1, and of 0");
+    let states: Vec<f32> = memory.hidden.chunks(width).map(|hidden| hidden[0]).collect();
+    assert_eq!(states, [0.5, 0.5, 0.5]);
+    model.steps(&[1.0], &[None], &[0], &mut memory, &mut outputs).unwrap();
+    assert!(outputs.kept.is_empty());
+}

@@ -9,6 +9,7 @@ use super::pulse::Pulses;
 use super::shadow::ShadowCounts;
 use super::trust::Trust;
 use crate::base::metrics::{Histogram, ROUND_SIZES, SHORT_TIMES, SIZES};
+use crate::data::flags::Flags;
 use crate::data::rejected::Reason;
 
 /// Counts and times over all lanes.
@@ -54,6 +55,8 @@ pub struct Counts {
     pub pulses: Pulses,
     /// Whether the law is still right.
     pub trust: Trust,
+    /// Forecasts with each flag, in the order of `Flags::NAMES`.
+    pub flagged: [AtomicU64; Flags::NAMES.len()],
     /// Model packages that were taken while running.
     pub models_taken: AtomicU64,
     /// Those that were to be and were refused.
@@ -84,6 +87,7 @@ impl Default for Counts {
             incomplete_starts: AtomicU64::default(),
             partitions: Partitions::default(),
             pulses: Pulses::default(),
+            flagged: Default::default(),
             trust: Trust::default(),
             models_taken: AtomicU64::default(),
             models_refused: AtomicU64::default(),

@@ -17,6 +17,7 @@ use crate::base::clock;
 use crate::base::metrics::{self, Histogram, Metric, Type};
 use crate::base::number::f64_of_count;
 use crate::base::offset::Partition;
+use crate::data::flags::Flags;
 use crate::data::rejected::Reason;
 
 /// Media type of what `Exposition::render` gives.
@@ -63,6 +64,8 @@ impl Collector for Scrape {
         counters(out, &metrics::FORECASTS, kinds.map(|(kind, count)| ([("kind", kind.to_owned())], load(count))))?;
         let reasons = Reason::ALL.iter().zip(&counts.dead);
         counters(out, &metrics::DEAD_LETTERS, reasons.map(|(reason, count)| ([("reason", reason.code().to_owned())], load(count))))?;
+        let flagged = Flags::NAMES.iter().zip(&counts.flagged);
+        counters(out, &metrics::FLAGGED, flagged.map(|((_, name), count)| ([("flag", (*name).to_owned())], load(count))))?;
         counters(out, &metrics::REPLAYED, [([], load(&counts.replayed))])?;
         counters(out, &metrics::BEFORE_SINCE, [([], load(&counts.before_since))])?;
         self.partitions(out)?;

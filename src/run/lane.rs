@@ -1,5 +1,6 @@
 //! The path of an event, for a batch of records from all partitions of a lane.
 
+mod absent;
 mod follow;
 mod look;
 mod paths;
@@ -38,6 +39,7 @@ use crate::order::{Late, Order};
 use crate::pipeline::plan::Plan;
 use crate::source;
 use crate::state::{KeyStates, WhenFull};
+use absent::Absent;
 use reasons::Remembering;
 use rejects::original;
 use seen::{Kept, LaneMemory, Seen};
@@ -89,6 +91,7 @@ pub struct Lane {
     share: Option<f64>,
     /// Marks that the package does not know.
     strangers: Strangers,
+    absent: Absent,
     /// It was said that the topic may not be partitioned by key.
     spread_said: bool,
     /// The first event's time was looked at.
@@ -146,6 +149,7 @@ impl Lane {
             ticks: Vec::new(),
             share: None,
             strangers: Strangers::default(),
+            absent: Absent::default(),
             spread_said: false,
             unit_seen: false,
             plan,
@@ -204,6 +208,8 @@ impl Lane {
         self.decoder.decode(input, &mut self.decoded, &mut self.rejected)?;
         self.say_spread();
         self.say_unit();
+        self.absent.note(self.decoded.len(), &self.decoded.columns);
+        self.say_absent(false);
         self.note_progress(input)?;
         self.order(input)?;
         self.drop_silent_rejects();

@@ -1,6 +1,7 @@
 //! A sink in front of a sink: sums up the forecasts that pass, and compares each forecast time with what then happened.
 
 use std::hash::BuildHasher;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use foldhash::fast::FixedState;
@@ -17,6 +18,7 @@ use crate::base::rfc3339;
 use crate::base::time::EventTime;
 use crate::data::alarm::Alarm;
 use crate::data::commit::{Commit, Commits};
+use crate::data::flags::Flags;
 use crate::data::forecasts::{Forecasts, Identity};
 use crate::sink::alarm::Alarms;
 use crate::sink::{ForecastSink, Sink};
@@ -215,10 +217,22 @@ impl Tally {
     }
 }
 
+impl Tally {
+    fn count_flags(&self, rows: &[Flags]) {
+        for ((flag, _), count) in Flags::NAMES.iter().zip(&self.counts.flagged) {
+            let flagged = rows.iter().filter(|flags| flags.has(*flag)).count();
+            if flagged > 0 {
+                count.fetch_add(u64::try_from(flagged).unwrap_or(u64::MAX), Ordering::Relaxed);
+            }
+        }
+    }
+}
+
 impl ForecastSink for Tally {
     fn write(&mut self, forecasts: &Forecasts) -> Result<()> {
         let (compared, before) = (self.own.compared, self.own.before.clone());
         self.own.observe(forecasts);
+        self.count_flags(&forecasts.flags);
         let trust = &self.counts.trust;
         for (place, (quantile, by)) in self.own.quantiles.iter().zip(&self.own.before).enumerate() {
             trust.cover(place, *quantile, self.own.compared - compared, by - before.get(place).copied().unwrap_or(0));

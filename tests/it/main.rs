@@ -20,6 +20,8 @@ mod nab;
 #[cfg(feature = "fit")]
 mod next_events;
 #[cfg(unix)]
+#[cfg(feature = "fit")]
+mod odd_data;
 mod operations;
 mod program;
 mod pytorch;

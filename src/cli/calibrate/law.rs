@@ -120,7 +120,7 @@ fn times(stage: &Stage, head: &HeadSpec, laws: &[Published<'_>]) -> Result<Vec<V
     let mut columns: Vec<Vec<Option<EventTime>>> = vec![Vec::with_capacity(laws.len()); stage.plan.asks.quantiles.len()];
     for batch in laws.chunks(BATCH) {
         let after: Vec<f32> = batch.iter().flat_map(|(_, parameters)| parameters.iter().copied()).collect();
-        let outputs = Outputs { width: head.width(), before: vec![f32::NAN; after.len()], after };
+        let outputs = Outputs { width: head.width(), before: vec![f32::NAN; after.len()], after, kept: Vec::new() };
         let mut forecasts = Forecasts { flags: vec![Flags::NONE; batch.len()], ..Forecasts::new(Arc::clone(&stage.identity)) };
         let times: Vec<EventTime> = batch.iter().map(|(law, _)| law.at).collect();
         // Nothing is scored here: only what comes next is asked for.

@@ -30,6 +30,18 @@ impl Lane {
         );
     }
 
+    /// Says that no event so far has a field that is read, once.
+    pub(super) fn say_absent(&mut self, ended: bool) {
+        let Some((events, columns)) = self.absent.told(ended) else { return };
+        let names = columns.iter().filter_map(|at| Some(self.plan.schema.fields.get(*at)?.name.as_str()));
+        let fields = names.collect::<Vec<_>>().join(", ");
+        tracing::warn!(
+            events,
+            fields,
+            "no event so far has these fields: they count as missing in each; see their names in [event] and in the model's features.toml"
+        );
+    }
+
     /// Says that the package knows no mark of the events so far, once.
     pub(super) fn say_strangers(&mut self, ended: bool) {
         let Some((events, example)) = self.strangers.told(ended) else { return };

@@ -31,6 +31,7 @@ impl Lane {
         }
         self.finish_batch(&Input::default())?;
         self.say_strangers(true);
+        self.say_absent(true);
         Ok(())
     }
 
