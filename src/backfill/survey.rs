@@ -129,6 +129,11 @@ pub fn survey(settings: &Settings, progress: &mut dyn FnMut(&FileFacts)) -> Resu
     let mut needed = vec![narrow.key.clone(), narrow.time.clone()];
     needed.extend(settings.positions.iter().flat_map(|positions| [positions.partition.clone(), positions.offset.clone()]));
     needed.extend(settings.ties.clone());
+    for name in settings.positions.iter().flat_map(|positions| [&positions.partition, &positions.offset]) {
+        if columns.field_with_name(name).is_err() {
+            return Err(Error::config("backfill", format!("--positions {name}: no file has such a column")).help(near(settings, name)));
+        }
+    }
     if let Some(ties) = settings.ties.as_ref().filter(|_| !lines) {
         let fault = |text: String, help: &str| Err(Error::config("backfill", text).help(help.to_owned()));
         match columns.field_with_name(ties) {

@@ -289,6 +289,17 @@ fn a_column_for_ties_that_is_not_there_or_holds_texts_is_refused() {
 }
 
 #[test]
+fn columns_of_positions_that_no_file_has_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    write(&path, &[("a".into(), Some(1), 1)]);
+    let positions = Some(Positions { partition: "n".into(), offset: "b".into() });
+    let settings = Settings { positions, ..settings(vec![path], 1, 1 << 20, folder.path()) };
+    let error = survey(&settings, &mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("--positions b: no file has such a column"), "{error}");
+}
+
+#[test]
 fn only_rows_before_an_end_are_handed_out_and_the_others_are_counted() {
     use std::time::Duration;
 

@@ -14,6 +14,7 @@ use super::stop::Signals;
 use super::summary::{self, grouped};
 use super::{PipelineArgs, files};
 use crate::backfill::manifest::Manifest;
+use crate::backfill::merge::BLOCK;
 use crate::backfill::survey::{Survey, survey};
 use crate::backfill::{Positions, Settings, feed};
 use crate::base::clock;
@@ -302,7 +303,7 @@ fn show(settings: &Settings, survey: &Survey, plan: &Plan, args: &Args, to: &Pla
     eprintln!("  order    {order}");
     eprintln!("  shards   {mine} of {}, on {} lanes", settings.shards, plan.lanes);
     let by = if settings.folders == sink::Folders::Date { ", forecasts by date" } else { "" };
-    eprintln!("  output   {to}, files end every {} rows of all shards{by}", grouped(settings.epoch_rows));
+    eprintln!("  output   {to}, files end {}{by}", every(settings.epoch_rows));
     let resuming = match &plan.snapshots {
         Some(snapshots) => format!("from snapshots, one every {} s at the end of a file", snapshots.every.as_secs()),
         None => "by replaying silently; [state] snapshots makes it faster".to_owned(),
@@ -310,5 +311,25 @@ fn show(settings: &Settings, survey: &Survey, plan: &Plan, args: &Args, to: &Pla
     eprintln!("  resume   {resuming}");
     for file in survey.unsorted().take(5) {
         eprintln!("  unsorted {} ({} rows)", file.path, grouped(file.rows));
+    }
+}
+
+/// When files end: rows are handed out in whole blocks.
+fn every(rows: u64) -> String {
+    let block = u64::try_from(BLOCK).unwrap_or(u64::MAX);
+    let whole =
+        if rows.is_multiple_of(block) || rows < block { String::new() } else { format!(", at the end of a block of {}", grouped(block)) };
+    format!("every {} rows of all shards{whole}", grouped(rows.max(block)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::every;
+
+    #[test]
+    fn it_is_said_when_files_really_end() {
+        assert_eq!(every(1_000), "every 8,192 rows of all shards");
+        assert_eq!(every(16_384), "every 16,384 rows of all shards");
+        assert_eq!(every(10_000), "every 10,000 rows of all shards, at the end of a block of 8,192");
     }
 }

@@ -14,7 +14,7 @@ use crate::run::Stage;
 use crate::{sink, source};
 
 /// Checks a pipeline file (or the folder that holds one), loads its model package as `run` does, and prints a summary of its plan to stdout. `connect`:
-/// also looks whether source, sink and dead letters can be reached.
+/// also looks whether source, sink, dead letters and the place of snapshots can be reached.
 ///
 /// # Errors
 /// All faults of the pipeline in one error; then what is wrong with the package's graph, sums or golden events and, with `connect`, everything that
@@ -39,13 +39,15 @@ fn package(plan: &Plan) -> Result<()> {
     stage.beside.iter().try_for_each(|beside| beside.stage.lane().map(|_| ()).map_err(|error| error.at("[shadow]")))
 }
 
-/// Asks source, sink and dead letters in turn, and goes on after a fault.
+/// Asks source, sink, dead letters and the place of snapshots in turn, and goes on after a fault.
 fn connections(plan: &Plan, text: &mut String, faults: &mut Vec<Error>) {
     let mut asked = vec![
         ("source", source::check_connect(&plan.source)),
         ("sink", sink::check_connect(&plan.sink)),
         ("dead letters", sink::check_connect(&plan.dead_letter)),
     ];
+    let snapshots = plan.snapshots.as_ref().map(|settings| sink::check_place(&settings.place, false));
+    asked.extend(snapshots.map(|answer| ("snapshots", answer.map_err(|error| Error { stage: "state", ..error }))));
     asked.extend(registry(plan).map(|answer| ("schemas", answer)));
     asked.extend(plan.shadow.iter().map(|shadow| ("shadow", sink::check_connect(&shadow.plan.sink))));
     asked.extend(plan.alarm.iter().map(|alarm| ("alarms", sink::check_connect(alarm))));
@@ -230,6 +232,7 @@ fn count(n: usize, noun: &str) -> String {
 mod tests {
     use super::*;
     use crate::link::objects::Place;
+    use crate::state::snapshot::Settings as Snapshots;
 
     fn broken(name: &str) -> std::path::PathBuf {
         Path::new("tests/data/broken").join(name)
@@ -267,18 +270,23 @@ mod tests {
             folders: sink::Folders::Partition,
         };
         plan.dead_letter = sink::Settings::Ndjson { path: at("dead.ndjson") };
+        plan.snapshots = Some(Snapshots { place: Place::Folder(at("snapshots")), every: second });
         let (mut text, mut faults) = (String::new(), Vec::new());
         connections(&plan, &mut text, &mut faults);
         told(faults).unwrap();
         assert!(text.contains("source reached: 1 file readable, 3 bytes") && text.contains("sink reached: folder"), "{text}");
+        assert!(text.contains("snapshots reached: folder") && text.contains("snapshots is writable"), "{text}");
         assert!(!at("dead.ndjson").exists(), "a check writes nothing");
+        assert_eq!(std::fs::read_dir(at("snapshots")).unwrap().count(), 0);
 
         std::fs::remove_file(at("in.ndjson")).unwrap();
         std::fs::write(at("file"), "").unwrap();
         plan.sink = sink::Settings::Ndjson { path: at("file/out.ndjson") };
+        plan.snapshots = Some(Snapshots { place: Place::Folder(at("file/snapshots")), every: second });
         let mut faults = Vec::new();
         connections(&plan, &mut text, &mut faults);
         let report = told(faults).unwrap_err().to_string();
         assert!(report.contains("in.ndjson") && report.contains("file"), "{report}");
+        assert!(report.contains("state: ") && report.contains("file/snapshots"), "{report}");
     }
 }

@@ -18,20 +18,28 @@ use crate::source::file::Kind as FileKind;
 /// # Errors
 /// A pattern is none, nothing has such a name, a folder has no such file, or a bucket cannot be listed.
 pub fn named(command: &'static str, patterns: &[String]) -> Result<FileSettings> {
+    named_by(command, "--from", patterns)
+}
+
+/// As `named`, for an option of another name, which errors say.
+///
+/// # Errors
+/// As `named`.
+pub fn named_by(command: &'static str, option: &str, patterns: &[String]) -> Result<FileSettings> {
     let mut paths = Vec::new();
     for pattern in patterns {
         let wrong = |e: glob::PatternError| {
-            Error::new(Kind::Usage, command, format!("--from {pattern} is not a pattern: {e}"))
+            Error::new(Kind::Usage, command, format!("{option} {pattern} is not a pattern: {e}"))
                 .help("quote it; `*`, `?`, `[..]` and `**` are known")
         };
         let before = paths.len();
         let local = pattern.strip_prefix("file://").unwrap_or(pattern);
         if local.contains("://") {
-            paths.extend(objects(command, pattern)?);
+            paths.extend(objects(command, option, pattern)?);
         } else if Path::new(local).is_dir() {
             folder(command, Path::new(local), &mut paths)?;
             if paths.len() == before {
-                return Err(Error::config(command, format!("--from {pattern}: no file of this folder is one of events"))
+                return Err(Error::config(command, format!("{option} {pattern}: no file of this folder is one of events"))
                     .help("names end in .parquet, .pq, .ndjson, .jsonl or .json; the last three may be compressed, .gz or .zst"));
             }
         } else {
@@ -44,9 +52,8 @@ pub fn named(command: &'static str, patterns: &[String]) -> Result<FileSettings>
             }
         }
         if paths.len() == before {
-            return Err(
-                Error::config(command, format!("--from {pattern}: there is no such file")).help("paths are relative to the current folder")
-            );
+            return Err(Error::config(command, format!("{option} {pattern}: there is no such file"))
+                .help("paths are relative to the current folder"));
         }
     }
     // Patterns may overlap; an event twice would count twice.
@@ -87,12 +94,12 @@ fn folder(command: &'static str, path: &Path, into: &mut Vec<Location>) -> Resul
 }
 
 /// The objects of a bucket that a pattern names.
-fn objects(command: &'static str, pattern: &str) -> Result<Vec<Location>> {
-    let place = Place::parse(pattern, Path::new("")).map_err(|e| Error { stage: command, ..e }.at(format!("--from {pattern}")))?;
+fn objects(command: &'static str, option: &str, pattern: &str) -> Result<Vec<Location>> {
+    let place = Place::parse(pattern, Path::new("")).map_err(|e| Error { stage: command, ..e }.at(format!("{option} {pattern}")))?;
     let Place::Bucket { cloud, bucket, prefix } = place else { return Err(Error::internal(command, "a URL that is no bucket")) };
     let store = Place::Bucket { cloud, bucket, prefix: String::new() }.open()?;
     let wanted = Pattern::new(&prefix).map_err(|e| {
-        Error::new(Kind::Usage, command, format!("--from {pattern} is not a pattern: {e}"))
+        Error::new(Kind::Usage, command, format!("{option} {pattern} is not a pattern: {e}"))
             .help("quote it; `*`, `?`, `[..]` and `**` are known")
     })?;
     // Only below the last folder whose name is no pattern.
@@ -136,6 +143,8 @@ mod tests {
         assert_eq!(named(&at("*/*.parquet")).unwrap().len(), 3, "a pattern finds hidden ones, too");
         assert_eq!(named(&at("day*/**/*.parquet")).unwrap(), ["day=1/a.parquet", "day=2/_tmp/c.parquet", "day=2/b.parquet"]);
         assert!(named(&at("empty")).unwrap_err().to_string().contains("no file of this folder is one of events"));
-        assert!(named(&at("day*")).unwrap_err().to_string().contains("there is no such file"));
+        assert!(named(&at("day*")).unwrap_err().to_string().contains("--from"));
+        let of_another = named_by("parity", "--files", &[at("day*").display().to_string()]).unwrap_err().to_string();
+        assert!(of_another.starts_with("parity: --files ") && of_another.contains("there is no such file"), "{of_another}");
     }
 }

@@ -7,6 +7,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use flate2::write::GzEncoder;
 
 use self::typed::Typed;
 use super::progress::Progress;
@@ -38,7 +39,7 @@ pub struct Args {
     /// Where to: a file, or the topic that the pipeline reads.
     #[arg(long, value_enum)]
     pub to: Target,
-    /// With `--to file`: the file; `.parquet` has typed columns, `.ndjson`, `.jsonl` and `.json` a JSON object a line, `-` is stdout.
+    /// With `--to file`: the file; `.parquet` has typed columns, `.ndjson`, `.jsonl` and `.json` a JSON object a line (with `.gz` or `.zst` behind it compressed), `-` is stdout.
     /// By default the stream's name with `.ndjson`. An existing file is replaced.
     #[arg(long)]
     pub out: Option<PathBuf>,
@@ -101,7 +102,7 @@ fn to_file(settings: &GenerateSettings, out: Option<&Path>) -> Result<()> {
     // Under its own name the file is whole or not there at all.
     let temporary = temporary(&path);
     let written = match kind {
-        source::file::Kind::Ndjson => write_lines(settings, &temporary),
+        source::file::Kind::Ndjson => write_lines(settings, &temporary, &path),
         source::file::Kind::Parquet => rows(settings, &temporary),
     };
     let renamed = written.and_then(|done| fs::rename(&temporary, &path).map(|()| done).map_err(|e| unwritable(&path, e)));
@@ -130,10 +131,25 @@ fn report(settings: &GenerateSettings, done: &Done, place: &str) {
     }
 }
 
-fn write_lines(settings: &GenerateSettings, path: &Path) -> Result<Done> {
+/// Writes lines, compressed if the `name` that the file will have says so: who reads it goes by that.
+fn write_lines(settings: &GenerateSettings, path: &Path, name: &Path) -> Result<Done> {
     let file = File::create(path).map_err(|e| Error::io("generate", path, e))?;
     let mut out = BufWriter::with_capacity(1 << 20, file);
-    let done = lines(settings, &mut out).map_err(|e| unwritable(path, e))?;
+    let ending = name.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    let mut write = || match ending.as_deref() {
+        Some("gz") => {
+            let mut out = GzEncoder::new(&mut out, flate2::Compression::default());
+            let done = lines(settings, &mut out)?;
+            out.finish().map(|_| done)
+        }
+        Some("zst") => {
+            let mut out = zstd::Encoder::new(&mut out, zstd::DEFAULT_COMPRESSION_LEVEL)?;
+            let done = lines(settings, &mut out)?;
+            out.finish().map(|_| done)
+        }
+        _ => lines(settings, &mut out),
+    };
+    let done = write().map_err(|e| unwritable(path, e))?;
     let file = out.into_inner().map_err(|e| unwritable(path, e.into_error()))?;
     file.sync_all().map_err(|e| unwritable(path, e))?;
     Ok(done)

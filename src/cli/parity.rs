@@ -69,7 +69,7 @@ pub fn run(args: &Args) -> Result<()> {
     let settings = Settings {
         query: args.query.query("parity", &fields)?,
         ties: args.ties.clone(),
-        ..Settings::whole(files::named("parity", &args.files)?.paths, plan.schema.clone(), fields, scratch.path().to_owned())
+        ..Settings::whole(files::named_by("parity", "--files", &args.files)?.paths, plan.schema.clone(), fields, scratch.path().to_owned())
     };
     let stage = Stage::load(plan)?;
     let Some(names) = Names::new(&stage.layout) else {
@@ -201,8 +201,20 @@ fn is_forecasts(name: &str) -> bool {
 
 #[cfg(feature = "kafka")]
 fn topic(kafka: &source::KafkaSettings, topic: &str, take: &mut dyn FnMut(Row)) -> Result<()> {
+    use crate::link::kafka::Probe;
     use crate::sink::kafka::audit;
-    let spans = audit::spans(&kafka.client, topic)?;
+    let looked = Probe::new("parity", &kafka.client, None).and_then(|probe| probe.look(topic));
+    let looked = looked.map_err(|error| Error {
+        message: format!("there is no file and no folder `{topic}`, and no topic can be looked for: {}", error.message),
+        ..error
+    });
+    if looked?.is_none() {
+        return Err(Error::config("parity", format!("there is no file, no folder and no topic `{topic}`"))
+            .at(format!("here, and at {}", kafka.client.brokers))
+            .help("name the folder with the forecasts' Parquet files, the file with their JSON lines, or the topic of the forecasts"));
+    }
+    let own = |error: Error| Error { stage: "parity", ..error };
+    let spans = audit::spans(&kafka.client, topic).map_err(own)?;
     audit::read(&kafka.client, topic, &kafka.group, &spans, &mut |found| {
         let object = found.payload.and_then(|payload| serde_json::from_slice::<Value>(payload).ok());
         let Some(Value::Object(object)) = object else {

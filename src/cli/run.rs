@@ -16,6 +16,7 @@ use crate::base::clock;
 use crate::base::error::{Error, Result};
 use crate::pipeline::{self, Purpose};
 use crate::run::{Calibration, Counts, Sinks, Stage, Stop, Tally};
+use crate::sink;
 use crate::source::{self, Feed};
 use change::Change;
 
@@ -41,9 +42,11 @@ pub struct Args {
 /// The pipeline or package is refused, the address of `--http` cannot be taken, the stage stops with an error, or a stop takes longer
 /// than `stop_timeout`: then lanes may still be running, and the process should leave.
 pub fn run(args: &Args) -> Result<()> {
+    let counts = Arc::new(Counts::default());
+    // Before anything is read: a SIGHUP that comes while the package is loaded asks for what the file names then, and must not end the process.
+    let change = Change::listen(&args.pipeline, &counts)?;
     let plan = pipeline::load(&args.pipeline.pipeline, &args.pipeline.sets, Purpose::Run)?;
     let signals = Signals::listen()?;
-    let counts = Arc::new(Counts::default());
     let server = match &args.http {
         Some(address) => {
             let bound = http::bind(address)?;
@@ -55,7 +58,12 @@ pub fn run(args: &Args) -> Result<()> {
         None => None,
     };
     let mut stage = Arc::new(Stage::load(plan)?);
-    let change = Change::listen(&args.pipeline, &counts)?;
+    // A topic keeps offsets: there the file is gone on with.
+    if !matches!(stage.plan.source, source::Settings::Kafka(_))
+        && let Some(line) = sink::repeats(&stage.plan.sink)
+    {
+        tracing::warn!("{line}");
+    }
     let mut lanes = stage.open(args.until_caught_up)?;
     for line in crate::source::cautions(&stage.plan.source, stage.plan.snapshot_every()) {
         tracing::warn!("{line}");

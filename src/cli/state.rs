@@ -151,18 +151,36 @@ fn age(written: EventTime, now: EventTime) -> String {
 }
 
 fn get(plan: &Plan, snapshots: &Snapshots, key: &str) -> Result<()> {
+    let mut without = Vec::new();
     for partition in snapshots.partitions()? {
-        if let Some(found) = snapshots.newest(partition, Offset(i64::MAX))?
-            && let Some(state) = found.key(key.as_bytes())?
-        {
+        let Some(found) = snapshots.newest(partition, Offset(i64::MAX))? else {
+            without.push(partition);
+            continue;
+        };
+        if let Some(state) = found.key(key.as_bytes())? {
             let fields: Vec<&str> = plan.schema.fields.iter().map(|field| field.name.as_str()).collect();
             let shown = shown(key, partition, &found, &state, &fields);
             let text = serde_json::to_string_pretty(&shown).map_err(|e| Error::internal("state", e.to_string()))?;
             return print(&format!("{text}\n"));
         }
     }
-    Err(Error::new(Kind::Check, "state", format!("no usable snapshot knows the key `{key}`"))
-        .help("`meantime state ls` lists the snapshots; an event since the newest one is not in it"))
+    Err(unknown(key, &without))
+}
+
+/// No snapshot that can be used knows a key; `without` have none, and may be where it is.
+fn unknown(key: &str, without: &[Partition]) -> Error {
+    if without.is_empty() {
+        return Error::new(Kind::Check, "state", format!("no usable snapshot knows the key `{key}`"))
+            .help("`meantime state ls` lists the snapshots; an event since the newest one is not in it");
+    }
+    let text =
+        format!("the key `{key}` is in no snapshot that can be used, and partition {} has none that can: it may be there", list(without));
+    Error::new(Kind::Check, "state", text).help("`meantime state ls` says why")
+}
+
+/// `0, 2`.
+fn list(partitions: &[Partition]) -> String {
+    partitions.iter().map(Partition::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// A key's state as JSON; a number that is not one is null.
@@ -203,12 +221,12 @@ fn event(events: &Events, row: usize, names: &[&str]) -> Json {
 fn export(snapshots: &Snapshots, to: &Path, only: Option<Partition>) -> Result<()> {
     let all = snapshots.partitions()?;
     let wanted: Vec<Partition> = all.into_iter().filter(|partition| only.is_none_or(|only| *partition == only)).collect();
-    let mut found = Vec::new();
+    let (mut found, mut without) = (Vec::new(), Vec::new());
     for partition in wanted {
         // One at a time in memory would mean to learn of a missing one after half of the work; their files are read below.
         match snapshots.newest(partition, Offset(i64::MAX))? {
             Some(snapshot) => found.push((partition, snapshot)),
-            None => tracing::warn!(%partition, "there is no usable snapshot of this partition"),
+            None => without.push(partition),
         }
     }
     if found.is_empty() {
@@ -219,14 +237,22 @@ fn export(snapshots: &Snapshots, to: &Path, only: Option<Partition>) -> Result<(
     match found.as_slice() {
         _ if !is_file => {
             std::fs::create_dir_all(to).map_err(|e| Error::io("state", to, e))?;
-            found.iter().try_for_each(|(partition, found)| write(found, &to.join(format!("partition-{partition}.arrow"))))
+            found.iter().try_for_each(|(partition, found)| write(found, &to.join(format!("partition-{partition}.arrow"))))?;
         }
-        [(_, only)] => write(only, to),
-        several => {
-            Err(Error::new(Kind::Usage, "state", format!("there are {} partitions, and `{}` is one file", several.len(), to.display()))
-                .help("name a folder, or one of them with --partition"))
+        [(_, only)] if without.is_empty() => write(only, to)?,
+        some => {
+            let partitions = some.len() + without.len();
+            return Err(Error::new(Kind::Usage, "state", format!("there are {partitions} partitions, and `{}` is one file", to.display()))
+                .help("name a folder, or one of them with --partition"));
         }
     }
+    if without.is_empty() {
+        return Ok(());
+    }
+    let text = format!("the export is not whole: there is no usable snapshot of partition {}", list(&without));
+    Err(Error::new(Kind::Check, "state", text).at(to.display().to_string()).help(
+        "`meantime state ls` says why; the others were written. A file of such a partition that stands there is of an earlier export",
+    ))
 }
 
 fn write(found: &Found, to: &Path) -> Result<()> {

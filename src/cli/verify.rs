@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use super::PipelineArgs;
 use crate::base::error::{Error, Kind, Result};
+use crate::pipeline::plan::Plan;
 use crate::pipeline::{self, Purpose};
 use crate::sink;
 
@@ -21,6 +22,9 @@ pub struct Args {
     /// Folder of a backfill by --positions that handed over to this pipeline: its forecasts and dead letters count beside those of the topics.
     #[arg(long, value_name = "DIR")]
     files: Option<PathBuf>,
+    /// Audit the folder that [shadow] writes to instead.
+    #[arg(long, conflicts_with = "files")]
+    shadow: bool,
     /// Print the findings to stdout as one JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -32,6 +36,9 @@ pub struct Args {
 /// Outputs are missing, come twice or stand out of order (exit code 1); something cannot be read.
 pub fn run(args: &Args) -> Result<()> {
     let (path, sets) = (&args.pipeline.pipeline, &args.pipeline.sets);
+    if args.shadow {
+        return shadow(&pipeline::load(path, sets, Purpose::Run)?, args.json);
+    }
     // To look at files neither the model nor the source's files are needed.
     let plan = pipeline::load(path, sets, Purpose::Generate)?;
     match &plan.sink {
@@ -58,6 +65,25 @@ pub fn run(args: &Args) -> Result<()> {
                 }
                 _ => "verify needs outputs in a Kafka topic that were made of a Kafka topic, or a folder of Parquet files",
             })),
+    }
+}
+
+/// Audits the shadow's folder. Its dead letters are none: those are the first model's.
+fn shadow(plan: &Plan, json: bool) -> Result<()> {
+    let Some(shadow) = &plan.shadow else {
+        return Err(
+            Error::config("verify", "the pipeline has no [shadow]").help("leave --shadow out, or name the pipeline file that has one")
+        );
+    };
+    match &shadow.plan.sink {
+        sink::Settings::Parquet { place, .. } => parquet::verify(place, None, json),
+        other => Err(Error::config(
+            "verify",
+            format!("a shadow's sink of kind {} cannot be verified: it begins in the midst of its input", kind(other)),
+        )
+        .help(
+            "hold it against the first model with `meantime replay PIPELINE --diff --live PLACE`; folders of Parquet files can be verified",
+        )),
     }
 }
 

@@ -302,7 +302,14 @@ impl Parity {
             (name.clone(), "the key's events came in another order: a late one was clamped live, files are taken in order")
         } else {
             let first = names.iter().find(|name| differ(name)).map_or_else(String::new, |name| (*name).clone());
-            (first, "an earlier event of the key differs in a field that the recipe reads, or came in another order")
+            let is_first =
+                self.names.of.get("n_events").and_then(|name| live.get(name)).is_some_and(|count| count.parse::<f64>() == Ok(1.0));
+            let cause = if is_first {
+                "this event, the first of its key, differs in a field that the recipe reads, or the model or the processor does: nothing came before it"
+            } else {
+                "this event or an earlier one of the key differs in a field that the recipe reads, or came in another order"
+            };
+            (first, cause)
         };
         Difference { event, live: value(live, &field), recomputed: value(recomputed, &field), field, cause: cause.to_owned() }
     }
@@ -382,11 +389,15 @@ mod tests {
             (json!({"model": "n", "fingerprint": "g"}), "model", "another model"),
             (json!({"n_events": 4, "residual": 9}), "n_events", "missing"),
             (json!({"gap_s": 9, "residual": 9}), "gap_s", "order"),
+            (json!({"residual": 9}), "residual", "or an earlier one"),
         ] {
             let found = compare(&[row("a", &json!({}))], &[row("a", &change)]);
             assert_eq!(found.first[0].field, field);
             assert!(found.first[0].cause.contains(says), "{found:?}");
         }
+        let first = |residual: f64| row("a", &json!({"n_events": 1, "residual": residual}));
+        let found = compare(&[first(0.1)], &[first(0.2)]);
+        assert!(found.first[0].cause.contains("nothing came before it"), "{found:?}");
     }
 
     #[test]

@@ -189,6 +189,19 @@ impl Place {
         }
     }
 
+    /// The place that it is within; `None` for a whole bucket, or a path of one part.
+    #[must_use]
+    pub fn parent(&self) -> Option<Place> {
+        match self {
+            Place::Folder(path) => path.parent().filter(|path| !path.as_os_str().is_empty()).map(|path| Place::Folder(path.to_path_buf())),
+            Place::Bucket { prefix, .. } if prefix.is_empty() => None,
+            Place::Bucket { cloud, bucket, prefix } => {
+                let prefix = prefix.rsplit_once('/').map_or("", |(prefix, _)| prefix).to_owned();
+                Some(Place::Bucket { cloud: *cloud, bucket: bucket.clone(), prefix })
+            }
+        }
+    }
+
     /// The folder, if it is one of this machine.
     #[must_use]
     pub fn folder(&self) -> Option<&Path> {
@@ -209,6 +222,19 @@ impl Place {
             Place::Bucket { cloud, bucket, prefix } => Ok(Arc::new(cloud::Bucket::open(*cloud, bucket, prefix)?)),
             #[cfg(not(feature = "cloud"))]
             Place::Bucket { .. } => Err(Error::config("objects", "this build has no object stores").at(self.to_string())),
+        }
+    }
+}
+
+impl Place {
+    /// Opens the store for reading alone: a folder that is absent is not made, and holds nothing.
+    ///
+    /// # Errors
+    /// The bucket's settings are not complete.
+    pub fn open_as_it_is(&self) -> Result<Arc<dyn Objects>> {
+        match self {
+            Place::Folder(path) => Ok(Arc::new(Folder::as_it_is(path))),
+            Place::Bucket { .. } => self.open(),
         }
     }
 }

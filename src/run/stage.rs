@@ -21,6 +21,7 @@ use crate::data::layout::Layout;
 #[cfg(feature = "kafka")]
 use crate::head;
 use crate::link::kafka::{Client, Instance};
+use crate::link::objects::{Objects, Place};
 use crate::model::Package;
 use crate::pipeline::plan::{Plan, ShadowPlan};
 #[cfg(feature = "kafka")]
@@ -87,7 +88,7 @@ impl Beside {
     /// # Errors
     /// The place cannot be reached.
     pub fn snapshots(&self) -> Result<Option<Snapshots>> {
-        self.stage.snapshots_at(Some(BELOW), &self.fingerprint)
+        self.stage.snapshots_at(|place| place.join(BELOW).open(), &self.fingerprint)
     }
 
     fn shelf(&self) -> Result<Option<Shelf>> {
@@ -259,25 +260,25 @@ impl Stage {
     /// # Errors
     /// The place cannot be reached.
     pub fn snapshots(&self) -> Result<Option<Snapshots>> {
-        let snapshots = self.snapshots_at(None, &self.identity.fingerprint)?;
+        let snapshots = self.snapshots_at(Place::open, &self.identity.fingerprint)?;
         Ok(snapshots.map(|snapshots| match &self.migrated {
             Some(migrated) => snapshots.migrating(migrated.clone()),
             None => snapshots,
         }))
     }
 
-    /// The snapshots that a shadow with this stage's package has taken, if the plan names a place for them.
+    /// The snapshots that a shadow with this stage's package has taken, if the plan names a place for them: to be read alone. Where there has been no
+    /// shadow there is no folder for them, and none is made.
     ///
     /// # Errors
     /// The place cannot be reached.
     pub fn shadow_snapshots(&self) -> Result<Option<Snapshots>> {
-        self.snapshots_at(Some(BELOW), &self.identity.fingerprint)
+        self.snapshots_at(|place| place.join(BELOW).open_as_it_is(), &self.identity.fingerprint)
     }
 
-    fn snapshots_at(&self, below: Option<&str>, fingerprint: &str) -> Result<Option<Snapshots>> {
+    fn snapshots_at(&self, open: impl FnOnce(&Place) -> Result<Arc<dyn Objects>>, fingerprint: &str) -> Result<Option<Snapshots>> {
         let (Some(settings), Some(columns)) = (&self.plan.snapshots, self.plan.state_columns()?) else { return Ok(None) };
-        let place = below.map_or_else(|| settings.place.clone(), |below| settings.place.join(below));
-        Ok(Some(Snapshots::open(&place, columns, fingerprint)?))
+        Ok(Some(Snapshots::new(open(&settings.place)?, columns, fingerprint)))
     }
 
     fn shelf(&self) -> Result<Option<Shelf>> {

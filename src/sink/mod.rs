@@ -25,7 +25,7 @@ pub mod ndjson;
 pub mod parquet;
 pub mod void;
 
-pub use connect::check_connect;
+pub use connect::{check_connect, check_place, repeats};
 
 /// Where forecasts or dead letters go, as the plan has checked it.
 #[derive(Clone, Debug, PartialEq)]

@@ -376,3 +376,30 @@ fn another_output_or_a_rewritten_file_is_refused_and_no_sorted_part_is_left() {
     let (code, said) = part("1/2", &[]);
     assert_eq!(code, Some(0), "{said}");
 }
+
+#[test]
+fn verify_names_shards_that_have_no_file_and_knows_whether_they_have_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let (all, one, out) = (folder.path().join("all.ndjson"), folder.path().join("one.ndjson"), folder.path().join("out"));
+    generate(&all, "2000");
+    let verify = |to: &Path| {
+        let sink = format!("sink={{kind=\"parquet\",path=\"{}\"}}", to.join("forecasts").display());
+        let output = Command::new(env!("CARGO_BIN_EXE_meantime")).arg("verify").arg(cards()).args(["--set", &sink]).output().unwrap();
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    assert!(backfill(&[all.to_str().unwrap()], &out, &["--shards", "3"]).status.success());
+    let (code, said) = verify(&out);
+    assert!(code == Some(0) && !said.contains("no file"), "{said}");
+    std::fs::remove_dir_all(out.join("forecasts/partition-1")).unwrap();
+    let (code, said) = verify(&out);
+    assert!(code == Some(1) && said.contains("partition 1 of the backfill has no file: of 2,000 rows the others have"), "{said}");
+    // One key is in one shard.
+    let lines = std::fs::read_to_string(&all).unwrap();
+    let card = lines.lines().next().unwrap().split("\"card\":").nth(1).unwrap().split(',').next().unwrap().to_owned();
+    let few: Vec<&str> = lines.lines().filter(|line| line.contains(&card)).collect();
+    std::fs::write(&one, few.join("\n") + "\n").unwrap();
+    let out = folder.path().join("one");
+    assert!(backfill(&[one.to_str().unwrap()], &out, &["--shards", "3"]).status.success());
+    let (code, said) = verify(&out);
+    assert!(code == Some(0) && said.contains("it has no rows, all") && said.contains("complete: the files tile"), "{said}");
+}

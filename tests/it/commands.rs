@@ -360,7 +360,9 @@ fn json_lines_that_were_sent_are_what_comes_out_of_the_files_bit_for_bit() {
     let sink = format!("sink={{kind=\"ndjson\",path=\"{}\"}}", folder.path().join("out.ndjson").display());
     let sets =
         ["--set", &source, "--set", "event.format=parquet", "--set", "dead_letter={kind=\"ndjson\",path=\"/dev/null\"}", "--set", &sink];
-    assert!(meantime(&[&["run", cards][..], &sets].concat(), folder.path()).status.success());
+    let run = || meantime(&[&["run", cards][..], &sets].concat(), folder.path());
+    let first = run();
+    assert!(first.status.success() && !text(&first.stderr).contains("holds rows already"), "{}", text(&first.stderr));
     let parity = |live: &str| meantime(&[&["parity", cards, "--live", live, "--files", "."][..], &sets].concat(), folder.path());
     let sent = std::fs::read_to_string(folder.path().join("out.ndjson")).unwrap();
     std::fs::rename(folder.path().join("out.ndjson"), folder.path().join("_out.ndjson")).unwrap();
@@ -373,6 +375,17 @@ fn json_lines_that_were_sent_are_what_comes_out_of_the_files_bit_for_bit() {
     assert!(text(&parity("_torn").stderr).contains("line 2000 is no JSON object"));
     let verified = meantime(&[&["verify", cards][..], &sets].concat(), folder.path());
     assert!(text(&verified.stderr).contains("meantime parity PIPELINE --live FILE"), "{}", text(&verified.stderr));
+    // A second run appends all again, and says so.
+    std::fs::write(folder.path().join("out.ndjson"), &sent).unwrap();
+    let again = run();
+    assert!(text(&again.stderr).contains("out.ndjson holds rows already"), "{}", text(&again.stderr));
+    assert_eq!(std::fs::read_to_string(folder.path().join("out.ndjson")).unwrap().lines().count(), 4_000);
+    // A place that is neither file, folder nor topic, where no broker answers.
+    if cfg!(feature = "kafka") {
+        let kafka = [&["parity", cards, "--live", "nonex", "--files", "in.parquet"][..], &["--set", "source.brokers=127.0.0.1:1"]].concat();
+        let nowhere = text(&meantime(&kafka, folder.path()).stderr);
+        assert!(nowhere.contains("error: parity: there is no file and no folder `nonex`, and no topic can be looked for"), "{nowhere}");
+    }
 }
 
 #[test]

@@ -149,6 +149,7 @@ fn stop_migrate_start_goes_on_as_if_nothing_had_changed_and_says_where_it_did() 
     )
     .unwrap();
     let (_, log) = job.succeed(&["run"], &["first.ndjson", "second.ndjson", "third.ndjson"], "out", &[]);
+    assert!(!log.contains("passed over"), "snapshots of the other model are no fault: {log}");
     assert!(log.contains("an earlier run of this model") && log.contains("1,500"), "{log}");
 }
 
@@ -158,6 +159,7 @@ fn without_snapshots_there_is_nothing_to_migrate_and_the_start_rebuilds() {
     let model = package(job.folder.path(), "model-2", |manifest| manifest);
     let next = format!("model.package=\"{}\"", model.display());
     job.succeed(&["run"], &["first.ndjson"], "out", &[]);
+    assert!(!job.path("out-state/shadow").exists(), "there is no shadow, and no folder for its snapshots");
     std::fs::remove_dir_all(job.path("out-state")).unwrap();
     let output = job.meantime(&["state", "migrate"], &["first.ndjson"], "out", &["--to", model.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
@@ -211,6 +213,17 @@ fn states_are_rebuilt_from_files_of_the_topic_up_to_what_is_committed() {
     let (said, _) = job.succeed(&["state", "migrate"], &["first.ndjson"], "out", &[&more[..], &places].concat());
     let row: Vec<&str> = said.lines().find(|line| line.starts_with("0 ")).unwrap().split_whitespace().collect();
     assert_eq!(row[..4], ["0", "2500", "2500", "60"], "{said}");
+    // Again, from files that end earlier: what is stored now stands below what was stored before, and is not reported as if it held.
+    let short = job.path("topic-0.parquet");
+    let again = ["--to", model.to_str().unwrap(), "--mode", "rebuild", "--from", short.to_str().unwrap()];
+    let output = job.meantime(&["state", "migrate"], &["first.ndjson"], "out", &[&again[..], &places].concat());
+    let (said, error) = (text(&output.stdout), text(&output.stderr));
+    let row: Vec<&str> = said.lines().find(|line| line.starts_with("0 ")).unwrap().split_whitespace().collect();
+    assert_eq!((output.status.code(), &row[..4]), (Some(1), &["0", "2000", "2500", "60"][..]), "{said}{error}");
+    assert!(
+        error.contains("an older migration") && error.contains("00000000000000002500-full-") && !said.contains("stored. Stop"),
+        "{error}"
+    );
     let (_, log) = job.succeed(&["run"], &["first.ndjson", "second.ndjson"], "out", &["--set", &next]);
     assert!(log.contains("migrated (rebuild)") && !log.contains("replayed silently"), "{log}");
     job.succeed(&["run"], &["first.ndjson", "second.ndjson"], "undisturbed", &["--set", &next]);
@@ -376,6 +389,43 @@ fn metric(text: &str, name: &str) -> u64 {
     line.split_whitespace().last().unwrap().parse().unwrap()
 }
 
+#[cfg(unix)]
+#[test]
+fn a_sighup_that_comes_before_the_pipeline_has_been_read_does_not_end_the_process() {
+    use std::io::Write;
+    let job = Job::new();
+    let pipe = job.path("pipeline.toml");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let written = std::fs::read_to_string(cards().join("pipeline.toml")).unwrap();
+    let (folder, model) = (job.folder.path().display(), cards().join("model"));
+    let sets = [
+        format!("source={{kind=\"file\",paths=[\"{folder}/first.ndjson\"]}}"),
+        format!("sink={{kind=\"parquet\",path=\"{folder}/forecasts\"}}"),
+        format!("dead_letter={{kind=\"ndjson\",path=\"{folder}/dead\"}}"),
+        format!("model.package=\"{}\"", model.display()),
+    ];
+    let mut program = Command::new(env!("CARGO_BIN_EXE_meantime"));
+    program.arg("run").arg(&pipe).args(sets.iter().flat_map(|set| ["--set", set.as_str()])).stderr(std::process::Stdio::piped());
+    let child = program.spawn().unwrap();
+    let id = child.id().to_string();
+    // To open a pipe for writing is to wait until it is opened for reading. It is read again because of the signal, if the run has not ended until then.
+    std::thread::spawn(move || {
+        let mut first = true;
+        while let Ok(mut file) = std::fs::OpenOptions::new().write(true).open(&pipe) {
+            if std::mem::take(&mut first) {
+                assert!(Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            let _ = file.write_all(written.as_bytes());
+            drop(file);
+            // Else the same reader might be given it twice.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{:?} {}", output.status, text(&output.stderr));
+}
+
 #[test]
 fn a_running_stage_takes_a_new_package_at_sighup_and_refuses_a_broken_one() {
     let folder = tempfile::tempdir().unwrap();
@@ -485,6 +535,12 @@ fn a_shadow_changes_nothing_of_the_first_model_and_is_promoted_with_its_states()
     job.succeed(&["run"], &both, "second", &["--set", &next]);
     let expected = job.rows("second");
     assert!(job.rows("shadow").columns() == expected.slice(0, FIRST).columns(), "the shadow's are those of a run of its model alone");
+
+    // Its folder is audited by itself.
+    let (said, _) = job.succeed(&["verify"], &["first.ndjson"], "out", &["--set", &shadow, "--shadow"]);
+    assert!(said.contains(&beside.display().to_string()) && said.contains("complete: the files tile"), "{said}");
+    let none = job.meantime(&["verify"], &["first.ndjson"], "out", &["--shadow"]);
+    assert!(none.status.code() == Some(78) && text(&none.stderr).contains("has no [shadow]"), "{}", text(&none.stderr));
 
     // Promoted: only the package is another one. The shadow that is named still is what runs now.
     let (_, log) = job.succeed(&["run"], &both, "out", &["--set", &shadow, "--set", &next]);

@@ -116,6 +116,26 @@ fn an_ndjson_file_holds_the_stream_line_by_line() {
     assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 3, "nothing but the files");
 }
 
+#[test]
+fn a_name_that_says_compressed_holds_the_same_lines_compressed() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = |name: &str| {
+        let path = folder.path().join(name);
+        run(&plan("cards", files()), &args(Some(path.clone()))).unwrap();
+        let mut lines = source::file::Lines::open(&path.clone().into()).unwrap();
+        let (mut all, mut line) = (Vec::new(), Vec::new());
+        while lines.next(&mut line).unwrap() {
+            all.push(line.clone());
+        }
+        (all, fs::read(&path).unwrap())
+    };
+    let (plain, _) = written("a.ndjson");
+    for (name, magic) in [("a.ndjson.gz", &[0x1f, 0x8b][..]), ("a.jsonl.ZST", &[0x28, 0xb5, 0x2f, 0xfd][..])] {
+        let (lines, bytes) = written(name);
+        assert!(bytes.starts_with(magic) && lines == plain, "{name}");
+    }
+}
+
 /// A cell of a column as the JSON field of the same name has it.
 fn cell(array: &dyn Array, row: usize) -> Json {
     use arrow::datatypes::DataType;

@@ -1,13 +1,16 @@
 //! `meantime state migrate`: the states of the present model as those of another.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::print;
 use crate::backfill::survey::survey as look;
 use crate::backfill::{Positions, Settings, feed};
+use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::offset::{Offset, Partition};
+use crate::base::time::EventTime;
 use crate::cli::run::execute;
 use crate::cli::stop::Signals;
 use crate::cli::summary::grouped;
@@ -17,7 +20,7 @@ use crate::pipeline::{self, Purpose};
 use crate::run::migrate::{self, Comparison, Goal, Move, Moved, Until};
 use crate::run::{Sinks, Stage};
 use crate::source::{self, Feed, Opening};
-use crate::state::snapshot::Mode;
+use crate::state::snapshot::{Found, Mode};
 
 /// Arguments of `state migrate`.
 #[derive(Debug, clap::Args)]
@@ -92,7 +95,45 @@ pub fn run(args: &Args) -> Result<()> {
         }
     };
     print(&table(&moved, args.dry_run))?;
+    if !args.dry_run {
+        hold(&to, &moved)?;
+    }
     print(&farewell(args, &moved))
+}
+
+/// Whether a start takes what was stored. An older migration to the same model may stand above it: it is not removed here, as a stage with that model may be at
+/// work on it.
+fn hold(to: &Stage, moved: &[Moved]) -> Result<()> {
+    let Some(snapshots) = to.snapshots()? else { return Ok(()) };
+    let mut above = Vec::new();
+    for Moved { of, .. } in moved {
+        for header in snapshots.above(of.partition, of.offset)? {
+            if header.migrated.is_some() {
+                above.push((of.partition, header));
+                continue;
+            }
+            tracing::warn!(
+                partition = %of.partition,
+                stored = %of.offset,
+                newer = header.offset,
+                "a snapshot of an earlier run of this model is newer than the one that was stored: a start takes that"
+            );
+        }
+    }
+    if above.is_empty() {
+        return Ok(());
+    }
+    let partitions: BTreeSet<Partition> = above.iter().map(|(partition, _)| *partition).collect();
+    let partitions: Vec<String> = partitions.iter().map(Partition::to_string).collect();
+    let files: Vec<String> = above.iter().flat_map(|(_, header)| [header.manifest(), header.file()]).collect();
+    let place = to.plan.snapshots.as_ref().map(|settings| settings.place.to_string()).unwrap_or_default();
+    let text = format!(
+        "the snapshots were stored, but a start would not take those of partition {}: an older migration to the same model stands above them",
+        partitions.join(", ")
+    );
+    Err(Error::new(Kind::Check, "state", text)
+        .at(place)
+        .help(format!("if what was stored now is to hold, remove there: {}", files.join(" "))))
 }
 
 fn heading(from: &Stage, to: &Stage, comparison: &Comparison, mode: Mode) -> String {
@@ -193,6 +234,7 @@ fn rebuild(args: &Args, new: &PipelineArgs, from: &Stage, committed: Option<Comm
         feeds.into_iter().map(|feed| (Box::new(Until::new(feed, &goal)) as Box<dyn Feed>, sinks())).collect();
     let stage = Arc::new(stage);
     let signals = Signals::listen()?;
+    let began = clock::now();
     execute(&stage, lanes, Arc::default(), &signals, total)?.ended?;
     if signals.any() {
         return Err(Error::new(
@@ -205,22 +247,36 @@ fn rebuild(args: &Args, new: &PipelineArgs, from: &Stage, committed: Option<Comm
     for (partition, first) in begun.iter().filter(|(_, first)| **first > Offset(0)) {
         tracing::warn!(%partition, %first, "history begins above offset 0: what came before is not in the states");
     }
-    rebuilt(&stage, &goal, &committed)
+    rebuilt(&stage, &goal, &committed, began)
 }
 
-/// The snapshots that a rebuild has stored.
-fn rebuilt(stage: &Stage, goal: &Goal, committed: &Commits) -> Result<Vec<Moved>> {
+/// The snapshots that this rebuild has stored since it began: those of an older migration are none of its own.
+fn rebuilt(stage: &Stage, goal: &Goal, committed: &Commits, began: EventTime) -> Result<Vec<Moved>> {
     let snapshots = stage.snapshots()?.ok_or_else(|| Error::internal("state", "a rebuild without a place for snapshots"))?;
-    let mut moved = Vec::new();
+    let own = |found: &Found| {
+        found.migrated().is_some_and(|migrated| migrated.mode == Mode::Rebuild) && found.written().is_some_and(|written| written >= began)
+    };
+    let (mut moved, mut without) = (Vec::new(), Vec::new());
     for (partition, end) in goal.ends() {
-        let found =
-            snapshots.newest(partition, end)?.filter(|found| found.migrated().is_some_and(|migrated| migrated.mode == Mode::Rebuild));
+        let mut found = snapshots.newest(partition, end)?;
+        while let Some(other) = found.as_ref().filter(|found| !own(found)) {
+            let below = Offset(other.offset.0.saturating_sub(1));
+            found = if other.offset > Offset(0) { snapshots.newest(partition, below)? } else { None };
+        }
         let Some(found) = found else {
-            return Err(Error::new(Kind::Check, "state", format!("partition {partition} got no snapshot: no record of it was read"))
-                .help("look at the log above; history has to hold records of every partition"));
+            without.push(partition.to_string());
+            continue;
         };
         let of = Move { partition, offset: found.offset, committed: committed.next(partition), keys: found.keys, held: found.held() };
         moved.push(Moved { of, bytes: found.bytes });
+    }
+    if !without.is_empty() {
+        return Err(Error::new(
+            Kind::Check,
+            "state",
+            format!("partition {} got no snapshot: no record of it was read", without.join(", ")),
+        )
+        .help("look at the log above; history has to hold records of every partition"));
     }
     Ok(moved)
 }

@@ -95,3 +95,22 @@ fn a_state_is_exported_as_one_table_a_partition_with_every_key_once() {
     assert_eq!(builder.build().unwrap().map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 300);
     assert_eq!(export(&snapshots, &at("none"), Some(Partition(9))).unwrap_err().exit_code(), 1);
 }
+
+#[test]
+fn a_damaged_partition_fails_an_export_after_the_others_were_written_and_is_named_where_a_key_is_not_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshots = stored(&folder.path().join("snapshots"));
+    let full = folder.path().join("snapshots/partition-1/00000000000000000001-full.arrow");
+    std::fs::write(&full, b"torn").unwrap();
+    let to = folder.path().join("out");
+    let error = export(&snapshots, &to, None).unwrap_err();
+    assert_eq!(error.exit_code(), 1);
+    assert!(error.to_string().contains("no usable snapshot of partition 1"), "{error}");
+    assert!(to.join("partition-0.arrow").exists() && !to.join("partition-1.arrow").exists());
+    let one = export(&snapshots, &folder.path().join("one.arrow"), None).unwrap_err();
+    assert_eq!(one.exit_code(), 2, "one file for two partitions, of which only one can be read, would look whole: {one}");
+    let plan = pipeline::load(Path::new("tests/data/broken/good.toml"), &[], Purpose::Run).unwrap();
+    let error = get(&plan, &snapshots, "1-card-1").unwrap_err().to_string();
+    assert!(error.contains("partition 1 has none that can"), "{error}");
+    get(&plan, &snapshots, "0-card-1").unwrap();
+}

@@ -1,8 +1,12 @@
 //! Files against themselves: whether they tile the records that they are about. Only names and footers are read.
 
+use std::fmt;
+
 use serde_json::{Value as Json, json};
 
+use crate::backfill::manifest::Manifest;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::offset::Partition;
 use crate::cli::print;
 use crate::cli::summary::grouped;
 use crate::link::objects::Place;
@@ -18,7 +22,11 @@ pub fn verify(forecasts: &Place, dead_letters: Option<&Place>, json: bool) -> Re
     if let Some(place) = dead_letters.filter(|place| place.folder().is_none_or(|folder| folder.exists())) {
         audits.push(("dead letters", place, audit(place)?));
     }
-    let text = if json { as_json(&audits).to_string() + "\n" } else { as_table(&audits) };
+    let absent = match audits.first() {
+        Some((_, place, audit)) => Absent::of(place, audit)?,
+        None => None,
+    };
+    let text = if json { as_json(&audits, absent.as_ref()).to_string() + "\n" } else { as_table(&audits, absent.as_ref()) };
     let printed = print("verify", format_args!("{text}"));
     let faults: Vec<&Fault> = audits.iter().flat_map(|(_, _, audit)| &audit.faults).collect();
     if let Some(first) = faults.first() {
@@ -28,13 +36,67 @@ pub fn verify(forecasts: &Place, dead_letters: Option<&Place>, json: bool) -> Re
     if audits.iter().all(|(name, _, audit)| *name != "forecasts" || audit.partitions.values().all(|tiles| tiles.files == 0)) {
         return Err(Error::new(Kind::Check, "verify", "there is no finished file yet").at(forecasts.to_string()));
     }
+    if let Some(absent) = absent.filter(|absent| absent.is_fault()) {
+        return Err(Error::new(Kind::Check, "verify", format!("the output is not complete: {absent}"))
+            .at(forecasts.to_string())
+            .help("finish the backfill, or compute what was lost: run it again as it was begun, with --resume"));
+    }
     // What was found counts, also where nobody reads it.
     printed
 }
 
+/// Shards of a backfill that have no file at all. No file of the others knows of them, but what the backfill was begun with does.
+struct Absent {
+    shards: Vec<u32>,
+    /// Rows that the backfill takes; rows of the shards that have files, if that is known.
+    rows: (u64, Option<u64>),
+}
+
+impl Absent {
+    /// `None` if the folder is not that of a backfill, or if no shard is absent.
+    fn of(forecasts: &Place, audit: &Audit) -> Result<Option<Self>> {
+        let Some(objects) = forecasts.parent().map(|place| place.open_as_it_is()).transpose()? else { return Ok(None) };
+        let Some(begun) = Manifest::read(&*objects)? else { return Ok(None) };
+        let has_files = |shard: &u32| {
+            let tiles = i32::try_from(*shard).ok().and_then(|shard| audit.partitions.get(&Partition(shard)));
+            tiles.is_some_and(|tiles| tiles.files > 0)
+        };
+        let shards: Vec<u32> = (0..begun.shards).filter(|shard| !has_files(shard)).collect();
+        if shards.is_empty() {
+            return Ok(None);
+        }
+        // Offsets count the rows of a shard, unless they are places in a topic.
+        let ends = audit.partitions.values().filter_map(|tiles| tiles.range).map(|(_, to)| u64::try_from(to.0).unwrap_or(0));
+        let found = begun.positions.is_none().then(|| ends.sum());
+        Ok(Some(Absent { shards, rows: (begun.files.iter().map(|file| file.rows).sum(), found) }))
+    }
+
+    /// Whether rows of theirs are known to be in no file.
+    fn is_fault(&self) -> bool {
+        self.rows.1.is_some_and(|found| found < self.rows.0)
+    }
+}
+
+impl fmt::Display for Absent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shards = self.shards.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+        write!(f, "partition {shards} of the backfill has no file: ")?;
+        match self.rows {
+            (_, None) => f.write_str("it has no rows, or they are missing; offsets are places in a topic and do not tell"),
+            (all, Some(found)) if found < all => write!(
+                f,
+                "of {} rows the others have {}; the backfill has not come to its end, or files were lost",
+                grouped(all),
+                grouped(found)
+            ),
+            (all, Some(_)) => write!(f, "it has no rows, all {} are in the others", grouped(all)),
+        }
+    }
+}
+
 type Audits<'a> = [(&'a str, &'a Place, Audit)];
 
-fn as_table(audits: &Audits<'_>) -> String {
+fn as_table(audits: &Audits<'_>, absent: Option<&Absent>) -> String {
     let mut lines = Vec::new();
     for (name, place, audit) in audits {
         lines.push(format!("{name} in {place}"));
@@ -52,13 +114,19 @@ fn as_table(audits: &Audits<'_>) -> String {
         if retired > 0 {
             lines.push(format!("  {} files are of dates before all that are here: taken for removed on purpose", grouped(retired)));
         }
-        let verdict = if audit.faults.is_empty() { "complete: the files tile their records, no hole, no overlap" } else { "not complete" };
+        let absent = absent.filter(|_| *name == "forecasts");
+        lines.extend(absent.map(|absent| format!("  {absent}")));
+        let verdict = if audit.faults.is_empty() && !absent.is_some_and(Absent::is_fault) {
+            "complete: the files tile their records, no hole, no overlap"
+        } else {
+            "not complete"
+        };
         lines.push(format!("  {verdict}"));
     }
     lines.join("\n") + "\n"
 }
 
-fn as_json(audits: &Audits<'_>) -> Json {
+fn as_json(audits: &Audits<'_>, absent: Option<&Absent>) -> Json {
     let sinks: Vec<Json> = audits
         .iter()
         .map(|(name, place, audit)| {
@@ -77,5 +145,6 @@ fn as_json(audits: &Audits<'_>) -> Json {
             json!({ "rows_of": name, "path": place.to_string(), "partitions": partitions, "faults": faults })
         })
         .collect();
-    json!({ "complete": audits.iter().all(|(_, _, audit)| audit.faults.is_empty()), "sinks": sinks })
+    let complete = audits.iter().all(|(_, _, audit)| audit.faults.is_empty()) && !absent.is_some_and(Absent::is_fault);
+    json!({ "complete": complete, "sinks": sinks, "absent": absent.map(|absent| &absent.shards) })
 }

@@ -71,7 +71,7 @@ pub enum Sink {
     },
     /// One JSON object a line.
     Ndjson {
-        /// The file; `-` for stdout.
+        /// The file, which is appended to; `-` for stdout. A second run over files or a generated stream appends all rows again.
         #[schemars(required, length(min = 1), example = &"-")]
         path: Option<String>,
         /// How often outputs are made durable and positions committed.

@@ -9,6 +9,7 @@ use super::merge;
 use crate::base::error::{Error, Result};
 use crate::base::number::u32_of;
 use crate::base::offset::Offset;
+use crate::base::time::EventTime;
 use crate::data::held::Held;
 use crate::state::{KeyMeta, KeyStates, KeyTable, Slot, Watched};
 
@@ -113,6 +114,12 @@ impl Found {
     #[must_use]
     pub fn migrated(&self) -> Option<&Migrated> {
         self.chain.iter().find_map(|part| part.manifest.header.migrated.as_ref())
+    }
+
+    /// When it was written.
+    #[must_use]
+    pub fn written(&self) -> Option<EventTime> {
+        self.chain.first().map(|part| part.manifest.header.written)
     }
 
     /// Events that are held back.

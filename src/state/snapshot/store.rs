@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::columns::Columns;
 use super::decode::open;
 use super::found::{Found, Part};
-use super::manifest::{self, FORMAT, Kind, Manifest, Migrated, Named};
+use super::manifest::{self, FORMAT, Header, Kind, Manifest, Migrated, Named};
 use crate::base::error::Result;
 use crate::base::offset::{Offset, Partition};
 use crate::link::objects::{Objects, Place};
@@ -88,9 +88,33 @@ impl Snapshots {
                     }
                 },
             };
-            tracing::warn!(%partition, offset = manifest.header.offset, kind = manifest.header.kind.name(), reason, "snapshot passed over");
+            let (offset, kind) = (manifest.header.offset, manifest.header.kind.name());
+            // Those of the other model are where they should be, with a shadow and after a change; what is damaged is a fault.
+            if manifest.header.fingerprint == self.fingerprint {
+                tracing::warn!(%partition, offset, kind, reason, "snapshot passed over");
+            } else {
+                tracing::debug!(%partition, offset, kind, reason, "snapshot passed over");
+            }
         }
         Ok(None)
+    }
+
+    /// The usable snapshots of a partition above an offset, of this pipeline's fingerprint, newest first: those that a start at or above them takes
+    /// before the one at that offset.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn above(&self, partition: Partition, offset: Offset) -> Result<Vec<Header>> {
+        let catalogue = self.catalogue(partition)?;
+        let (mut whole, mut broken) = (HashMap::new(), BTreeMap::new());
+        let mut found = Vec::new();
+        for manifest in catalogue.iter().filter(|manifest| manifest.header.offset > offset.0) {
+            let Ok(chain) = self.chain(&catalogue, manifest) else { continue };
+            if self.check(&chain, &mut whole, &mut broken)?.is_none() {
+                found.push(manifest.header.clone());
+            }
+        }
+        Ok(found)
     }
 
     /// Offset of the newest snapshot of a partition, of whatever fingerprint and whole or not; `None` if there is none.
