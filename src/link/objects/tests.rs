@@ -89,15 +89,17 @@ fn what_a_crashed_writer_left_is_removed_and_what_is_being_written_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::create_dir(at("p")).unwrap();
-    for name in ["p/.x.1-0-7.tmp", "p/.y.1-1-8.tmp", "p/z"] {
+    fs::create_dir(at("_delta_log")).unwrap();
+    for name in ["p/.x.1-0-7.tmp", "p/.y.1-1-8.tmp", "p/z", "_delta_log/.00000000000000000001.json.1-0-7.tmp"] {
         fs::write(at(name), "part").unwrap();
     }
     let old = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
-    for name in ["p/.x.1-0-7.tmp", "p/z"] {
+    for name in ["p/.x.1-0-7.tmp", "p/z", "_delta_log/.00000000000000000001.json.1-0-7.tmp"] {
         fs::File::options().write(true).open(at(name)).unwrap().set_times(old).unwrap();
     }
     let store = Folder::open(folder.path()).unwrap();
     assert!(!at("p/.x.1-0-7.tmp").exists() && at("p/.y.1-1-8.tmp").exists());
+    assert_eq!(fs::read_dir(at("_delta_log")).unwrap().count(), 0, "the log of a table is a folder as the others are");
     assert_eq!(store.list("").unwrap().len(), 1, "temporary files are no objects");
 }
 
