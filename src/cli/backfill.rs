@@ -286,7 +286,9 @@ fn show(settings: &Settings, survey: &Survey, plan: &Plan, args: &Args, to: &Pla
         }
     }
     if let Some((first, last)) = span {
-        eprintln!("  time     {} to {}", EventTime(first), EventTime(last));
+        // What stands before the first time that can be read has none.
+        let first = if first == i64::MIN { "records whose time cannot be read".to_owned() } else { EventTime(first).to_string() };
+        eprintln!("  time     {first} to {}", EventTime(last));
     }
     if let Some(until) = settings.until {
         eprintln!("  until    {until}: {} rows from then on are left to the topic", grouped(survey.later()));

@@ -196,8 +196,8 @@ fn what_is_asked_of_the_law_must_fit_together() {
     let lines = ["12 unsorted", "13 duplicate", "14 no_marks", "19 unknown_field", "19 unknown_field", "19 unknown_field", "23 duplicate"];
     assert_eq!(told("08_forecast.toml", &[]), lines);
     assert_eq!(told("good.toml", &["forecast.marks=3", "run.lanes=0"]), ["--set:1 out_of_range", "--set:1 out_of_range"]);
-    // A score says nothing of the time of the next event. That the pipeline names a mark is no fault: its recipe may read the field.
-    assert_eq!(told("good.toml", &["model.package=score"]), ["32 no_law_of_time", "33 no_law_of_time"]);
+    // A score says nothing of the next event: neither its time nor its mark. That the pipeline names a mark is no fault: the recipe may read the field.
+    assert_eq!(told("good.toml", &["model.package=score"]), ["32 no_law_of_time", "33 no_law_of_time", "34 out_of_range"]);
 }
 
 #[test]
