@@ -18,8 +18,8 @@ use crate::base::guard::guarded;
 use crate::data::field::Units;
 use crate::data::forecasts::Identity;
 use crate::data::layout::Layout;
-#[cfg(feature = "kafka")]
 use crate::head;
+#[cfg(feature = "kafka")]
 use crate::link::kafka::{Client, Instance};
 use crate::link::objects::{Objects, Place};
 use crate::model::Package;
