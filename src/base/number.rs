@@ -14,6 +14,12 @@ pub fn f64_of_count(value: usize) -> f64 {
     value as f64
 }
 
+/// A number for people, with so many digits behind the point; very small and large ones by powers of ten, so that they keep their digits.
+#[must_use]
+pub fn shown(value: f64, digits: usize) -> String {
+    if value == 0.0 || (1e-3..1e9).contains(&value.abs()) { format!("{value:.digits$}") } else { format!("{value:.digits$e}") }
+}
+
 /// `f64` to `f32`, rounded to nearest; what lies beyond the range becomes infinite.
 #[allow(clippy::cast_possible_truncation)]
 #[must_use]

@@ -84,8 +84,8 @@ fn score(args: &Args, wanted: &evaluate::Args) -> Result<()> {
     let mut show = |name: &str, worth: &Worth| {
         writeln!(out, "  {name:<12}{:>12.6}{:>12.6}{:>20.6}", worth.log_loss, worth.brier, worth.error).map_err(stdout)
     };
-    let before = worth(later, None).log_loss;
-    show("as it is", &worth(later, None))?;
+    let before = worth(later, None);
+    show("as it is", &before)?;
     let methods: [(&str, Method); 2] = [("platt", platt), ("isotonic", isotonic)];
     let mut best: Option<(f64, &str, Method)> = None;
     for (name, method) in methods.into_iter().filter(|(name, _)| args.method == "best" || args.method == *name) {
@@ -96,7 +96,7 @@ fn score(args: &Args, wanted: &evaluate::Args) -> Result<()> {
         }
     }
     let Some((least, name, method)) = best else { return Err(Error::internal("calibrate", "no method was tried")) };
-    if least > before * (1.0 + CHANCE) {
+    if least > before.log_loss * (1.0 + CHANCE) {
         return Err(Error::new(Kind::Check, "calibrate", format!("{name} makes the later half worse: nothing was written")).help(
             "the scores may be right as they are, events too few for this method, or the stream has changed in between (--since, --where)",
         ));

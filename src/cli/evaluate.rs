@@ -137,11 +137,10 @@ impl Args {
                 _ => Ok(gap),
             }
         };
-        let count = |value: u32| crate::base::number::index(value);
         Ok(Some(Asked {
-            events: count(events),
-            paths: count(self.paths),
-            points: count(self.next_sample),
+            events: index(events),
+            paths: index(self.paths),
+            points: index(self.next_sample),
             seed: self.seed,
             horizon: length("--next-horizon", &self.next_horizon)?,
             tolerance: length("--next-tolerance", &self.next_tolerance)?,

@@ -24,6 +24,11 @@ pub enum Cell {
 }
 
 impl Cell {
+    /// Whether there is no value; NaN is how tools write a missing number.
+    pub fn is_missing(self) -> bool {
+        matches!(self, Cell::Missing) || matches!(self, Cell::Float(value) if value.is_nan())
+    }
+
     /// Whether it may have been an integer of more digits than a float holds.
     pub fn is_large(self) -> bool {
         /// Below, an integer is an `Int`.

@@ -31,7 +31,7 @@ pub fn append(schema: &EventSchema, cells: &Cells, number: &mut String, events: 
             check_key(key, &schema.key)?;
             events.keys.push(key);
         }
-        None if cells.get(KEY) == Cell::Missing || matches!(cells.get(KEY), Cell::Float(value) if value.is_nan()) => {
+        None if cells.get(KEY).is_missing() => {
             return Err((Reason::MissingKey, format!("key field `{}` is missing or null", schema.key)));
         }
         None => {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::next::NextEvents;
 use super::report::Report;
-use crate::base::number::f64_of_count;
+use crate::base::number::{f64_of_count, shown};
 
 /// Writes the table.
 ///
@@ -101,7 +101,7 @@ pub fn write(out: &mut dyn Write, report: &Report) -> io::Result<()> {
             "  share of the law below it  KS {:.4}, {verdict} the {:.4} of a true law (19 of 20 times)",
             value.ks, value.ks_bound
         )?;
-        writeln!(out, "  error of the median        mean {}, root mean square {}", figure(value.mae), figure(value.rmse))?;
+        writeln!(out, "  error of the median        mean {}, root mean square {}", shown(value.mae, 6), shown(value.rmse, 6))?;
         if !value.quantiles.is_empty() {
             writeln!(out, "\n  {:<12} {:>10}", "quantile", "coverage")?;
             for q in &value.quantiles {
@@ -197,11 +197,6 @@ pub fn span(seconds: f64) -> String {
     }
 }
 
-/// A number of the field's unit, whatever that is.
-fn figure(value: f64) -> String {
-    if value != 0.0 && !(1e-3..1e9).contains(&value.abs()) { format!("{value:.5e}") } else { format!("{value:.6}") }
-}
-
 /// A text of the data that leaves the terminal and the table as they are.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
@@ -214,7 +209,7 @@ mod tests {
     #[test]
     fn small_times_and_figures_keep_their_digits() {
         assert_eq!([3.4e-5, 0.02, 5.0].map(span), ["34.00 us", "20.0 ms", "5.00 s"]);
-        assert_eq!([0.0, 1e-9, 0.5, 1e300].map(figure), ["0.000000", "1.00000e-9", "0.500000", "1.00000e300"]);
+        assert_eq!([0.0, 1e-9, 0.5, -2.0, 1e300].map(|value| shown(value, 3)), ["0.000", "1.000e-9", "0.500", "-2.000", "1.000e300"]);
         assert_eq!(plain("a\u{1b}[2J\nb"), "a\u{fffd}[2J\u{fffd}b");
     }
 }

@@ -340,6 +340,15 @@ impl Recipe {
         self.columns.iter().map(Spec::width).sum()
     }
 
+    /// Each column with the place in a row at which it begins.
+    pub fn places(&self) -> impl Iterator<Item = (usize, &Spec)> {
+        self.columns.iter().scan(0, |next, spec| {
+            let at = *next;
+            *next += spec.width();
+            Some((at, spec))
+        })
+    }
+
     /// Fields the recipe reads, each once, in order of first use.
     #[must_use]
     pub fn fields(&self) -> Vec<Field> {

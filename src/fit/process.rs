@@ -5,7 +5,7 @@ use super::history::History;
 use super::step::{Forward, Step};
 use super::train::Each;
 use crate::base::error::Result;
-use crate::base::number::f32_of;
+use crate::base::number::{f32_of, shown};
 use crate::base::time::TimeUnit;
 use crate::model::manifest::{InputSpec, StateSpec};
 use crate::model::onnx::Graph;
@@ -298,13 +298,7 @@ impl Step for Process {
                 )
             }
             Kind::Hawkes { bases, jumps, decays } => {
-                let list = |values: &[f64]| {
-                    values
-                        .iter()
-                        .map(|value| if (1e-3..1e9).contains(value) { format!("{value:.4}") } else { format!("{value:.3e}") })
-                        .collect::<Vec<_>>()
-                        .join(", ")
-                };
+                let list = |values: &[f64]| values.iter().map(|value| shown(*value, 4)).collect::<Vec<_>>().join(", ");
                 format!(
                     "An exponential Hawkes process, per `{unit}`: bases [{}], jumps [{}] (rows: the mark that is excited), decays [{}].",
                     list(bases),

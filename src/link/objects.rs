@@ -224,9 +224,7 @@ impl Place {
             Place::Bucket { .. } => Err(Error::config("objects", "this build has no object stores").at(self.to_string())),
         }
     }
-}
 
-impl Place {
     /// Opens the store for reading alone: a folder that is absent is not made, and holds nothing.
     ///
     /// # Errors

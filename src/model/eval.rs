@@ -2,8 +2,8 @@
 //!
 //! tract's kernels of x86-64 are written in assembly and end without `vzeroupper`: the upper halves of the vector registers stay in use. Code that is compiled
 //! for every x86-64 processor uses the older SSE instructions, which must then preserve those halves: each of them waits for the last one to write the same register, and all
-//! that a lane does between two steps (decoding, features, heads, rows) takes two to three times as long (Intel, *64 and IA-32 Architectures Optimization
-//! Reference Manual*, section 15.3, "Mixing AVX code with SSE code"; AMD's processors do the same). No bit of a result depends on it.
+//! that a lane does between two steps (decoding, features, heads, rows) took two to three times as long on an AMD EPYC. Intel describes the same of its own (*64 and IA-32 Architectures
+//! Optimization Reference Manual*, "Mixing AVX code with SSE code"). No bit of a result depends on it.
 
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::plan;

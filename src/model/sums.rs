@@ -163,6 +163,11 @@ mod tests {
             let said = with(&list).unwrap_err();
             assert!(said.contains(says), "{says}: {said}");
         }
+        // What is for people may be edited, and need not be there.
+        put("CARD.md", b"edited");
+        for list in [format!("{zeros}  CARD.md\n"), format!("{zeros}  NOTES.md\n")] {
+            assert_eq!(with(&[&usual[..], list.as_bytes()].concat()).unwrap(), (true, plain.digest.clone()));
+        }
         fs::remove_file(folder.path().join("golden.parquet")).unwrap();
         assert!(with(&usual).unwrap_err().contains("lists golden.parquet, which is not there"));
     }

@@ -223,6 +223,22 @@ fn graphs_of_both_pytorch_exporters_can_be_quantised_and_stay_bit_identical_for_
     assert!(done >= 8, "{done}");
 }
 
+/// A package of a graph from `x` [1] and a state `h` to `law` [1] and `h_next`.
+fn write_small(folder: &Path, graph: &onnx::Graph, floats: usize, init: f32) {
+    let manifest = Manifest {
+        format: 1,
+        name: "small".into(),
+        version: "1".into(),
+        input: InputSpec { features: "x".into(), gap: None, gap_unit: TimeUnit::Second },
+        states: vec![StateSpec { input: "h".into(), output: "h_next".into(), shape: vec![floats], init }],
+        head: HeadSpec::Exponential(LawSpec::new(&["law"], TimeUnit::Hour, 1e-6)),
+        attention: None,
+    };
+    std::fs::write(folder.join("model.onnx"), graph.to_bytes()).unwrap();
+    std::fs::write(folder.join("model.toml"), manifest.to_toml().unwrap()).unwrap();
+    std::fs::write(folder.join("features.toml"), "format = 1\n[[column]]\nkind = \"constant\"\nvalue = 1.0\n").unwrap();
+}
+
 #[test]
 fn an_event_without_a_gap_starts_from_its_cohort_and_one_with_a_gap_goes_on() {
     let folder = tempfile::tempdir().unwrap();
@@ -236,19 +252,7 @@ fn an_event_without_a_gap_starts_from_its_cohort_and_one_with_a_gap_goes_on() {
     graph.node("MatMul", &["h_next", "o"], &["law"], &[]);
     graph.output("law", &[1]);
     graph.output("h_next", &[2]);
-    let state = StateSpec { input: "h".into(), output: "h_next".into(), shape: vec![2], init: 0.0 };
-    let manifest = Manifest {
-        format: 1,
-        name: "sum".into(),
-        version: "1".into(),
-        input: InputSpec { features: "x".into(), gap: None, gap_unit: TimeUnit::Second },
-        states: vec![state],
-        head: HeadSpec::Exponential(LawSpec::new(&["law"], TimeUnit::Hour, 1e-6)),
-        attention: None,
-    };
-    std::fs::write(folder.path().join("model.onnx"), graph.to_bytes()).unwrap();
-    std::fs::write(folder.path().join("model.toml"), manifest.to_toml().unwrap()).unwrap();
-    std::fs::write(folder.path().join("features.toml"), "format = 1\n[[column]]\nkind = \"constant\"\nvalue = 1.0\n").unwrap();
+    write_small(folder.path(), &graph, 2, 0.0);
     let plain = Package::load(folder.path()).unwrap();
     let cohort = |x: f32| cohorts::Cohort { centre: vec![x], state: vec![x * 10.0, 0.5] };
     let cohorts = cohorts::Cohorts::new(vec![1.0], vec![cohort(1.0), cohort(2.0)]);
@@ -335,18 +339,7 @@ fn a_step_whose_next_state_is_not_finite_leaves_it_and_says_so() {
     graph.node("Tanh", &["h"], &["law"], &[]);
     graph.output("law", &[1]);
     graph.output("h_next", &[1]);
-    let manifest = Manifest {
-        format: 1,
-        name: "logarithm".into(),
-        version: "1".into(),
-        input: InputSpec { features: "x".into(), gap: None, gap_unit: TimeUnit::Second },
-        states: vec![StateSpec { input: "h".into(), output: "h_next".into(), shape: vec![1], init: 0.5 }],
-        head: HeadSpec::Exponential(LawSpec::new(&["law"], TimeUnit::Hour, 1e-6)),
-        attention: None,
-    };
-    std::fs::write(folder.path().join("model.onnx"), graph.to_bytes()).unwrap();
-    std::fs::write(folder.path().join("model.toml"), manifest.to_toml().unwrap()).unwrap();
-    std::fs::write(folder.path().join("features.toml"), "format = 1\n[[column]]\nkind = \"constant\"\nvalue = 1.0\n").unwrap();
+    write_small(folder.path(), &graph, 1, 0.5);
     let mut model = Package::load(folder.path()).unwrap().model().unwrap();
     let width = model.initial_hidden().len();
     let mut memory = Rows { width, hidden: model.initial_hidden().repeat(3) };

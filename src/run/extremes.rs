@@ -26,12 +26,10 @@ pub fn check(package: &Package, recipe: &Recipe) -> Result<()> {
         // That is another error, of whoever steps it.
         return Ok(());
     }
-    let mut at = 0;
-    for spec in &recipe.columns {
+    for (at, spec) in recipe.places() {
         if let Spec::Category { field, vocabulary, encoding: Encoding::Index, unknown } = spec {
             check_column(package, at, field, vocabulary, *unknown)?;
         }
-        at += spec.width();
     }
     Ok(())
 }

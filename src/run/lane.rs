@@ -208,8 +208,11 @@ impl Lane {
         self.decoder.decode(input, &mut self.decoded, &mut self.rejected)?;
         self.say_spread();
         self.say_unit();
-        self.absent.note(self.decoded.len(), &self.decoded.columns);
-        self.say_absent(false);
+        // Of tables whoever opens them says which columns they lack.
+        if input.tables.is_empty() {
+            self.absent.note(self.decoded.len(), &self.decoded.columns);
+            self.say_absent(false);
+        }
         self.note_progress(input)?;
         self.order(input)?;
         self.drop_silent_rejects();

@@ -215,9 +215,7 @@ impl Tally {
         let tally = Tally { inner, counts, alarms, drift, live, shared: Arc::clone(shared), own: Calibration::default() };
         Sinks { forecasts: Box::new(tally), dead_letters, shadow }
     }
-}
 
-impl Tally {
     fn count_flags(&self, rows: &[Flags]) {
         for ((flag, _), count) in Flags::NAMES.iter().zip(&self.counts.flagged) {
             let flagged = rows.iter().filter(|flags| flags.has(*flag)).count();

@@ -328,3 +328,27 @@ fn a_package_with_a_law_of_the_value_is_calibrated_like_any_other() {
     assert!(table.contains("all of these"), "{table} {said}");
     assert!(cohorts.status.success() || (cohorts.status.code() == Some(1) && said.contains("no likelier")), "{said}");
 }
+
+#[test]
+fn a_score_that_its_calibration_makes_worse_later_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(folder.path().join("pipeline.toml"), pipeline("label = \"label\"", TABLES)).unwrap();
+    events(&folder.path().join("events.ndjson"), 0.4);
+    let pipeline = folder.path().display().to_string();
+    let fitted = meantime(&["fit", &pipeline, "--from", &at("events.ndjson"), "--out", &at("model")]);
+    assert!(fitted.status.success(), "{}", String::from_utf8_lossy(&fitted.stderr));
+    // The earlier half is much surer than the score, the later one is hardly more than chance.
+    let half = |name: &str, odds: f64, half: usize| {
+        events(&folder.path().join(name), odds);
+        let text = std::fs::read_to_string(folder.path().join(name)).unwrap();
+        text.lines().skip(3000 * half).take(3000).map(|line| format!("{line}\n")).collect::<String>()
+    };
+    std::fs::write(folder.path().join("turned.ndjson"), half("sure.ndjson", 3.0, 0) + &half("chance.ndjson", 0.05, 1)).unwrap();
+    for method in ["platt", "isotonic", "best"] {
+        let given = meantime(&["calibrate", &pipeline, "--from", &at("turned.ndjson"), "--method", method, "--out", &at("worse")]);
+        let said = String::from_utf8_lossy(&given.stderr).into_owned();
+        assert!(given.status.code() == Some(1) && said.contains("makes the later half worse: nothing was written"), "{method}: {said}");
+        assert!(!folder.path().join("worse").exists());
+    }
+}

@@ -3,6 +3,10 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use parquet::arrow::ArrowWriter;
 
 use super::program::{done, meantime, pipeline};
 
@@ -41,11 +45,14 @@ epochs = 1
 }
 
 #[test]
-fn keys_whose_every_event_is_a_first_one_can_be_fitted() {
+fn keys_that_expire_after_their_first_event_can_be_fitted() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("events.ndjson"), events(800)).unwrap();
+    // A quarter of an hour after its first event each key begins anew, and then comes every 100 s or so.
+    let ts = |key: u64, n: u64| 1_700_000_000_000 + key * 7_000 + if n == 0 { 0 } else { 900_000 + n * 100_000 + n * 7919 % 40_000 };
+    let lines = (0..800).map(|i| (i % 20, i / 20)).map(|(key, n)| format!("{{\"key\":{key},\"ts\":{}}}\n", ts(key, n)));
+    std::fs::write(folder.path().join("events.ndjson"), lines.collect::<String>()).unwrap();
     for cell in ["gru", "gamma_poisson"] {
-        let tables = format!("[state]\nexpiry = \"180s\"\n[fit]\ncell = \"{cell}\"\nhidden = 4\nepochs = 1\n");
+        let tables = format!("[state]\nexpiry = \"300s\"\n[fit]\ncell = \"{cell}\"\nhidden = 4\nepochs = 1\n");
         let said = fit(folder.path(), &tables, "events.ndjson", cell);
         assert!(said.contains("package:"), "{said}");
     }
@@ -108,4 +115,48 @@ fn a_field_that_no_event_has_is_told() {
     let output = meantime(&["run", &at("")]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && said.contains("no event so far has these fields") && said.contains("fields=\"x\""), "{said}");
+    // A table says itself which columns it has: that is told once.
+    let keys: ArrayRef = Arc::new(Int64Array::from_iter_values((0..800).map(|i| i % 20)));
+    let times: ArrayRef = Arc::new(Int64Array::from_iter_values((0..800).map(|i| 1_700_000_000_000 + i * 60_000)));
+    let rows = RecordBatch::try_from_iter([("key", keys), ("ts", times)]).unwrap();
+    let mut writer = ArrowWriter::try_new(std::fs::File::create(at("events.parquet")).unwrap(), rows.schema(), None).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+    let output = meantime(&["evaluate", &at(""), "--from", &at("events.parquet")]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("no file has this column") && !said.contains("no event so far has"), "{said}");
+}
+
+#[test]
+fn a_fit_says_of_what_its_likelihoods_are_and_what_did_not_stop_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let beat = |key: &str, i: i64| format!("{{\"key\":\"{key}\",\"ts\":{}}}\n", 1_700_000_000_000 + i * 60_000);
+    // A heartbeat: all gaps are the same to the last digit.
+    let regular: String = (0..600).map(|i| beat(["a", "b", "c", "d", "e", "f"][i % 6], (i / 6) as i64)).collect();
+    std::fs::write(folder.path().join("events.ndjson"), regular).unwrap();
+    let said = fit(folder.path(), "[fit]\ntime_unit = \"s\"\nhidden = 4\nepochs = 1\n", "events.ndjson", "beats");
+    assert!(said.contains("nats per event, of ticks of 1 `s`") && !said.contains("by heart"), "{said}");
+    let single: String = (0..300).map(|i| beat("a", i * i)).collect();
+    std::fs::write(folder.path().join("events.ndjson"), single).unwrap();
+    let said = fit(folder.path(), "[fit]\ntime_unit = \"s\"\nhidden = 4\nepochs = 1\n", "events.ndjson", "single");
+    assert!(said.contains("nats per event, in `s`") && said.contains("by heart: with few keys take split = \"time\""), "{said}");
+}
+
+#[test]
+fn what_evaluate_cannot_mean_is_refused_and_a_key_that_is_not_there_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(at("events.ndjson"), events(800)).unwrap();
+    fit(folder.path(), "[fit]\ncell = \"poisson\"\n", "events.ndjson", "model");
+    for (options, says) in [
+        (&["--html", "-"][..], "--html is written to a file"),
+        (&["--k", "0"], "0 is not in 1.."),
+        (&["--next", "2", "--next-horizon", "0s"], "--next-horizon is no length of time"),
+    ] {
+        let output = meantime(&[&["evaluate", &at("")], options].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && said.contains(says), "{:?} {said}", output.status);
+    }
+    let output = meantime(&["evaluate", &at(""), "--key", "nobody"]);
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("no law of this key to show"));
 }

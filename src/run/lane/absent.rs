@@ -1,10 +1,7 @@
 //! Fields that no event has: then the pipeline or the recipe has another name for them than the records.
 
+use super::said::enough;
 use crate::data::events::Column;
-
-/// Events after which it is said, and at least so many at the end of the input.
-const ENOUGH: usize = 1_000;
-const FEWEST: usize = 20;
 
 /// The columns of a lane's first events that have been empty so far.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +27,7 @@ impl Absent {
 
     /// Events and the columns that none of them has, once: when they are enough to say so, fewer at the end of the input.
     pub(super) fn told(&mut self, ended: bool) -> Option<(usize, Vec<usize>)> {
-        if self.settled || self.events < if ended { FEWEST } else { ENOUGH } {
+        if self.settled || self.events < enough(ended) {
             return None;
         }
         self.settled = true;

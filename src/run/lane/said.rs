@@ -4,6 +4,15 @@ use super::Lane;
 use crate::decode::OwnKeys;
 use crate::source;
 
+/// Events after which what none of them has is said, and at least so many at the end of the input.
+pub(super) const ENOUGH: usize = 1_000;
+pub(super) const FEWEST: usize = 20;
+
+/// How many events it takes to say what none of them has.
+pub(super) fn enough(ended: bool) -> usize {
+    if ended { FEWEST } else { ENOUGH }
+}
+
 impl Lane {
     /// Says that times may be in another unit than the pipeline names, by the first event.
     pub(super) fn say_unit(&mut self) {

@@ -1,13 +1,11 @@
 //! Marks none of which the package knows: then `[event] mark` names another field than the package was fitted with.
 
-/// Events after which it is said, and at least so many at the end of the input.
-const ENOUGH: u64 = 1_000;
-const FEWEST: u64 = 20;
+use super::said::enough;
 
 /// The first events of a lane, until one of them has a mark that the package knows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Strangers {
-    events: u64,
+    events: usize,
     /// One of the marks.
     example: Option<String>,
     /// A mark was known, or it has been said.
@@ -28,8 +26,8 @@ impl Strangers {
     }
 
     /// Events whose marks were all unknown, with one of these marks, once: when they are enough to say so, fewer at the end of the input.
-    pub(super) fn told(&mut self, ended: bool) -> Option<(u64, String)> {
-        if self.settled || self.events < if ended { FEWEST } else { ENOUGH } {
+    pub(super) fn told(&mut self, ended: bool) -> Option<(usize, String)> {
+        if self.settled || self.events < enough(ended) {
             return None;
         }
         self.settled = true;
@@ -40,6 +38,7 @@ impl Strangers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::lane::said::{ENOUGH, FEWEST};
 
     #[test]
     fn it_is_said_once_of_many_events_or_of_fewer_at_the_end_and_never_when_one_was_known() {
