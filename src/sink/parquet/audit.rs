@@ -158,11 +158,13 @@ pub fn audit_objects(objects: Arc<dyn Objects>) -> Result<Audit> {
 }
 
 fn all(look: &Look<'_>) -> Result<Audit> {
-    if look.is_by_date()? {
+    // One look decides: a stage that starts meanwhile may make the folder of commits between two.
+    let tree = look.tree()?;
+    if tree.contains_key(COMMITS.trim_end_matches('/')) {
         return by_date::audit(look);
     }
     let mut audit = Audit::default();
-    for (text, within) in look.tree()? {
+    for (text, within) in tree {
         match (name::read_folder(&text), within) {
             (Some(partition), Some(files)) => audit.partition(partition, look, &text, files)?,
             // `check --connect` makes and removes one, and some systems keep their own notes so.
@@ -188,13 +190,6 @@ impl<'a> Look<'a> {
             Some(folder) => Look::Folder(folder),
             None => Look::Store(place.open()?),
         })
-    }
-
-    fn is_by_date(&self) -> Result<bool> {
-        match self {
-            Look::Folder(path) => Ok(path.join(COMMITS).is_dir()),
-            Look::Store(objects) => Ok(!objects.list(COMMITS)?.is_empty()),
-        }
     }
 
     fn tree(&self) -> Result<Tree> {
