@@ -78,6 +78,9 @@ pub struct WhyArgs {
     /// The event's id: what its field of [event] id holds.
     #[arg(value_name = "EVENT_ID")]
     event: String,
+    /// Explain every event with this id, of whatever key, which takes reading all there is. By default the first that is read.
+    #[arg(long)]
+    all: bool,
 }
 
 /// Prints each event of a key as one JSON object a line: its forecast, its features by name, and the parameters of the law it published.
@@ -112,7 +115,7 @@ pub fn replay(args: &ReplayArgs) -> Result<()> {
     Ok(())
 }
 
-/// Explains one event: its features, what the law before it said, and which of its features moved the outcome how far.
+/// Explains an event: its features, what the law before it said, and which of its features moved the outcome how far.
 ///
 /// # Errors
 /// As `replay`; no event has that id, or the pipeline names none.
@@ -122,19 +125,23 @@ pub fn why(args: &WhyArgs) -> Result<()> {
         return Err(Error::config("why", "the pipeline names no field with the events' ids")
             .help("set [event] id, or look at the key with `meantime replay`"));
     }
-    let Some(key) = replay.key_of(args.event.as_bytes())? else {
+    let keys = replay.keys_of(args.event.as_bytes(), args.all)?;
+    if keys.is_empty() {
         return Err(Error::new(Kind::Check, "why", format!("no event has the id `{}`", args.event)).help("ids are compared byte by byte"));
-    };
-    let mut text = None;
-    replay.each(&key, &mut |moment| {
-        if moment.lane.forecasts.event_ids.get(0) != Some(args.event.as_bytes()) {
-            return Ok(true);
-        }
-        text = Some(moment.explained()?);
-        Ok(false)
-    })?;
-    let text = text.ok_or_else(|| Error::new(Kind::Check, "why", "the event became no forecast: it came too late, or cannot be used"))?;
-    std::io::stdout().lock().write_all(text.as_bytes()).map_err(|e| Error::io("why", Path::new("stdout"), e))
+    }
+    let mut texts = Vec::new();
+    for key in keys {
+        replay.each(&key, &mut |moment| {
+            if moment.lane.forecasts.event_ids.get(0) == Some(args.event.as_bytes()) {
+                texts.push(moment.explained()?);
+            }
+            Ok(args.all || texts.is_empty())
+        })?;
+    }
+    if texts.is_empty() {
+        return Err(Error::new(Kind::Check, "why", "the event became no forecast: it came too late, or cannot be used"));
+    }
+    std::io::stdout().lock().write_all(texts.join("\n").as_bytes()).map_err(|e| Error::io("why", Path::new("stdout"), e))
 }
 
 /// A span of event time, both ends included.
@@ -190,15 +197,21 @@ impl Replay {
         Ok(Replay { stage: Stage::load(plan)?, recipe, wording, past })
     }
 
-    /// The key of the event with an id.
-    fn key_of(&self, id: &[u8]) -> Result<Option<Vec<u8>>> {
+    /// The keys of the events with an id, in the order in which they are read: of the first, or of all of them.
+    fn keys_of(&self, id: &[u8], all: bool) -> Result<Vec<Vec<u8>>> {
         let mut decoder = Narrow::new(&self.stage.plan);
-        let mut found = None;
+        let mut found: Vec<Vec<u8>> = Vec::new();
         self.past.read(None, &mut |input| {
             let events = decoder.decode(&input)?;
-            found = (0..events.len()).find(|row| events.ids.get(*row) == Some(id)).map(|row| events.keys.bytes_at(row).to_vec());
-            Ok(found.is_none())
+            for row in (0..events.len()).filter(|row| events.ids.get(*row) == Some(id)) {
+                let key = events.keys.bytes_at(row);
+                if !found.iter().any(|known| known == key) {
+                    found.push(key.to_vec());
+                }
+            }
+            Ok(all || found.is_empty())
         })?;
+        found.truncate(if all { usize::MAX } else { 1 });
         Ok(found)
     }
 

@@ -1,7 +1,8 @@
 //! Two sets of forecasts of the same events, compared bit for bit: what was sent, and what comes out when the events are taken again.
 //!
 //! Rows are compared field by field as texts that differ if and only if the bits differ. Where a row stands (partition, offset) is left out: it is not
-//! part of what was said. An event is known by its key, id and time, and where several share these, by their order.
+//! part of what was said. An event is known by its key and id, one without an id by its key and time, and where several share these, by their order.
+//! An id goes without the time because a late event that is clamped has another time live than in the files.
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -16,6 +17,9 @@ use serde_json::Value;
 use crate::base::time::EventTime;
 use crate::data::layout::{FieldId, Layout};
 
+/// The text of a value that is not there.
+const NULL: &str = "null";
+
 /// Differences that are shown.
 const SHOWN: usize = 5;
 
@@ -25,7 +29,9 @@ pub type Row = BTreeMap<String, String>;
 /// Names that the fields which matter here have in the output.
 #[derive(Clone, Debug)]
 pub struct Names {
-    identity: Vec<String>,
+    key: Option<String>,
+    event: Option<String>,
+    time: Option<String>,
     ignored: Vec<String>,
     kind: Option<String>,
     of: BTreeMap<&'static str, String>,
@@ -49,11 +55,21 @@ impl Names {
             ("flags", FieldId::Flags),
         ];
         Some(Names {
-            identity: [key, event, time].into_iter().flatten().collect(),
+            key,
+            event,
+            time,
             ignored: [FieldId::Partition, FieldId::Offset].into_iter().filter_map(name).collect(),
             kind: name(FieldId::Kind),
             of: causes.into_iter().filter_map(|(what, id)| Some((what, name(id)?))).collect(),
         })
+    }
+
+    /// What an event is known by.
+    fn identity<'a>(&self, row: &'a Row) -> Vec<&'a str> {
+        let value = |name: &Option<String>| name.as_ref().and_then(|name| row.get(name)).map(String::as_str);
+        let event = value(&self.event).filter(|id| *id != NULL);
+        let time = if event.is_none() { value(&self.time) } else { None };
+        [value(&self.key), event, time].into_iter().flatten().collect()
     }
 }
 
@@ -66,7 +82,7 @@ pub fn of_json(object: &serde_json::Map<String, Value>) -> Row {
 /// A value as a text that says its bits: numbers as the shortest text that gives the same number again.
 fn shown(value: &Value) -> String {
     match value {
-        Value::Null => "null".to_owned(),
+        Value::Null => NULL.to_owned(),
         Value::Number(number) => number.as_f64().map_or_else(|| number.to_string(), |number| format!("{number:?}")),
         Value::String(text) => text.clone(),
         Value::Array(values) => format!("[{}]", values.iter().map(shown).collect::<Vec<_>>().join(", ")),
@@ -90,7 +106,7 @@ pub fn of_table(rows: &RecordBatch) -> Vec<Row> {
 
 fn cell(column: &dyn Array, row: usize) -> String {
     if column.is_null(row) {
-        return "null".to_owned();
+        return NULL.to_owned();
     }
     match column.data_type() {
         DataType::Utf8 => column.as_string::<i32>().value(row).to_owned(),
@@ -207,7 +223,7 @@ impl Parity {
     }
 
     fn identity(&mut self, side: Side, row: &Row) -> (u64, String) {
-        let name: Vec<&str> = self.names.identity.iter().map(|name| row.get(name).map_or("", String::as_str)).collect();
+        let name = self.names.identity(row);
         let base = self.hasher.hash_one(&name);
         let [live, recomputed] = &mut self.seen;
         let count = if side == Side::Live { live } else { recomputed }.entry(base).or_insert(0);
@@ -297,7 +313,7 @@ impl Parity {
         } else if let Some(name) = own("fingerprint") {
             (name.clone(), "another model package, recipe, order or expiry: what the states depend on has changed")
         } else if let Some(name) = own("n_events") {
-            (name.clone(), "an earlier event of the key is missing on one side, or its state began anew there")
+            (name.clone(), "an earlier event of the key is missing on one side or came in another order, or its state began anew there")
         } else if let Some(name) = own("gap_s").or_else(|| own("flags")) {
             (name.clone(), "the key's events came in another order: a late one was clamped live, files are taken in order")
         } else {
@@ -389,6 +405,8 @@ mod tests {
             (json!({"model": "n", "fingerprint": "g"}), "model", "another model"),
             (json!({"n_events": 4, "residual": 9}), "n_events", "missing"),
             (json!({"gap_s": 9, "residual": 9}), "gap_s", "order"),
+            // It came late and was clamped.
+            (json!({"event_time": "2026-01-01T00:00:05.000000Z", "gap_s": 0, "flags": ["late_clamped"]}), "gap_s", "clamped live"),
             (json!({"residual": 9}), "residual", "or an earlier one"),
         ] {
             let found = compare(&[row("a", &json!({}))], &[row("a", &change)]);
@@ -409,6 +427,11 @@ mod tests {
             found.missing.iter().any(|text| text.contains("not in the files"))
                 && found.missing.iter().any(|text| text.contains("not on the live"))
         );
+        // Without an id the time tells events apart.
+        let [early, late] = ["2026-01-01T00:00:01.000000Z", "2026-01-01T00:00:02.000000Z"]
+            .map(|time| row("a", &json!({"event_id": null, "event_time": time})));
+        let found = compare(&[early.clone(), late.clone()], &[late, early.clone(), early]);
+        assert_eq!((found.equal, found.only_files), (2, 1), "{found:?}");
         let overdue = row("c", &json!({"kind": "overdue"}));
         assert!(compare(&[overdue], &[]).equal_in_all());
     }

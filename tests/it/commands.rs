@@ -121,6 +121,12 @@ fn the_past_of_a_key_comes_out_as_it_was_and_an_event_can_be_explained() {
     for part in ["forecast", "features", "reasons: median gap", "channel = ", "surprise_time"] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
+    // Ids that are shared, here the channel: the first event, or all of them.
+    let explained = |more: &[&str]| {
+        let shared = [&["why", cards, "atm", "--from", events, "--set", "event.id=\"channel\""][..], more].concat();
+        text(&meantime(&shared, folder.path()).stdout).lines().filter(|line| *line == "forecast").count()
+    };
+    assert_eq!((explained(&[]), explained(&["--all"])), (1, 293), "the stream of seed 1 has 293 payments at an ATM");
     for (arguments, says) in [
         (&["why", cards, "nobody", "--from", events][..], "no event has the id"),
         (&["replay", cards, "--key", "nobody", "--from", events], "has no event there"),
