@@ -8,7 +8,7 @@ use super::report::{Report, TimeLaw, ValueLaw};
 use super::text;
 use crate::base::number::f64_of_count;
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#1b1f24}\
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1040px;margin:2em auto;padding:0 1em;color:#1b1f24}\
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}pre{background:#f5f6f8;padding:1em;overflow-x:auto;font-size:13px}\
 svg{margin:0 1em 1em 0}.title{font-weight:600;font-size:14px}.tick{font-size:11px;fill:#57606a}.axis{font-size:12px;fill:#57606a}\
 .grid{stroke:#e4e7eb}.ideal{stroke:#8c959f;stroke-dasharray:5 4;fill:none}.one{stroke:#0b62c4;stroke-width:2;fill:none}\

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::base::number::f64_of_count;
+use crate::base::number::{count_of, f64_of_count};
 
 /// Size of the area that is drawn in.
 const WIDTH: f64 = 400.0;
@@ -10,7 +10,8 @@ const HEIGHT: f64 = 240.0;
 /// Room for what stands left of it, and around the other sides.
 const LEFT: f64 = 58.0;
 const AROUND: f64 = 34.0;
-const TICKS: usize = 5;
+/// About so many steps an axis has.
+const STEPS: f64 = 5.0;
 
 /// One plot under way.
 pub struct Plot {
@@ -33,13 +34,14 @@ impl Plot {
             escape(title)
         ));
         plot.put(&format!("<text class=\"title\" x=\"{LEFT}\" y=\"18\">{}</text>", escape(title)));
-        for i in 0..=TICKS {
-            let share = f64_of_count(i) / f64_of_count(TICKS);
-            let (vx, vy) = (plot.x.0 + share * (plot.x.1 - plot.x.0), plot.y.0 + share * (plot.y.1 - plot.y.0));
-            let (px, py) = (plot.at_x(vx), plot.at_y(vy));
+        for vx in round_numbers(plot.x) {
+            let px = plot.at_x(vx);
             plot.put(&format!("<line class=\"grid\" x1=\"{px:.1}\" y1=\"{AROUND}\" x2=\"{px:.1}\" y2=\"{bottom}\"/>"));
-            plot.put(&format!("<line class=\"grid\" x1=\"{LEFT}\" y1=\"{py:.1}\" x2=\"{right}\" y2=\"{py:.1}\"/>"));
             plot.put(&format!("<text class=\"tick\" text-anchor=\"middle\" x=\"{px:.1}\" y=\"{:.1}\">{}</text>", bottom + 15.0, short(vx)));
+        }
+        for vy in round_numbers(plot.y) {
+            let py = plot.at_y(vy);
+            plot.put(&format!("<line class=\"grid\" x1=\"{LEFT}\" y1=\"{py:.1}\" x2=\"{right}\" y2=\"{py:.1}\"/>"));
             plot.put(&format!(
                 "<text class=\"tick\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
                 LEFT - 5.0,
@@ -168,20 +170,27 @@ impl Plot {
     }
 }
 
+/// Where an axis is marked: the multiples of 1, 2, 2.5 or 5 times a power of ten within it, about `STEPS` of them.
+fn round_numbers((low, high): (f64, f64)) -> Vec<f64> {
+    let least = (high - low) / STEPS;
+    let power = libm::pow(10.0, least.log10().floor());
+    let step = power * [1.0, 2.0, 2.5, 5.0].into_iter().find(|times| times * power >= 0.999 * least).unwrap_or(10.0);
+    let (first, last) = ((low / step - 1e-9).ceil(), (high / step + 1e-9).floor());
+    (0..=count_of(last - first)).map(|i| (first + f64_of_count(i)) * step).collect()
+}
+
 /// A number on an axis.
 fn short(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 {
-        "0".to_owned()
-    } else if !(0.001..10_000.0).contains(&size) {
-        format!("{value:.1e}")
-    } else if size >= 100.0 {
-        format!("{value:.0}")
-    } else if size >= 1.0 {
-        format!("{value:.1}")
-    } else {
-        format!("{value:.3}").trim_end_matches('0').to_owned()
+        return "0".to_owned();
     }
+    if !(0.001..10_000.0).contains(&size) {
+        return format!("{value:.1e}");
+    }
+    let digits = if size >= 100.0 { 0 } else { 3 };
+    let text = format!("{value:.digits$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 /// Text that may stand in HTML.
@@ -210,6 +219,18 @@ mod tests {
 
     #[test]
     fn numbers_on_axes_are_short() {
-        assert_eq!([0.0, 0.2, 0.25, 3.0, 250.0, 12_345.0, 0.0001].map(short), ["0", "0.2", "0.25", "3.0", "250", "1.2e4", "1.0e-4"]);
+        assert_eq!([0.0, 0.2, 0.25, 3.0, 250.0, 12_345.0, 0.0001].map(short), ["0", "0.2", "0.25", "3", "250", "1.2e4", "1.0e-4"]);
+    }
+
+    #[test]
+    fn axes_are_marked_at_round_numbers() {
+        let marked = |low, high| round_numbers((low, high)).into_iter().map(short).collect::<Vec<_>>().join(" ");
+        assert_eq!(marked(0.0, 1.0), "0 0.2 0.4 0.6 0.8 1");
+        assert_eq!(marked(0.0, 240.3), "0 50 100 150 200");
+        assert_eq!(marked(-1.3, 2.1), "-1 0 1 2");
+        assert_eq!(marked(0.0, 0.404), "0 0.1 0.2 0.3 0.4");
+        assert_eq!(marked(3.02, 3.04), "3.02 3.025 3.03 3.035 3.04");
+        // Of an axis without a length there is still one mark or none, not thousands.
+        assert!(round_numbers((5.0, 5.0 + f64::EPSILON * 8.0)).len() < 20);
     }
 }
