@@ -275,23 +275,23 @@ fn show(settings: &Settings, survey: &Survey, plan: &Plan, args: &Args, to: &Pla
         .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
     let unsorted = survey.unsorted().count();
     let mine = settings.shards().count();
-    eprintln!("backfill of {}", plan.name);
-    eprintln!("  files    {}, {} rows, {} MB", survey.files.len(), grouped(survey.rows()), grouped(survey.bytes() / 1_000_000));
+    crate::tell!("backfill of {}", plan.name);
+    crate::tell!("  files    {}, {} rows, {} MB", survey.files.len(), grouped(survey.rows()), grouped(survey.bytes() / 1_000_000));
     if let Some(query) = &settings.query {
         for (name, text) in [("where", query.filter()), ("select", query.select())] {
-            text.iter().for_each(|text| eprintln!("  {name:<8} {text}"));
+            text.iter().for_each(|text| crate::tell!("  {name:<8} {text}"));
         }
         if query.filter().is_some() {
-            eprintln!("  excluded {} rows by {WHERE}", grouped(survey.excluded()));
+            crate::tell!("  excluded {} rows by {WHERE}", grouped(survey.excluded()));
         }
     }
     if let Some((first, last)) = span {
         // What stands before the first time that can be read has none.
         let first = if first == i64::MIN { "records whose time cannot be read".to_owned() } else { EventTime(first).to_string() };
-        eprintln!("  time     {first} to {}", EventTime(last));
+        crate::tell!("  time     {first} to {}", EventTime(last));
     }
     if let Some(until) = settings.until {
-        eprintln!("  until    {until}: {} rows from then on are left to the topic", grouped(survey.later()));
+        crate::tell!("  until    {until}: {} rows from then on are left to the topic", grouped(survey.later()));
     }
     let order = match unsorted {
         0 => "all files are in order: they are merged as they are".to_owned(),
@@ -302,17 +302,17 @@ fn show(settings: &Settings, survey: &Survey, plan: &Plan, args: &Args, to: &Pla
             settings.scratch.display()
         ),
     };
-    eprintln!("  order    {order}");
-    eprintln!("  shards   {mine} of {}, on {} lanes", settings.shards, plan.lanes);
+    crate::tell!("  order    {order}");
+    crate::tell!("  shards   {mine} of {}, on {} lanes", settings.shards, plan.lanes);
     let by = if settings.folders == sink::Folders::Date { ", forecasts by date" } else { "" };
-    eprintln!("  output   {to}, files end {}{by}", every(settings.epoch_rows));
+    crate::tell!("  output   {to}, files end {}{by}", every(settings.epoch_rows));
     let resuming = match &plan.snapshots {
         Some(snapshots) => format!("from snapshots, one every {} s at the end of a file", snapshots.every.as_secs()),
         None => "by replaying silently; [state] snapshots makes it faster".to_owned(),
     };
-    eprintln!("  resume   {resuming}");
+    crate::tell!("  resume   {resuming}");
     for file in survey.unsorted().take(5) {
-        eprintln!("  unsorted {} ({} rows)", file.path, grouped(file.rows));
+        crate::tell!("  unsorted {} ({} rows)", file.path, grouped(file.rows));
     }
 }
 

@@ -202,7 +202,15 @@ fn forecast_line(plan: &Plan) -> String {
         none if none.is_empty() => String::new(),
         values => format!(", quantiles of the value {values:?}"),
     };
-    format!("quantiles {:?}, horizons {horizons}, {}{values}", plan.asks.quantiles, count(plan.asks.marks, "next mark"))
+    let quantiles = |wanted: &dyn Fn(&usize) -> bool| -> Vec<f64> {
+        plan.asks.quantiles.iter().enumerate().filter(|(place, _)| wanted(place)).map(|(_, quantile)| *quantile).collect()
+    };
+    let overdue = match quantiles(&|place| plan.asks.overdue.contains(place)) {
+        none if none.is_empty() => String::new(),
+        overdue => format!(", a row when a key is overdue at {overdue:?}"),
+    };
+    let written = quantiles(&|place| !plan.asks.unwritten.contains(place));
+    format!("quantiles {written:?}, horizons {horizons}, {}{values}{overdue}", count(plan.asks.marks, "next mark"))
 }
 
 fn reasons_line(plan: &Plan) -> String {

@@ -172,7 +172,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if let (Some(page), Some(path)) = (page, &args.html) {
         page.finish(html::page(&report).as_bytes())?;
-        eprintln!("report: {}", path.display());
+        crate::tell!("report: {}", path.display());
     }
     match only_json {
         true => out.write_all(&json(&report)?).and_then(|()| writeln!(out)).map_err(stdout),
@@ -368,7 +368,7 @@ impl<'a> Watcher<'a> {
                     progress.at(u64::try_from(read).unwrap_or(u64::MAX));
                 }
                 Polled::Assigned(assignment) => {
-                    let start = assignment.start(None, None)?;
+                    let start = assignment.all();
                     self.lane.assign(assignment.partition, start.live_from);
                     feed.start(assignment.partition, start.read_from, start.live_from)?;
                 }

@@ -63,6 +63,9 @@ pub struct Args {
     /// Seed of weights and shuffles, over `fit.seed`.
     #[arg(long)]
     seed: Option<u64>,
+    /// Version that the package gets: what forecasts name as `model_version`.
+    #[arg(long, value_name = "TEXT", default_value = "1")]
+    model_version: String,
 }
 
 /// Fits a package, writes it, and prints its figures to stdout.
@@ -89,7 +92,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let started = clock::tick();
     let mut watch = Watch::start();
-    let fitted = one(&plan, &source, &mut watch)?;
+    let mut fitted = one(&plan, &source, &mut watch)?;
+    fitted.package.manifest.version.clone_from(&args.model_version);
     let written = fit::write(&fitted, &args.out)?;
     watch.stop();
     let mut out = io::stdout().lock();
@@ -210,7 +214,19 @@ fn summary(out: &mut dyn Write, args: &Args, fitted: &Fitted, written: &Written,
 /// What to do with the package, which the pipeline names or does not.
 fn farewell(out: &mut dyn Write, args: &Args, served: bool) -> io::Result<()> {
     let before = if served { "" } else { "name it in [model] package of the pipeline, then " };
-    writeln!(out, "next:    {before}meantime run {}", args.pipeline.pipeline.display())
+    writeln!(out, "next:    {before}meantime run {}", args.pipeline.pipeline.display())?;
+    // What it asks of forecasts may be of another kind of head: quantiles of a score, a score of a law.
+    let fits = args.pipeline.with_package(&args.out).and_then(|own| pipeline::load(&own.pipeline, &own.sets, Purpose::Run));
+    match fits {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let text = error.report.clone().unwrap_or_else(|| error.to_string());
+            writeln!(
+                out,
+                "\nbut first change the pipeline, which asks for what this package does not give, or cannot run for another reason:\n\n{text}"
+            )
+        }
+    }
 }
 
 /// Shows how far the fit is: a bar on a terminal, a line every ten seconds elsewhere.

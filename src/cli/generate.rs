@@ -43,7 +43,7 @@ pub struct Args {
     /// By default the stream's name with `.ndjson`. An existing file is replaced.
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// With `--to kafka`: partitions of the topic if it has to be created.
+    /// With `--to kafka`: partitions of the topics that have to be created, the pipeline's input and what it writes to.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(i32).range(1..=10_000))]
     pub partitions: i32,
 }
@@ -125,9 +125,9 @@ fn unwritable(path: &Path, source: io::Error) -> Error {
 
 fn report(settings: &GenerateSettings, done: &Done, place: &str) {
     let GenerateSettings { stream, keys, seed, .. } = settings;
-    eprintln!("generated {} {} events of {keys} keys (seed {seed}), {START} to {}, into {place}", done.events, stream.name(), done.last);
+    crate::tell!("generated {} {} events of {keys} keys (seed {seed}), {START} to {}, into {place}", done.events, stream.name(), done.last);
     if done.last > clock::now() {
-        eprintln!("note: the last events lie in the future; fewer events or more keys end earlier");
+        crate::tell!("note: the last events lie in the future; fewer events or more keys end earlier");
     }
 }
 
@@ -213,6 +213,7 @@ fn to_kafka(plan: &Plan, settings: &GenerateSettings, args: &Args) -> Result<()>
         }
         Some(time)
     };
+    create_outputs(plan, args.partitions)?;
     let filled = fill(kafka, args.partitions, &mut next);
     let _ = progress.stop();
     report(settings, &Done { events: filled?, last }, &format!("topic {}", kafka.topic));
@@ -221,6 +222,24 @@ fn to_kafka(plan: &Plan, settings: &GenerateSettings, args: &Args) -> Result<()>
 
 /// Writes the next payload and key into empty buffers and says when the event happened.
 type Next<'a> = &'a mut (dyn FnMut(&mut Vec<u8>, &mut Vec<u8>) -> Option<EventTime> + 'a);
+
+/// Makes the topics that the pipeline writes to and that are not there: a run never does, so that a misspelt name is an error, but who fills a topic to try a
+/// pipeline wants them all.
+#[cfg(feature = "kafka")]
+fn create_outputs(plan: &Plan, partitions: i32) -> Result<()> {
+    let shadow = plan.shadow.as_ref().map(|shadow| &shadow.plan.sink);
+    for settings in [Some(&plan.sink), Some(&plan.dead_letter), plan.alarm.as_ref(), shadow].into_iter().flatten() {
+        if let crate::sink::Settings::Kafka { client, topic } = settings {
+            crate::sink::kafka::create_topic(client, topic, partitions)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "kafka"))]
+fn create_outputs(_plan: &Plan, _partitions: i32) -> Result<()> {
+    Ok(())
+}
 
 #[cfg(feature = "kafka")]
 fn fill(kafka: &source::KafkaSettings, partitions: i32, next: Next<'_>) -> Result<u64> {

@@ -1,5 +1,14 @@
 //! One file per command; here only what they share: the arguments, logging and the way out.
 
+/// A line to stderr. Where nobody reads it, it is lost; `eprintln!` would panic.
+#[macro_export]
+macro_rules! tell {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 pub mod backfill;
 #[cfg(feature = "kafka")]
 mod before;
@@ -182,7 +191,9 @@ fn start_logging(log: Log) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_ansi(std::io::stderr().is_terminal())
+        // A line that cannot be written is lost; to say so where it cannot be written either would panic.
+        .log_internal_errors(false);
     // A second start (in tests) finds a logger in place; that is fine.
     let _ = match log {
         Log::Text => builder.compact().try_init(),

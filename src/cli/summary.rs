@@ -45,8 +45,9 @@ pub fn write(out: &mut dyn Write, counts: &Counts, calibration: Option<&Calibrat
         row(&format!("flagged {name}"), format!("{}  ({what})", grouped(count)))?;
     }
     let (keys, bytes) = (counts.keys.load(Relaxed), counts.bytes.load(Relaxed));
-    let per_key = bytes.checked_div(keys).unwrap_or(0);
-    row("keys", format!("{}  ({per_key} bytes of state each)", grouped(keys)))?;
+    // Of few keys most of what is allocated is room for more.
+    let per_key = bytes.checked_div(keys).filter(|_| keys >= 10_000);
+    row("keys", per_key.map_or_else(|| grouped(keys), |per_key| format!("{}  ({per_key} bytes of state each)", grouped(keys))))?;
     row("time", format!("{:.2} s, {} records/s", elapsed.as_secs_f64(), grouped_f(per_second(records, elapsed))))?;
     let Some(calibration) = calibration else { return Ok(()) };
     let mut mean = |name: &str, (sum, n): (f64, usize), note: &str| -> io::Result<()> {

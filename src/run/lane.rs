@@ -83,6 +83,8 @@ pub struct Lane {
     pub replayed: usize,
     /// Keys that the last `advance` has forgotten to make room for others.
     pub evicted: usize,
+    /// Records of the last `advance` that the states held already: read once more, and recognised.
+    pub known: usize,
     /// Events of the last `advance` that were left out because they were before `since`; those that are replayed silently do not count.
     pub left_out: usize,
     /// Ticks that the last `tick` or `finish` has noted.
@@ -145,6 +147,7 @@ impl Lane {
             rejected: Rejected::default(),
             replayed: 0,
             evicted: 0,
+            known: 0,
             left_out: 0,
             ticks: Vec::new(),
             share: None,
@@ -247,6 +250,7 @@ impl Lane {
         self.ticks.clear();
         self.replayed = 0;
         self.evicted = 0;
+        self.known = 0;
         self.left_out = 0;
     }
 
@@ -264,6 +268,7 @@ impl Lane {
             state.recognise(*offset, key, payload)?;
             if *offset < state.from() {
                 left_out = true;
+                self.known += 1;
             } else {
                 picked.records.push(*partition, *offset, records.recorded.get(row).copied().flatten(), key, payload);
             }
@@ -273,6 +278,7 @@ impl Lane {
             let rows = table.rows.num_rows();
             let skipped = usize::try_from(from.0.saturating_sub(table.first.0)).unwrap_or(0).min(rows);
             left_out |= skipped > 0;
+            self.known += skipped;
             if skipped < rows {
                 let rows = table.rows.slice(skipped, rows - skipped);
                 picked.tables.push(Table { partition: table.partition, first: table.first.max(from), rows });

@@ -30,10 +30,11 @@ pub struct Recovered {
 }
 
 impl Recovered {
-    /// Whether records that the states rest on at `committed` are not there to rebuild them, and no snapshot holds them.
+    /// Whether records that the states rest on at `committed` are not there to rebuild them, and no snapshot holds them. `prior`: they rest on events that
+    /// were never in the log.
     #[must_use]
-    pub fn lacks_history(&self, committed: Option<Offset>) -> bool {
-        self.states.is_none() && self.from > Offset(0) && committed > Some(Offset(0))
+    pub fn lacks_history(&self, committed: Option<Offset>, prior: bool) -> bool {
+        self.states.is_none() && (prior || self.from > Offset(0) && committed > Some(Offset(0)))
     }
 
     /// Empty states at the beginning of what there is.

@@ -46,7 +46,7 @@ pub fn recover(
     };
     let Some(found) = found.filter(|_| start.snapshot) else {
         let committed_at = committed.map(|committed| committed.next);
-        if recovered.lacks_history(committed_at) {
+        if recovered.lacks_history(committed_at, false) {
             let (committed, first) = (committed_at.unwrap_or_default(), assignment.low);
             if assignment.on_missing == OnMissing::StartEmpty {
                 tracing::warn!(%partition, %committed, "no snapshot can be used: every key starts cold, as state.on_missing = \"start_empty\" says");
@@ -57,6 +57,9 @@ pub fn recover(
         }
         if assignment.prior && committed.is_some() {
             tracing::warn!(%partition, "no snapshot can be used: the states of events before `source.since`, which the topic does not give, are gone");
+        } else if assignment.prior {
+            tracing::warn!(%partition, group = assignment.group, "nothing is committed: no backfill was handed over to this group, and states begin with what \
+                the topic has since `source.since` (state.on_missing = \"fail\" refuses such a start)");
         }
         if let Some(dropped) = recovered.note.dropped.filter(|_| start.read_from < start.live_from) {
             tracing::warn!(%partition, %dropped, "no snapshot can be used, and moments at which the partition was idle are not known any more below this \

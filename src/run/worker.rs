@@ -181,6 +181,7 @@ impl Worker<'_> {
             shadow.take(taken, &self.lane, &mut **sink, self.counts)?;
         }
         self.torn = false;
+        let records = records.saturating_sub(self.lane.known);
         for reason in &rejected.reasons {
             if let Some((_, count)) = Reason::ALL.iter().zip(&self.counts.dead).find(|(r, _)| *r == reason) {
                 count.fetch_add(1, Ordering::Relaxed);
@@ -255,7 +256,7 @@ impl Worker<'_> {
         }
         let found = self.snapshots.find(partition, committed.as_ref())?;
         let (recovered, read_from, base) = recover(assignment, committed.as_ref(), found, &self.lane)?;
-        if recovered.lacks_history(committed.as_ref().map(|committed| committed.next)) {
+        if recovered.lacks_history(committed.as_ref().map(|committed| committed.next), assignment.prior) {
             self.counts.incomplete_starts.fetch_add(1, Ordering::Relaxed);
         }
         fail_point("recover.states_loaded");

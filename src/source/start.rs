@@ -61,12 +61,22 @@ impl Assignment {
     /// changelog of the key states.
     ///
     /// # Errors
-    /// Configuration, if the log ends before the committed offset, or `on_missing = "fail"` and records that the states rest on are gone or were never
-    /// there.
+    /// Configuration, if the log ends before the committed offset, or `on_missing = "fail"` and what the states rest on is gone, was never in the log, or was
+    /// never handed over.
     pub fn start(&self, committed: Option<Offset>, snapshot: Option<Offset>) -> Result<Start> {
         let low = self.low;
         let place = format!("{}, partition {}", self.place, self.partition);
         let Some(committed) = committed else {
+            if self.on_missing == OnMissing::Fail && self.prior {
+                let by = self.group.as_deref().map_or("the sink".to_owned(), |group| format!("group `{group}`"));
+                let text = format!(
+                    "{by} has committed nothing, and the states of events before `source.since` come with what a hand-over commits"
+                );
+                return Err(Error::config(STAGE, text).at(place).help(
+                    "hand over first: meantime backfill ... --hand-over; or name the group that was handed to; or begin without what was before: \
+                     state.on_missing = \"rebuild\"",
+                ));
+            }
             return Ok(Start { read_from: low, live_from: low, snapshot: false, unread: 0 });
         };
         if let Some(high) = self.high.filter(|high| committed > *high) {
@@ -109,6 +119,20 @@ impl Assignment {
 }
 
 impl Assignment {
+    /// Reads all there is, whatever was committed and whatever `on_missing` asks of a run: to look at the past. Says so in the log where a run's states rest on more.
+    #[must_use]
+    pub fn all(&self) -> Start {
+        let (partition, low) = (self.partition, self.low);
+        if self.prior {
+            tracing::warn!(%partition, "the states begin with what the topic has since `source.since`: what a run said after a hand-over rests on earlier events \
+                as well, and is another (name files of the whole history with --from)");
+        } else if low > Offset(0) {
+            tracing::warn!(%partition, %low, "the topic does not have its first records any more: the states begin with what is left, and what a run said may \
+                be another (name files of the whole history with --from)");
+        }
+        Start { read_from: low, live_from: low, snapshot: false, unread: 0 }
+    }
+
     /// Refuses a start without a committed offset where a snapshot at `snapshot` says that there was one: everything would be emitted again.
     ///
     /// # Errors
@@ -175,6 +199,24 @@ mod tests {
         for on_missing in [OnMissing::Rebuild, OnMissing::StartEmpty, OnMissing::Fail] {
             assert_eq!(start(None, 7, 90, on_missing, None).unwrap(), from(7, 7, 0));
         }
+    }
+
+    #[test]
+    fn states_that_rest_on_files_are_not_begun_without_them_where_that_is_refused() {
+        let begun = |on_missing, committed: Option<i64>| {
+            let group = Some("g".to_owned());
+            let assignment =
+                Assignment { prior: true, high: Some(Offset(90)), on_missing, group, ..Assignment::whole(Partition(3), "topic t") };
+            assignment.start(committed.map(Offset), None)
+        };
+        let refused = begun(OnMissing::Fail, None).unwrap_err().to_string();
+        assert!(refused.contains("group `g` has committed nothing") && refused.contains("--hand-over"), "{refused}");
+        assert!(begun(OnMissing::Fail, Some(50)).unwrap_err().to_string().contains("no snapshot can be used"));
+        assert_eq!(begun(OnMissing::Rebuild, None).unwrap(), from(0, 0, 0));
+        // To look at the past is no start.
+        let looked =
+            Assignment { prior: true, low: Offset(7), on_missing: OnMissing::Fail, ..Assignment::whole(Partition(3), "topic t") }.all();
+        assert_eq!(looked, from(7, 7, 0));
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl HandOver {
             let source::Settings::Kafka(kafka) = &self.topic else { return Err(Error::internal("backfill", "no topic to hand over to")) };
             let lines =
                 if self.by_time { by_time::carry_out(stage, kafka, &self.snapshots, done)? } else { by_position(stage, kafka, done)? };
-            lines.iter().for_each(|line| eprintln!("  {line}"));
+            lines.iter().for_each(|line| crate::tell!("  {line}"));
         }
         #[cfg(not(feature = "kafka"))]
         let _ = (stage, done, &self.topic, &self.snapshots, self.by_time);

@@ -100,7 +100,8 @@ pub fn run(mut plan: Plan, source: &Settings, args: &Args) -> Result<()> {
             best = Some((loss, fitted, name));
         }
     }
-    let Some((_, fitted, name)) = best else { return Err(Error::internal("fit", "nothing was compared")) };
+    let Some((_, mut fitted, name)) = best else { return Err(Error::internal("fit", "nothing was compared")) };
+    fitted.package.manifest.version.clone_from(&args.model_version);
     fit::write(&fitted, &args.out)?;
     let table = lines.iter().map(shown).collect::<Vec<_>>().join("\n");
     let text = html::comparison(&plan.name, &format!("{title}\n{heading}\n{table}"), what, &points(&lines));

@@ -96,7 +96,7 @@ impl Past {
                 }
                 Polled::Idle | Polled::Quiet(..) => {}
                 Polled::Assigned(assignment) => {
-                    let start = assignment.start(None, None)?;
+                    let start = assignment.all();
                     feed.start(assignment.partition, start.read_from, start.live_from)?;
                 }
                 Polled::Revoked(partition) => {
