@@ -87,6 +87,13 @@ static STAGES: LazyLock<Vec<Stage>> = LazyLock::new(|| {
             "state.max_keys=4",
             "state.when_full=evict",
         ]),
+        stage(&[
+            "reasons={top=3,above=1.0,surprise=\"columns\"}",
+            "order.lateness=30m",
+            "state.max_keys=4",
+            "state.when_full=evict",
+            "state.expiry=1d",
+        ]),
     ]
 });
 
