@@ -20,6 +20,7 @@ use crate::backfill::{Positions, Settings, feed};
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::time::EventTime;
+use crate::features::reasons::Asked;
 use crate::link::objects::Place;
 use crate::link::query::WHERE;
 use crate::pipeline::plan::Plan;
@@ -253,6 +254,9 @@ fn aim(plan: &mut Plan, to: &Place, settings: &Settings, delta: bool) {
 fn output(plan: &Plan) -> BTreeMap<String, String> {
     let numbers = |numbers: &[f64]| numbers.iter().map(f64::to_string).collect::<Vec<_>>().join(", ");
     let written = plan.asks.quantiles.iter().enumerate().filter(|(i, _)| !plan.asks.unwritten.contains(i)).map(|(_, q)| *q);
+    let reasons = |asked: &Asked| {
+        format!("top {}, above {}{}", asked.top, asked.above, if asked.event_before { ", by the event before" } else { "" })
+    };
     let fields = plan.sink_fields.iter().map(|(field, name)| format!("{name} = {field}")).collect::<Vec<_>>().join(", ");
     [
         ("id of [event]", plan.schema.id.clone().unwrap_or_default()),
@@ -261,7 +265,7 @@ fn output(plan: &Plan) -> BTreeMap<String, String> {
         ("marks of [forecast]", plan.asks.marks.to_string()),
         ("value_quantiles of [forecast]", numbers(&plan.asks.value_quantiles)),
         ("fields of [sink]", fields),
-        ("[reasons]", plan.reasons.as_ref().map(|asked| format!("top {}, above {}", asked.top, asked.above)).unwrap_or_default()),
+        ("[reasons]", plan.reasons.as_ref().map(reasons).unwrap_or_default()),
     ]
     .map(|(what, value)| (what.to_owned(), value))
     .into()

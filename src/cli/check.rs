@@ -218,7 +218,10 @@ fn reasons_line(plan: &Plan) -> String {
     let score = plan.model.as_ref().is_some_and(|(manifest, _)| !manifest.head.is_timed());
     let from = if score { format!("scores from {}", asked.above) } else { format!("surprises from {:.1} nats", asked.above) };
     let codes: Vec<&str> = asked.reasons.iter().map(|reason| reason.code.as_str()).collect();
-    format!("at most {} of {}, for {from}", asked.top, codes.join(", "))
+    let before = plan
+        .event_before()
+        .map_or_else(String::new, |event| format!(", by the event before, of which {} a key are kept", count(event.floats(), "float")));
+    format!("at most {} of {}, for {from}{before}", asked.top, codes.join(", "))
 }
 
 fn sink_line(settings: &sink::Settings) -> String {

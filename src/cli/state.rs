@@ -185,7 +185,12 @@ fn list(partitions: &[Partition]) -> String {
 
 /// A key's state as JSON; a number that is not one is null.
 fn shown(key: &str, partition: Partition, found: &Found, state: &KeyState, fields: &[&str]) -> Json {
-    let tensors: serde_json::Map<String, Json> = state.tensors.iter().map(|(name, values)| (name.clone(), json!(values))).collect();
+    let mut tensors = serde_json::Map::new();
+    for (name, values) in &state.tensors {
+        // As in the files: a tensor of the graph may be called as another part of the state.
+        let name = if tensors.contains_key(name) { format!("state.{name}") } else { name.clone() };
+        tensors.insert(name, json!(values));
+    }
     json!({
         "key": key,
         "partition": partition.0,

@@ -12,7 +12,7 @@ use crate::base::error::{Error, Result};
 /// Name of the wording's file in a package.
 pub const FILE: &str = "reasons.toml";
 
-/// Subjects of a surprise, which is about the event that came and not about columns: how far out in the laws before it its time and its value lay,
+/// Parts of a surprise, which is about the event that came and not about columns: how far out in the laws before it its time and its value lay,
 /// and how rare its mark was.
 pub const OF_SURPRISE: [&str; 5] = ["gap is short", "gap is long", "mark is rare", "value is low", "value is high"];
 
@@ -49,7 +49,7 @@ pub struct Reason {
     pub code: String,
     /// What people are told.
     pub text: String,
-    /// Columns of a row that are left out together to see what they bring about; none of a surprise.
+    /// Columns of a row that are left out together to see what they bring about; none of a part of a surprise.
     pub places: Vec<usize>,
 }
 
@@ -60,6 +60,8 @@ pub struct Asked {
     pub reasons: Vec<Reason>,
     /// Most of them a row.
     pub top: usize,
+    /// They are those of a surprise by the columns of the event before, which is kept of each key for that.
+    pub event_before: bool,
     /// Only rows whose score is at least this, or whose effects are at least so many nats together.
     pub above: f64,
 }
@@ -112,10 +114,10 @@ impl Wording {
         Ok(wording)
     }
 
-    /// The reasons a forecast may name: of a score by the recipe's subjects, else of a surprise.
+    /// The reasons a forecast may name: the recipe's subjects, else the parts of a surprise.
     #[must_use]
-    pub fn reasons(&self, recipe: &Recipe, score: bool) -> Vec<Reason> {
-        let of = if score { subjects(recipe) } else { OF_SURPRISE.iter().map(|subject| ((*subject).to_owned(), Vec::new())).collect() };
+    pub fn reasons(&self, recipe: &Recipe, columns: bool) -> Vec<Reason> {
+        let of = if columns { subjects(recipe) } else { OF_SURPRISE.iter().map(|subject| ((*subject).to_owned(), Vec::new())).collect() };
         let say = |(subject, places): (String, Vec<usize>)| {
             let entry = self.reasons.iter().find(|entry| entry.subject == subject);
             let code = entry.and_then(|entry| entry.code.clone()).unwrap_or_else(|| subject.clone());

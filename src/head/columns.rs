@@ -37,6 +37,9 @@ pub(super) trait Timed: std::fmt::Debug + Send {
     /// Appends a row per arrival to the columns that a head fills.
     fn forecasts(&mut self, arrivals: &Arrivals<'_>, outputs: &Outputs, into: &mut Forecasts);
 
+    /// How far out each arrival is under the law in its row of this width, see `Head::surprises`.
+    fn surprises(&mut self, arrivals: &Arrivals<'_>, rows: &[f32], width: usize) -> Vec<[f64; 3]>;
+
     /// Draws the next event of each row, see `Head::samples`.
     fn samples(&mut self, rows: &[f32], uniform: &mut dyn FnMut(usize) -> f64, into: &mut Drawn);
 
@@ -141,6 +144,12 @@ impl<L: Law> Columns<L> {
     fn scored(&self, gap: Option<Gap>, before: &[f32]) -> Option<f64> {
         let tau = gap?.in_unit(self.clock.unit).max(self.clock.min_gap);
         (!before.iter().all(|value| value.is_nan())).then_some(tau)
+    }
+
+    /// How far the law before an arrival is asked.
+    fn reach_of(&self, gap: Option<Gap>, before: &[f32]) -> Reach {
+        let half = self.clock.resolution.map_or(0.0, |width| 0.5 * width);
+        self.scored(gap, before).map_or(Reach::Unasked, |tau| Reach::Gap(tau + half))
     }
 
     /// Scores an arrival against the law published before it, which was prepared at `place`.
@@ -285,6 +294,23 @@ impl<L: Law> Timed for Columns<L> {
         self.value.is_some()
     }
 
+    fn surprises(&mut self, arrivals: &Arrivals<'_>, rows: &[f32], width: usize) -> Vec<[f64; 3]> {
+        let mut found = Vec::with_capacity(arrivals.gaps.len());
+        let law_width = self.law.width();
+        let all = || arrivals.gaps.iter().zip(arrivals.marks).zip(rows.chunks_exact(width.max(1)));
+        for first in (0..arrivals.gaps.len()).step_by(BLOCK) {
+            let block = || all().skip(first).take(BLOCK);
+            let reaches: Vec<Reach> = block().map(|((gap, _), row)| self.reach_of(*gap, row)).collect();
+            self.law.prepare(&mut block().zip(&reaches).map(|((_, row), reach)| (row.get(..law_width).unwrap_or(row), *reach)));
+            for (place, ((gap, mark), row)) in block().enumerate() {
+                let value = arrivals.values.get(first + place).copied().unwrap_or(f64::NAN);
+                let surprise = self.surprise(place, *gap, *mark, value, row);
+                found.push([surprise.time, surprise.mark, surprise.value.surprise]);
+            }
+        }
+        found
+    }
+
     fn samples(&mut self, rows: &[f32], uniform: &mut dyn FnMut(usize) -> f64, into: &mut Drawn) {
         into.clear();
         let (width, stride) = (self.law.width(), into.width.max(1));
@@ -325,12 +351,7 @@ impl<L: Law> Timed for Columns<L> {
         let laws = || outputs.before.chunks_exact(width).zip(outputs.after.chunks_exact(width));
         for first in (0..rows).step_by(BLOCK) {
             let block = || arrived().zip(laws()).skip(first).take(BLOCK);
-            let half = self.clock.resolution.map_or(0.0, |width| 0.5 * width);
-            let reaches: Vec<[Reach; 2]> = block()
-                .map(|((_, (gap, _)), (before, _))| {
-                    [self.scored(*gap, before).map_or(Reach::Unasked, |tau| Reach::Gap(tau + half)), self.reach]
-                })
-                .collect();
+            let reaches: Vec<[Reach; 2]> = block().map(|((_, (gap, _)), (before, _))| [self.reach_of(*gap, before), self.reach]).collect();
             let rows = block().zip(&reaches).flat_map(|((_, (before, after)), reaches)| [before, after].into_iter().zip(*reaches));
             self.law.prepare(&mut rows.map(|(row, reach)| (row.get(..law_width).unwrap_or(row), reach)));
             for (place, ((time, (gap, mark)), (before, after))) in block().enumerate() {

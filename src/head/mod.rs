@@ -221,6 +221,24 @@ impl Head {
         }
     }
 
+    /// How far out each arrival is under a law that stands in its row, in nats: -ln of the density of its gap, of its mark's probability, of the density of its
+    /// value, as `forecasts` gives them; NaN where there is none. Nothing of a score.
+    ///
+    /// # Panics
+    /// If there is not one row a gap, a mark, and a value if the law has one: a defect of the caller.
+    #[must_use]
+    pub fn surprises(&mut self, arrivals: &Arrivals<'_>, rows: &[f32]) -> Vec<[f64; 3]> {
+        let arrived = arrivals.gaps.len();
+        assert!(rows.len() == arrived * self.width && arrivals.marks.len() == arrived, "one row of parameters per arrival");
+        match &mut self.kind {
+            Kind::Law(law) => {
+                assert!(!law.has_value() || arrivals.values.len() == arrived, "a law of the value is given the values");
+                law.surprises(arrivals, rows, self.width)
+            }
+            Kind::Score(..) => Vec::new(),
+        }
+    }
+
     /// Appends the head's columns for every arrival to `into`: `surprise_time`, `surprise_mark`, `surprise_value`, `residual`, `residual_value`, `score`,
     /// `next_times`, `next_values`, `p_never`, `p_within`, `next_marks` and `intensity_now`, NaN (or `None`) where it has none, so that all columns have the same length.
     /// Sets `marks_per_row`, and the flag `not_finite` among the last rows of `into.flags`, which the caller has pushed already; all other

@@ -46,7 +46,17 @@ fn forecasts(head: &mut Head, asks: &Asks, rows: &[Row], batch: usize) -> Foreca
             kept: Vec::new(),
         };
         into.flags.resize(into.flags.len() + rows.len(), Flags::NONE);
-        head.forecasts(&Arrivals { times: &times, gaps: &gaps, marks: &marks, values: &[] }, &outputs, &mut into);
+        let arrivals = Arrivals { times: &times, gaps: &gaps, marks: &marks, values: &[] };
+        head.forecasts(&arrivals, &outputs, &mut into);
+        if head.scores_arrivals() {
+            // What is tried is judged as what was published.
+            let first = into.surprise_time.len() - rows.len();
+            for (row, [time, mark, value]) in head.surprises(&arrivals, &outputs.before).into_iter().enumerate() {
+                assert_eq!(time.to_bits(), into.surprise_time[first + row].to_bits());
+                assert_eq!(mark.to_bits(), into.surprise_mark[first + row].to_bits());
+                assert!(value.is_nan());
+            }
+        }
     }
     into
 }

@@ -72,8 +72,8 @@ impl Plan {
     }
 
     /// Hash of everything that key states depend on: the fields read and how, the order, the recipe, the package (by the digest
-    /// of its files), the expiry, where keys are evicted how many are kept, when they are overdue, and which
-    /// events are left out as too early. Not the sink, the lanes, the batch size or what else is asked of the law: they never
+    /// of its files), the expiry, where keys are evicted how many are kept, when they are overdue, which
+    /// events are left out as too early, and whether the event before is kept of each key. Not the sink, the lanes, the batch size or what else is asked of the law: they never
     /// change a state.
     /// 16 hexadecimal digits of a SHA-256.
     ///
@@ -105,6 +105,9 @@ impl Plan {
         }
         if let Some(since) = self.since {
             whole.push(json!(["since", since.0]));
+        }
+        if self.event_before().is_some() {
+            whole.push(json!(["event before"]));
         }
         let digest = Sha256::digest(Value::from(whole).to_string().as_bytes());
         Ok(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())

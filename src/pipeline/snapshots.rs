@@ -7,7 +7,10 @@ use super::plan::Plan;
 use super::written::State;
 use crate::base::error::Result;
 use crate::features::Features;
+use crate::features::recipe::Recipe;
 use crate::link::objects::Place;
+use crate::model::manifest::{Manifest, StateSpec};
+use crate::state::EventBefore;
 use crate::state::snapshot::{Columns, Settings};
 
 /// How often a snapshot is taken if the pipeline does not say.
@@ -40,6 +43,11 @@ pub(super) fn settings(build: &mut Build<'_>, state: &State) -> Option<Settings>
     }
 }
 
+/// How the event before of a model is kept.
+pub(super) fn event_before(manifest: &Manifest, recipe: &Recipe) -> EventBefore {
+    EventBefore { tensors: manifest.states.iter().map(StateSpec::floats).sum(), columns: recipe.width() }
+}
+
 impl Plan {
     /// Time between two snapshots of a partition; `None` if there are none.
     #[must_use]
@@ -47,8 +55,15 @@ impl Plan {
         self.snapshots.as_ref().map(|settings| settings.every)
     }
 
-    /// What a key's state consists of: the package's state tensors, the law that is published for the next event (if the head has one),
-    /// and the aggregates of the recipe. `None` for a plan that was made without a package.
+    /// How the event before is kept of each key; only where reasons ask for it.
+    #[must_use]
+    pub fn event_before(&self) -> Option<EventBefore> {
+        self.reasons.as_ref().filter(|asked| asked.event_before)?;
+        self.model.as_ref().map(|(manifest, recipe)| event_before(manifest, recipe))
+    }
+
+    /// What a key's state consists of: the package's state tensors, the law that is published for the next event (if the head has one), the event before
+    /// (if reasons ask for it), and the aggregates of the recipe. `None` for a plan that was made without a package.
     ///
     /// # Errors
     /// The recipe does not fit the schema.
@@ -58,6 +73,7 @@ impl Plan {
         if manifest.head.is_timed() {
             tensors.push(("law".to_owned(), manifest.head.width()));
         }
+        tensors.extend(self.event_before().map(|event| ("event_before".to_owned(), event.floats())));
         let aggregates = Features::new(recipe, &self.schema)?.aggregates();
         Ok(Some(Columns { tensors, aggregates, fields: self.schema.fields.clone() }))
     }

@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
+use super::Purpose;
 use super::build::Build;
+use super::snapshots;
 use super::written;
+use crate::base::limits::MAX_STATE_FLOATS;
 use crate::base::number::index;
 use crate::data::law::HeadSpec;
 use crate::features::reasons::{Asked, Wording};
@@ -24,6 +27,19 @@ impl Build<'_> {
             let label = format!("got {}, expected less than 1", self.shown(&path));
             self.note("pipeline::out_of_range", &path, "no score comes to that", label, "write above = 0.9");
         }
+        let path = ["reasons", "surprise"];
+        // Of a shadow what its model does not give is left out.
+        if score && self.purpose != Purpose::Shadow && self.find(&path).is_some() {
+            let label = format!("got {}, but the model's head gives a score", self.shown(&path));
+            let help = "remove surprise: the reasons of a score are by the recipe's columns as it is";
+            self.note("pipeline::not_supported", &path, "a score has no surprise", label, help);
+        }
+        let event_before = !score && written.surprise == written::SurpriseBy::Columns;
+        let floats = snapshots::event_before(manifest, recipe).floats();
+        if event_before && floats > MAX_STATE_FLOATS {
+            let label = format!("it would keep {floats} more floats of each key; allowed are {MAX_STATE_FLOATS}");
+            self.note("pipeline::out_of_range", &path, "the model's state is too large for that", label, "write surprise = \"parts\"");
+        }
         let wording = match Wording::load(package, recipe) {
             Ok(wording) => wording,
             Err(error) => {
@@ -34,7 +50,7 @@ impl Build<'_> {
         };
         // -ln 0.01.
         let above = written.above.unwrap_or(if score { 0.5 } else { 4.605_170_185_988_091 });
-        Some(Asked { reasons: wording.reasons(recipe, score), top: index(written.top), above })
+        Some(Asked { reasons: wording.reasons(recipe, score || event_before), top: index(written.top), event_before, above })
     }
 
     /// Where `[alarm]` raises alarms.

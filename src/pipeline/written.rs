@@ -359,6 +359,21 @@ pub struct Reasons {
     /// 4.6 (one event in a hundred). Of a score each costs a step of the model a subject of the recipe.
     #[schemars(range(min = 0.0))]
     pub above: Option<f64>,
+    /// What the reasons of a surprise are about, where the model is a law of time.
+    #[serde(default)]
+    pub surprise: SurpriseBy,
+}
+
+/// What the reasons of a surprise are about.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SurpriseBy {
+    /// What was out of place in the event that came: its gap, its mark, its value.
+    #[default]
+    Parts,
+    /// Which fields of the event before led the law to expect something else, by the recipe's columns. Each costs a step of the model a subject of the recipe,
+    /// and the event before is kept of each key: states without it are rebuilt.
+    Columns,
 }
 
 /// A share: above 0 and below 1.

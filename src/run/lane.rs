@@ -38,7 +38,7 @@ use crate::model::Model;
 use crate::order::{Late, Order};
 use crate::pipeline::plan::Plan;
 use crate::source;
-use crate::state::{KeyStates, WhenFull};
+use crate::state::{EventBefore, KeyStates, WhenFull};
 use absent::Absent;
 use reasons::Remembering;
 use rejects::original;
@@ -70,8 +70,10 @@ pub struct Lane {
     moments: Vec<Moment>,
     rows: Vec<f32>,
     outputs: Outputs,
-    /// Hidden floats of each row before its step, where reasons of a score are asked for.
+    /// Hidden floats of each row before its step, where reasons are found by trying steps.
     before: Vec<f32>,
+    /// How the event before is kept of each key, where reasons need it.
+    event_before: Option<EventBefore>,
     /// Which states are kept to be continued from; of no event, as a rule.
     pick: Option<Pick>,
     points: Vec<Point>,
@@ -141,6 +143,7 @@ impl Lane {
             rows: Vec::new(),
             outputs: Outputs::default(),
             before: Vec::new(),
+            event_before: plan.event_before(),
             pick: None,
             points: Vec::new(),
             forecasts: Forecasts::new(identity),
@@ -175,7 +178,12 @@ impl Lane {
     #[must_use]
     pub fn empty_states(&self) -> (Order, KeyStates) {
         let order = Order::new(self.plan.order, Events::new(&self.plan.schema));
-        (order, KeyStates::new(self.model.initial_hidden(), self.features.aggregates(), self.asked.columns.len()))
+        (order, KeyStates::new(&self.blank(), self.features.aggregates(), self.asked.columns.len()))
+    }
+
+    /// What is kept of a key that has not been seen: what the model begins with, and no event before.
+    fn blank(&self) -> Vec<f32> {
+        self.model.initial_hidden().iter().copied().chain(self.event_before.into_iter().flat_map(EventBefore::none)).collect()
     }
 
     /// How far each partition has come, but for those that still replay what was committed before.
@@ -388,13 +396,16 @@ impl Lane {
         let kept = self.picked().into_iter().map(|row| Kept { row, hidden: Vec::new(), aggregates: Vec::new() });
         let mut kept: Vec<Kept> = kept.collect();
         self.add_decays(&mut kept);
-        let init = self.model.initial_hidden().to_vec();
-        let width = init.len();
-        let mut memory = LaneMemory { partitions: &mut self.partitions, seen: &self.seen, init, kept: &mut kept };
+        let (init, width) = (self.blank(), self.model.initial_hidden().len());
+        let whole = init.len();
+        let mut memory = LaneMemory { partitions: &mut self.partitions, seen: &self.seen, init, width, kept: &mut kept };
         let (gaps, occurrences) = (&self.seen.gaps, &self.seen.occurrences);
-        if self.plan.reasons.is_some() && !self.head.scores_arrivals() && self.replayed < n {
-            self.before.resize(n * width, 0.0);
-            let mut memory = Remembering { memory, width, before: &mut self.before };
+        let explained = self.plan.reasons.is_some() && self.replayed < n;
+        if self.event_before.is_some() || explained && !self.head.scores_arrivals() {
+            // In silent replay too: the first event that is emitted has one before it.
+            self.before.resize(if explained { n * whole } else { 0 }, 0.0);
+            let event = self.event_before.map(|event| (event, self.rows.as_slice()));
+            let mut memory = Remembering { memory, width: whole, before: &mut self.before, event };
             self.model.steps(&self.rows, gaps, occurrences, &mut memory, &mut self.outputs)?;
         } else {
             self.model.steps(&self.rows, gaps, occurrences, &mut memory, &mut self.outputs)?;

@@ -140,7 +140,8 @@ impl<'a> Change<'a> {
         );
         Error::config("run", text).at(format!("{}, partition {}", assignment.place, assignment.partition)).help(
             "make states of the new model from those of the old one: with the old package in [model] run `meantime state migrate PIPELINE --to NEW` (--dry-run \
-             says which modes are possible); or do without: state.on_missing = \"rebuild\" (from what is left) or \"start_empty\"; or go back to the old package",
+             says which modes are possible); or do without: state.on_missing = \"rebuild\" (from what is left) or \"start_empty\"; or go back to the old package, or to \
+             the pipeline file as it was",
         )
     }
 }

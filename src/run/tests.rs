@@ -20,6 +20,7 @@ use crate::source::generate::stream;
 use crate::source::scripted::{Record, Scripted, Step};
 use crate::source::{Feed, GenerateSettings, Polled, Stream};
 
+mod reasons;
 mod restart;
 
 fn stage(sets: &[&str]) -> Stage {

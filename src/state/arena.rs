@@ -91,7 +91,7 @@ impl<T: Copy + Default> Chunked<T> {
 /// How wide the parts of a key's state are.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Widths {
-    /// Floats of recurrent tensors and the published law.
+    /// Floats of recurrent tensors, the published law and the event before.
     pub hidden: usize,
     /// Numbers of the recipe's decaying columns.
     pub aggregates: usize,

@@ -2,12 +2,14 @@
 
 mod arena;
 mod changes;
+mod event_before;
 mod idle;
 mod keys;
 pub mod snapshot;
 mod timers;
 
 pub use arena::{Chunked, Widths};
+pub use event_before::{EventBefore, Step};
 pub use keys::KeyTable;
 pub use timers::{Fired, Timers, Watched};
 
@@ -64,7 +66,7 @@ pub struct KeyStates {
     pub keys: KeyTable,
     /// One entry a slot.
     pub metas: Chunked<KeyMeta>,
-    /// Recurrent tensors, then the published law, per slot: `Widths::hidden` floats.
+    /// Recurrent tensors, then the published law, then the event before where reasons need it, per slot: `Widths::hidden` floats.
     pub hidden: Chunked<f32>,
     /// Decaying aggregates of the recipe, per slot: `Widths::aggregates` numbers.
     pub aggregates: Chunked<f64>,

@@ -65,6 +65,43 @@ pub fn lane() {
     }
 }
 
+/// What reasons of surprises cost the lane: none, their parts, and columns of the event before, of no row and of all that have one. Alternating, best of 5.
+pub fn reasons() {
+    println!("\nreasons of surprises: the lane with the mixture head, 100,000 keys, 1 thread, alternating, best of 5");
+    let inputs = inputs(300_000, 100_000);
+    let folder = tempfile::tempdir().unwrap();
+    let of = |reasons: &str| stage(folder.path(), Head::Mixture, &[reasons].map(str::to_owned));
+    let stages = [
+        ("none", stage(folder.path(), Head::Mixture, &[])),
+        ("parts", of("reasons={above=0.0}")),
+        ("columns, kept but of no row", of("reasons={above=1e9,surprise=\"columns\"}")),
+        ("columns, of each row with an event before", of("reasons={above=0.0,surprise=\"columns\"}")),
+    ];
+    let mut best = [(f64::INFINITY, 0.0, 0); 4];
+    for _ in 0..5 {
+        for ((_, stage), best) in stages.iter().zip(&mut best) {
+            let mut lane = stage.lane().unwrap();
+            lane.assign(Partition(0), Offset(0));
+            let (start, mut second) = (Instant::now(), 0);
+            for input in &inputs {
+                lane.advance(input).unwrap();
+                second += lane.forecasts.surprise_time.iter().filter(|surprise| !surprise.is_nan()).count();
+            }
+            *best = (start.elapsed().as_secs_f64().min(best.0), lane.bytes_per_key().unwrap(), second);
+        }
+    }
+    for ((name, stage), (seconds, bytes, second)) in stages.iter().zip(best) {
+        let more = seconds - best[0].0;
+        let subjects = stage.plan.reasons.as_ref().map_or(0, |asked| asked.reasons.len());
+        println!(
+            "  {name:<42} {:>6.2} us an event, {:>+6.2}, {:>+7.2} a row with an event before ({subjects} subjects), {bytes:>6.0} bytes a key",
+            seconds * 1e6 / 300_000.0,
+            more * 1e6 / 300_000.0,
+            more * 1e6 / second as f64,
+        );
+    }
+}
+
 /// JSON to columns alone, the bench's payments: least time per record.
 pub fn decode() {
     println!("\ndecode alone: JSON to columns, 1 thread, least of 200 runs");

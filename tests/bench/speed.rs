@@ -1,4 +1,4 @@
-//! Speed, as ratios within one run: `cargo bench --bench speed [-- step | decode | lane | memory | files | snapshots | kafka | latency | recovery]`.
+//! Speed, as ratios within one run: `cargo bench --bench speed [-- step | decode | lane | reasons | memory | files | snapshots | kafka | latency | recovery]`.
 //!
 //! The machine's absolute numbers mean little; what is printed beside each is what the same machine does bare in the same run.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::cast_possible_truncation)]
@@ -40,6 +40,9 @@ fn main() {
     }
     if runs("lane") {
         lane::lane();
+    }
+    if runs("reasons") {
+        lane::reasons();
     }
     if runs("memory") {
         lane::memory();

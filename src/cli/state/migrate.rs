@@ -197,7 +197,9 @@ fn rebuild(args: &Args, new: &PipelineArgs, from: &Stage, committed: Option<Comm
     let mut plan = pipeline::load(&new.pipeline, &new.sets, if args.from.is_empty() { Purpose::Run } else { Purpose::Backfill })?;
     // Bad records were judged when they came first.
     plan.max_bad_ratio = 1.0;
-    (plan.reasons, plan.alarm) = (None, None);
+    plan.alarm = None;
+    // Nothing is explained, but what reasons need is part of the states.
+    plan.reasons.iter_mut().for_each(|asked| asked.above = f64::INFINITY);
     if plan.snapshots.is_none() {
         return Err(Error::config("state", "the pipeline takes no snapshots")
             .help("add snapshots = \"PATH or URL\" to [state]; without them a start rebuilds by itself"));

@@ -88,11 +88,11 @@ impl Lane {
 
     /// The law that each key's last event has published.
     pub fn open_laws(&self, each: &mut dyn FnMut(OpenLaw<'_>)) {
-        let width = self.head.width();
+        let (width, end) = (self.head.width(), self.model.initial_hidden().len());
         for state in self.partitions.iter().filter(|_| self.head.scores_arrivals()) {
             for slot in (0..state.keys.len()).map(|slot| Slot(u32_of(slot))) {
                 let hidden = state.keys.hidden.row(slot);
-                let law = hidden.get(hidden.len().saturating_sub(width)..);
+                let law = hidden.get(end.saturating_sub(width)..end);
                 if let (Some(meta), Some(key), Some(law)) = (state.keys.metas.row(slot).first(), state.keys.keys.key(slot), law) {
                     each(OpenLaw { key, last: meta.last, law });
                 }
@@ -103,7 +103,8 @@ impl Lane {
     /// Hidden floats of a key: its recurrent tensors, then the law that was published last, if the head has one. `None` for a key without a state.
     #[must_use]
     pub fn hidden_of(&self, key: &[u8]) -> Option<&[f32]> {
-        self.partitions.iter().find_map(|state| Some(state.keys.hidden.row(state.keys.keys.find(key)?)))
+        let width = self.model.initial_hidden().len();
+        self.partitions.iter().find_map(|state| state.keys.hidden.row(state.keys.keys.find(key)?).get(..width))
     }
 
     /// Hidden floats of a key that has not been seen.

@@ -2,7 +2,9 @@
 //!
 //! Of a score: grouped occlusion. The event is stepped again from the state before it, once per subject of the recipe with that subject's columns at 0,
 //! and the effect is by how much the log-odds fall. Of a surprise: what it is made of, in nats: the gap's two-sided tail probability under the law
-//! before it, -ln(2 min(F, S)), that of the value likewise, and -ln of the mark's probability.
+//! before it, -ln(2 min(F, S)), that of the value likewise, and -ln of the mark's probability. Or, of a surprise by columns: grouped occlusion one event
+//! back, where the law that judges an event was made. The event before is stepped again from the state before that, and the effect is by how many nats
+//! the surprise falls under the law that is published then.
 
 use super::Lane;
 use super::seen::LaneMemory;
@@ -10,32 +12,52 @@ use crate::base::error::Result;
 use crate::base::number::{f32_of, u32_of};
 use crate::base::time::Gap;
 use crate::data::forecasts::Named;
+use crate::data::outputs::Outputs;
 use crate::features::reasons::{Asked, Reason};
+use crate::head::Arrivals;
 use crate::model::Memory;
+use crate::state::{EventBefore, Step};
 
 /// Rows that are tried together: bounds the memory for their states.
 const TRIES: usize = 512;
 
-/// A lane's memory that keeps the hidden floats of each row as they were before its step.
+/// A lane's memory that keeps the hidden floats of each row as they were before its step, and in them the event of each row for the one after it.
 pub(super) struct Remembering<'a> {
     pub memory: LaneMemory<'a>,
+    /// Hidden floats of a key, all of them.
     pub width: usize,
+    /// As many for each row, or none.
     pub before: &'a mut Vec<f32>,
+    /// How events are kept, if they are, and the rows of features.
+    pub event: Option<(EventBefore, &'a [f32])>,
 }
 
 impl Memory for Remembering<'_> {
     fn begin(&mut self, row: usize) {
         self.memory.begin(row);
-        let hidden = self.memory.hidden(row);
+        let (model, gap) = (self.memory.width, self.memory.seen.gaps.get(row).copied().flatten());
+        let hidden = self.memory.whole(row);
         if let Some(before) = self.before.get_mut(row * self.width..(row + 1) * self.width)
             && before.len() == hidden.len()
         {
             before.copy_from_slice(hidden);
         }
+        if let Some((event, rows)) = self.event
+            && let Some((hidden, own)) = hidden.split_at_mut_checked(model)
+            && let Some(row) = rows.get(row * event.columns..(row + 1) * event.columns)
+        {
+            // Here and not at the end of the step, when the tensors before it are gone.
+            let tensors = hidden.get(..event.tensors).unwrap_or_default();
+            event.write(own, Step { tensors, row, gap });
+        }
     }
 
     fn hidden(&mut self, row: usize) -> &mut [f32] {
         self.memory.hidden(row)
+    }
+
+    fn end(&mut self, row: usize) {
+        self.memory.end(row);
     }
 }
 
@@ -59,18 +81,22 @@ impl Lane {
         self.forecasts.reasons_per_row = asked.top;
         self.forecasts.reasons.clear();
         self.forecasts.reasons.resize(rows * asked.top, Named::NONE);
-        if self.head.scores_arrivals() {
-            self.of_surprise(&asked, rows);
+        let subjects = asked.reasons.len();
+        if subjects == 0 {
             return Ok(());
+        }
+        match self.event_before {
+            Some(event) => return self.of_event_before(&asked, event, rows),
+            None if self.head.scores_arrivals() => {
+                self.of_surprise(&asked, rows);
+                return Ok(());
+            }
+            None => {}
         }
         let chosen: Vec<usize> = (0..rows)
             .filter(|row| self.emit.get(*row) == Some(&true))
             .filter(|row| self.forecasts.score.get(*row).is_some_and(|score| *score >= asked.above))
             .collect();
-        let subjects = asked.reasons.len();
-        if subjects == 0 {
-            return Ok(());
-        }
         for some in chosen.chunks((TRIES / subjects).max(1)) {
             let without = self.without(&asked.reasons, some)?;
             for (row, without) in some.iter().zip(without.chunks_exact(subjects)) {
@@ -90,38 +116,81 @@ impl Lane {
     /// Log-odds of each row with each reason's columns at 0.
     fn without(&mut self, reasons: &[Reason], rows: &[usize]) -> Result<Vec<Option<f64>>> {
         let (width, hidden) = (self.features.width(), self.model.initial_hidden().len());
-        let mut tried = Tried { width: hidden, hidden: Vec::with_capacity(rows.len() * reasons.len() * hidden) };
-        let (mut tries, mut gaps): (Vec<f32>, Vec<Option<Gap>>) = (Vec::new(), Vec::new());
+        let mut tries = Tries::new(hidden);
         for row in rows {
-            let whole = self.rows.get(row * width..(row + 1) * width).unwrap_or_default();
-            let before = self.before.get(row * hidden..(row + 1) * hidden).unwrap_or_default();
-            for reason in reasons {
-                tries.extend(whole.iter().enumerate().map(|(place, value)| if reason.places.contains(&place) { 0.0 } else { *value }));
-                tried.hidden.extend_from_slice(before);
-                gaps.push(self.seen.gaps.get(*row).copied().flatten());
-            }
+            let tensors = self.before.get(row * hidden..(row + 1) * hidden).unwrap_or_default();
+            let row_of_it = self.rows.get(row * width..(row + 1) * width).unwrap_or_default();
+            let gap = self.seen.gaps.get(*row).copied().flatten();
+            tries.add(reasons, Step { tensors, row: row_of_it, gap });
         }
-        let mut outputs = crate::data::outputs::Outputs::default();
+        let outputs = self.tried(tries)?;
+        Ok((0..rows.len() * reasons.len()).map(|row| self.log_odds(&outputs.after, row)).collect())
+    }
+
+    /// What the model gives for each try.
+    fn tried(&mut self, mut tries: Tries) -> Result<Outputs> {
+        let mut outputs = Outputs::default();
         // What is tried is no round of the stream.
         let sizes = std::mem::take(&mut self.model.round_sizes);
-        let stepped = self.model.steps(&tries, &gaps, &vec![0; gaps.len()], &mut tried, &mut outputs);
+        let none_before = vec![0; tries.gaps.len()];
+        let stepped = self.model.steps(&tries.rows, &tries.gaps, &none_before, &mut tries.memory, &mut outputs);
         self.model.round_sizes = sizes;
-        stepped?;
-        Ok((0..gaps.len()).map(|row| self.log_odds(&outputs.after, row)).collect())
+        stepped.map(|()| outputs)
+    }
+
+    /// What a surprise is made of, as the subjects of a surprise are listed.
+    fn parts(&self, row: usize) -> [f64; 5] {
+        let of = |column: &[f64]| column.get(row).copied().unwrap_or(f64::NAN);
+        let [short, long] = of_gap(of(&self.forecasts.residual));
+        let [low, high] = of_value(of(&self.forecasts.residual_value));
+        [short, long, of(&self.forecasts.surprise_mark), low, high]
     }
 
     fn of_surprise(&mut self, asked: &Asked, rows: usize) {
         for row in 0..rows {
-            let of = |column: &Vec<f64>| column.get(row).copied().unwrap_or(f64::NAN);
-            let (residual, mark) = (of(&self.forecasts.residual), of(&self.forecasts.surprise_mark));
-            let [short, long] = of_gap(residual);
-            let [low, high] = of_value(of(&self.forecasts.residual_value));
-            let effects = vec![short, long, mark, low, high];
-            let whole: f64 = effects.iter().filter(|effect| **effect > 0.0).sum();
-            if whole >= asked.above {
-                self.name(asked, row, effects);
+            let parts = self.parts(row);
+            if whole(&parts) >= asked.above {
+                self.name(asked, row, parts.to_vec());
             }
         }
+    }
+
+    /// Reasons of surprises by what the event before was.
+    fn of_event_before(&mut self, asked: &Asked, event: EventBefore, rows: usize) -> Result<()> {
+        let (subjects, hidden) = (asked.reasons.len(), self.model.initial_hidden().len());
+        let block = hidden + event.floats();
+        let chosen: Vec<usize> =
+            (0..rows).filter(|row| self.emit.get(*row) == Some(&true)).filter(|row| whole(&self.parts(*row)) >= asked.above).collect();
+        for some in chosen.chunks((TRIES / subjects).max(1)) {
+            let (mut tries, mut explained) = (Tries::new(hidden), Vec::new());
+            for row in some {
+                let own = self.before.get(row * block + hidden..(row + 1) * block).and_then(|own| event.read(own));
+                if let Some(step) = own {
+                    tries.add(&asked.reasons, step);
+                    explained.push(*row);
+                }
+            }
+            let laws = self.tried(tries)?.after;
+            let surprises = self.surprises_under(&laws, &explained, subjects);
+            for (row, without) in explained.iter().zip(surprises.chunks_exact(subjects)) {
+                let of = |column: &[f64]| column.get(*row).copied().unwrap_or(f64::NAN);
+                let forecasts = &self.forecasts;
+                let served = [of(&forecasts.surprise_time), of(&forecasts.surprise_mark), of(&forecasts.surprise_value)];
+                let effects = without.iter().map(|without| fall(&served, without)).collect();
+                self.name(asked, *row, effects);
+            }
+        }
+        Ok(())
+    }
+
+    /// How far out each row is under so many laws of its own.
+    fn surprises_under(&mut self, laws: &[f32], rows: &[usize], each: usize) -> Vec<[f64; 3]> {
+        let repeated = || rows.iter().flat_map(|row| std::iter::repeat_n(*row, each));
+        let gaps: Vec<Option<Gap>> = repeated().map(|row| self.seen.gaps.get(row).copied().flatten()).collect();
+        let marks: Vec<Option<u32>> = repeated().map(|row| self.seen.marks.get(row).copied().flatten()).collect();
+        let values = self.values();
+        let values: Vec<f64> = repeated().map(|row| values.get(row).copied().unwrap_or(f64::NAN)).collect();
+        self.head.surprises(&Arrivals { times: &[], gaps: &gaps, marks: &marks, values: &values }, laws)
     }
 
     /// The largest effects, those above 0; of equal ones the first.
@@ -134,6 +203,42 @@ impl Lane {
             *place = Named { reason: u32_of(reason), effect: f32_of(effect) };
         }
     }
+}
+
+/// Steps that are tried: rows of features, gaps, and the hidden floats that they begin with.
+struct Tries {
+    rows: Vec<f32>,
+    gaps: Vec<Option<Gap>>,
+    memory: Tried,
+}
+
+impl Tries {
+    fn new(hidden: usize) -> Self {
+        Tries { rows: Vec::new(), gaps: Vec::new(), memory: Tried { width: hidden, hidden: Vec::new() } }
+    }
+
+    /// A step once more for each reason, with the reason's columns at 0.
+    fn add(&mut self, reasons: &[Reason], step: Step<'_>) {
+        // The law that was published before it plays no part in a step.
+        let law = self.memory.width.saturating_sub(step.tensors.len());
+        for reason in reasons {
+            let row = step.row.iter().enumerate();
+            self.rows.extend(row.map(|(place, value)| if reason.places.contains(&place) { 0.0 } else { *value }));
+            self.gaps.push(step.gap);
+            self.memory.hidden.extend_from_slice(step.tensors);
+            self.memory.hidden.extend(std::iter::repeat_n(f32::NAN, law));
+        }
+    }
+}
+
+/// Nats of all parts together.
+fn whole(parts: &[f64]) -> f64 {
+    parts.iter().filter(|part| **part > 0.0).sum()
+}
+
+/// By how much a surprise is less under another law, over the parts that it has; NaN if that law says nothing of one of them.
+fn fall(served: &[f64; 3], other: &[f64; 3]) -> f64 {
+    served.iter().zip(other).filter(|(served, _)| !served.is_nan()).map(|(served, other)| served - other).sum()
 }
 
 /// -ln of the two-sided tail probability of a gap with this compensator, as `short` or as `long`, the other 0.

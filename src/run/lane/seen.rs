@@ -72,7 +72,10 @@ pub(super) struct Kept {
 pub(super) struct LaneMemory<'a> {
     pub partitions: &'a mut [PartitionState],
     pub seen: &'a Seen,
+    /// What each key begins with.
     pub init: Vec<f32>,
+    /// How many floats of it are the model's.
+    pub width: usize,
     /// Rows whose states are kept, ascending.
     pub kept: &'a mut [Kept],
 }
@@ -81,6 +84,14 @@ impl LaneMemory<'_> {
     fn place(&mut self, row: usize) -> Option<(&mut KeyStates, Slot)> {
         let (home, slot) = (self.seen.homes.get(row)?, self.seen.slots.get(row)?);
         self.partitions.get_mut(*home).map(|state| (&mut state.keys, *slot))
+    }
+
+    /// All hidden floats of a row's key, those that are not the model's among them.
+    pub fn whole(&mut self, row: usize) -> &mut [f32] {
+        match self.place(row) {
+            Some((keys, slot)) => keys.hidden.row_mut(slot),
+            None => &mut [],
+        }
     }
 }
 
@@ -96,10 +107,8 @@ impl Memory for LaneMemory<'_> {
     }
 
     fn hidden(&mut self, row: usize) -> &mut [f32] {
-        match self.place(row) {
-            Some((keys, slot)) => keys.hidden.row_mut(slot),
-            None => &mut [],
-        }
+        let width = self.width;
+        self.whole(row).get_mut(..width).unwrap_or_default()
     }
 
     fn end(&mut self, row: usize) {

@@ -7,6 +7,7 @@ use crate::base::error::{Error, Result};
 use crate::data::law::{HeadSpec, LawSpec};
 use crate::model::manifest::{Manifest, StateSpec};
 use crate::pipeline::plan::Plan;
+use crate::state::EventBefore;
 use crate::state::snapshot::{Change, Mode, Part};
 
 /// What becomes of the law that each key's last event has published.
@@ -29,6 +30,8 @@ pub struct Comparison {
     pub stateful: bool,
     /// What becomes of the published law.
     pub law: Law,
+    /// The event before is kept of each key for reasons, and none is known at first.
+    pub event_before: bool,
     /// Names of the recipe's decaying statistics that go on, and of those that begin at 0.
     pub aggregates: (Vec<String>, Vec<String>),
     /// Fields that only the new pipeline reads: events that are held back do not have them.
@@ -77,6 +80,10 @@ impl Comparison {
         };
         carry.extend(part);
         reset.extend(part);
+        // A step of the new model cannot be tried from where one of the old model began.
+        let event_before = to.plan.event_before().map(|event| Part::Anew { floats: event.floats() });
+        carry.extend(event_before);
+        reset.extend(event_before);
 
         let (before, after) = (old.1.aggregates(), new.1.aggregates());
         let places: Vec<Option<usize>> = after.iter().map(|name| before.iter().position(|other| other == name)).collect();
@@ -87,16 +94,13 @@ impl Comparison {
         let read = &from.plan.schema.fields;
         let fields: Vec<Option<usize>> = to.plan.schema.fields.iter().map(|field| read.iter().position(|other| other == field)).collect();
         let unread = to.plan.schema.fields.iter().zip(&fields).filter(|(_, place)| place.is_none());
-        let change = Change {
-            hidden: Vec::new(),
-            init: to.package.model()?.initial_hidden().to_vec(),
-            aggregates: places,
-            timers: to.plan.asks.overdue.len(),
-            fields: fields.clone(),
-        };
+        let none = to.plan.event_before().into_iter().flat_map(EventBefore::none);
+        let init = to.package.model()?.initial_hidden().iter().copied().chain(none).collect();
+        let change = Change { hidden: Vec::new(), init, aggregates: places, timers: to.plan.asks.overdue.len(), fields: fields.clone() };
         Ok(Comparison {
             tensors,
             stateful: !new.0.states.is_empty(),
+            event_before: event_before.is_some(),
             law,
             aggregates: (kept, anew),
             fields: unread.map(|(field, _)| field.name.clone()).collect(),
@@ -155,6 +159,10 @@ impl Comparison {
             }
             Law::Anew => lines.push("the next event of each key has no surprise and no residual: the heads read different laws".to_owned()),
             Law::None => {}
+        }
+        if self.event_before && self.law == Law::Kept {
+            lines
+                .push("reasons by columns: none of the next event of each key, whose event before was stepped by the old model".to_owned());
         }
         if self.change.timers > 0 {
             lines.push(

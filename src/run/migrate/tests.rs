@@ -469,3 +469,70 @@ fn partitions_without_a_usable_snapshot_are_named_and_nothing_is_written() {
     let snapshots: Snapshots = two.snapshots().unwrap().unwrap();
     assert!(snapshots.newest(P, Offset(i64::MAX)).unwrap().is_none());
 }
+
+#[test]
+fn reasons_by_columns_go_on_from_a_snapshot_and_begin_anew_with_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let sets = ["reasons={top=3,above=2.0,surprise=\"columns\"}"];
+    let package = next_version(folder.path(), "2", |_, text| text);
+    let (one, two) = (stage(folder.path(), None, &sets), stage(folder.path(), Some(&package), &sets));
+    let all = records(900);
+    let (first, rest) = all.split_at(400);
+    let mut lane = begun(&one);
+    rows(&one, &mut lane, first);
+    let commit = cut(&one, &mut lane);
+    let undisturbed = rows(&one, &mut lane, rest);
+    let (mut again, _, read_from) = restarted(&one, &commit);
+    assert_eq!(rows(&one, &mut again, &all[read_from..]), undisturbed, "the event before is in the snapshot");
+    let has_reasons = |row: &String| row.contains("\"reasons\":[{");
+    assert!(undisturbed.iter().filter(|row| has_reasons(row)).count() > 50);
+
+    // Of another model only the first event of each key has none: the one before it was stepped by the old model.
+    let comparison = Comparison::of(&one, &two).unwrap();
+    assert!(
+        comparison.event_before
+            && comparison.lines(Mode::Carry).iter().any(|line| line.starts_with("reasons by columns: none of the next"))
+    );
+    migrated(&one, &two, Mode::Carry, &commit);
+    let (mut carried, _, read_from) = restarted(&two, &commit);
+    let carried = rows(&two, &mut carried, &all[read_from..]);
+    let (mut seen, mut lost) = (std::collections::BTreeSet::new(), 0);
+    for (row, expected) in carried.iter().zip(&undisturbed) {
+        if seen.insert(serde_json::from_str::<serde_json::Value>(&format!("{row}}}")).unwrap()["key"].to_string()) {
+            assert!(!has_reasons(row), "{row}");
+            lost += usize::from(has_reasons(expected));
+        } else {
+            assert_eq!(row, expected);
+        }
+    }
+    assert!(carried.len() == undisturbed.len() && lost > 0);
+}
+
+#[test]
+fn reasons_by_columns_that_are_turned_on_or_off_ask_for_states_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plain, columns) = (stage(folder.path(), None, &[]), stage(folder.path(), None, &["reasons={surprise=\"columns\"}"]));
+    let parts = stage(folder.path(), None, &["reasons={surprise=\"parts\"}"]);
+    assert_eq!(plain.identity.fingerprint, parts.identity.fingerprint, "parts need nothing of the states");
+    let all = records(300);
+    for (from, to) in [(&plain, &columns), (&columns, &plain)] {
+        let mut lane = begun(from);
+        rows(from, &mut lane, &all);
+        let commit = cut(from, &mut lane);
+        assert_ne!(from.identity.fingerprint, to.identity.fingerprint);
+        let found = newest_below(&to.snapshots().unwrap().unwrap(), P, &commit).unwrap();
+        assert!(found.is_none(), "no state of another shape is loaded");
+        let start = |low| {
+            let assignment = Assignment { low: Offset(low), on_missing: OnMissing::Unsaid, ..Assignment::whole(P, "topic cards") };
+            recover(&assignment, Some(&commit), None, &to.lane().unwrap()).map(|(_, read_from, _)| read_from)
+        };
+        assert_eq!(start(0).unwrap(), Offset(0), "they are rebuilt");
+        let refused = start(20).unwrap_err().to_string();
+        assert!(refused.contains("the model or the pipeline has changed") && refused.contains("the pipeline file as it was"), "{refused}");
+        // Asked for while the stage runs, they are what they were.
+        let moved = migrated(from, to, Comparison::of(from, to).unwrap().mode(None).unwrap(), &commit);
+        assert_eq!(moved.len(), 1);
+        let (lane, from, _) = restarted(to, &commit);
+        assert_eq!((from, lane.size().0), (commit.next, 25));
+    }
+}

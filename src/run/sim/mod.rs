@@ -77,7 +77,15 @@ static STAGES: LazyLock<Vec<Stage>> = LazyLock::new(|| {
         stage(&["order.late=dead_letter", "state.expiry=1d"]),
         // Half of the keys.
         stage(&["state.max_keys=3", "state.when_full=evict"]),
-        stage(&["state.max_keys=3", "state.when_full=evict", "order.lateness=30m", "order.late=dead_letter", "state.expiry=1d"]),
+        // The event before is part of the states.
+        stage(&[
+            "state.max_keys=3",
+            "state.when_full=evict",
+            "order.lateness=30m",
+            "order.late=dead_letter",
+            "state.expiry=1d",
+            "reasons={top=3,above=1.0,surprise=\"columns\"}",
+        ]),
         stage(&["forecast.overdue=[0.5, 0.9]"]),
         stage(&["forecast.overdue=[0.3]", "state.max_keys=3", "state.when_full=evict"]),
         stage(&[

@@ -5,7 +5,7 @@
 //! | `key` | binary | the key |
 //! | `last_event` | timestamp (us, UTC) | time of its last event; null: the key has only held events here |
 //! | `events` | uint64 | events so far; null with `last_event` |
-//! | one per state tensor, and `law` | fixed_size_list<float32> | the recurrent tensors, then the law published last; null with `last_event` |
+//! | one per state tensor, `law`, and `event_before` | fixed_size_list<float32> | the recurrent tensors, then the law published last, then the event before where `[reasons]` needs it; null with `last_event` |
 //! | `aggregates` | fixed_size_list<float64> | of the recipe's decaying columns; null with `last_event`; absent without any |
 //! | `overdue` | list<struct<quantile: uint8, due: timestamp, offset: int64>> | timers that are on: index into `[forecast] overdue`, when it is due, and the offset of the event that it watches; null: none |
 //! | `held` | list<struct<time, offset, recorded, id, flags, one per field>> | events that wait for earlier ones; null: none |
