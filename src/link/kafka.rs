@@ -58,8 +58,9 @@ pub trait Group: Send + Sync {
     /// The consumer is closed.
     #[cfg(feature = "kafka")]
     fn metadata(&self) -> crate::base::error::Result<rdkafka::consumer::ConsumerGroupMetadata>;
-    /// Whether the partition is still this member's. Ask after `metadata`: then what is answered held for that generation or a later one.
-    fn owns(&self, partition: crate::base::offset::Partition) -> bool;
+    /// Which time it is that the member has the partition, a number of its own each time; `None` if it is not the member's. What was begun in an earlier one is not to be
+    /// committed in a later one: another member may have done it in between. Ask after `metadata`: then what is answered held for that generation or a later one.
+    fn term(&self, partition: crate::base::offset::Partition) -> Option<u64>;
     /// Topic whose offsets are committed.
     fn topic(&self) -> &str;
     /// The group.

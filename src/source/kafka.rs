@@ -216,8 +216,8 @@ struct Shared {
     idle_after: Option<Duration>,
     /// Whether the process stands still.
     awake: awake::Awake,
-    /// Partitions that this member holds; the flag turns to `false` when one is no longer ours to commit.
-    ours: Mutex<BTreeMap<i32, Arc<AtomicBool>>>,
+    /// Partitions that this member holds, with the number of the assignment; the flag turns to `false` when one is no longer ours to commit.
+    ours: Mutex<BTreeMap<i32, (u64, Arc<AtomicBool>)>>,
 }
 
 impl Shared {
@@ -253,7 +253,7 @@ impl Shared {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ours(&self) -> MutexGuard<'_, BTreeMap<i32, Arc<AtomicBool>>> {
+    fn ours(&self) -> MutexGuard<'_, BTreeMap<i32, (u64, Arc<AtomicBool>)>> {
         self.ours.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

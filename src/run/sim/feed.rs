@@ -59,6 +59,7 @@ impl SimFeed {
         let world = self.world();
         let mut state = world.state();
         state.owners.insert(partition, self.process.id);
+        *state.terms.entry(partition).or_default() += 1;
         let committed = state.group.get(&partition).cloned();
         let (high, group) = (Some(world.log.end(partition)), Some("simulation".to_owned()));
         Polled::Assigned(Box::new(Assignment { committed, high, group, ..Assignment::whole(partition, "simulation") }))
@@ -205,6 +206,9 @@ impl Feed for SimFeed {
             if self.world().chance(0.8) {
                 self.waiting.push(partition);
             }
+        } else if self.world().chance(0.5) {
+            // What was lost comes back.
+            self.waiting.push(partition);
         }
     }
 

@@ -384,7 +384,8 @@ fn check(seed: u64) {
     assert_eq!(setup.recovered(&world), states, "states");
 }
 
-/// What is turned off to see that the kit notices: `fencing`, or the `sync` of a file before it gets its name.
+/// What is turned off to see that the kit notices: `fencing`, the `sync` of a file before it gets its name, or what is done about rows of partitions that were lost and came
+/// back: before their epoch ends (`release`), or while it waits to be published (`terms`).
 fn mutation() -> Option<&'static str> {
     static M: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("MEANTIME_SIM_MUTATION").ok());
     M.as_deref()

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::mutation;
 use super::world::{Disk, Flavour, Of, Process, fenced};
 use crate::base::error::{Error, Result};
 use crate::base::offset::{Offset, Partition};
@@ -210,10 +211,17 @@ fn show(process: &Process, rows: Vec<Row>) {
 #[derive(Default)]
 struct Buffer {
     open: Vec<Row>,
-    ended: VecDeque<(Vec<Row>, Commits)>,
+    ended: VecDeque<Ended>,
     /// Rows of each kind, and offsets, that became visible since they were asked for.
     done: [usize; 3],
     news: Option<Commits>,
+}
+
+struct Ended {
+    rows: Vec<Row>,
+    commits: Commits,
+    /// Which time it was that the process had each partition.
+    terms: BTreeMap<Partition, u64>,
 }
 
 struct Transactions {
@@ -230,11 +238,22 @@ impl Transactions {
     fn publish_one(&self) -> Result<()> {
         self.process.step()?;
         let mut buffer = self.buffer();
-        let Some((rows, commits)) = buffer.ended.pop_front() else { return Ok(()) };
+        let Some(Ended { mut rows, mut commits, terms }) = buffer.ended.pop_front() else { return Ok(()) };
         let world = &self.process.world;
-        if world.fencing && commits.iter().any(|(partition, _)| !self.process.owns(partition)) {
+        // The broker knows better than a member that has been asleep, or the member knows already.
+        if world.fencing && commits.iter().any(|(partition, _)| !self.process.owns(partition)) && world.chance(0.5) {
             return Err(fenced("transaction"));
         }
+        // As the real one: what was begun before a partition was lost is not published after it has come back.
+        let all: Vec<Partition> = commits.iter().map(|(partition, _)| partition).collect();
+        for partition in all {
+            let term = self.process.term(partition);
+            let same = mutation() == Some("terms") || terms.get(&partition) == term.as_ref();
+            if world.fencing && (term.is_none() || !same) {
+                commits.remove(partition);
+            }
+        }
+        rows.retain(|row| commits.get(row.1).is_some());
         rows.iter().for_each(|row| buffer.done[row.0] += 1);
         show(&self.process, rows);
         for (partition, commit) in commits.iter() {
@@ -252,13 +271,16 @@ impl Store for Transactions {
     }
 
     fn end(&mut self, commits: &Commits, force: bool) -> Result<()> {
-        if self.kind != 0 {
+        // The one before is still being published: the epoch goes on.
+        if self.kind != 0 || (!force && self.process.world.chance(0.4)) {
             return Ok(());
         }
         {
             let mut buffer = self.buffer();
             let rows = std::mem::take(&mut buffer.open);
-            buffer.ended.push_back((rows, commits.clone()));
+            let term = |(partition, _)| Some((partition, self.process.term(partition)?));
+            let terms = commits.iter().filter_map(term).collect();
+            buffer.ended.push_back(Ended { rows, commits: commits.clone(), terms });
         }
         while force && !self.buffer().ended.is_empty() {
             self.publish_one()?;
@@ -273,6 +295,12 @@ impl Store for Transactions {
         let mut buffer = self.buffer();
         let rows = std::mem::take(&mut buffer.done[self.kind]);
         Ok((rows, if self.kind == 0 { buffer.news.take() } else { None }))
+    }
+
+    fn release(&mut self, partition: Partition) {
+        if mutation() != Some("release") {
+            self.buffer().open.retain(|row| row.1 != partition);
+        }
     }
 }
 

@@ -33,6 +33,8 @@ pub struct State {
     pub group: BTreeMap<Partition, Commit>,
     /// Process that the group has given a partition to.
     pub owners: BTreeMap<Partition, u64>,
+    /// How often each partition was given to someone.
+    pub terms: BTreeMap<Partition, u64>,
     pub outputs: Outputs,
     pub violations: Vec<String>,
     processes: u64,
@@ -57,6 +59,7 @@ impl World {
             rng: ChaCha8Rng::seed_from_u64(seed),
             group: BTreeMap::new(),
             owners: BTreeMap::new(),
+            terms: BTreeMap::new(),
             outputs: Default::default(),
             violations: Vec::new(),
             processes: 0,
@@ -169,6 +172,11 @@ impl Process {
 
     pub fn owns(&self, partition: Partition) -> bool {
         self.world.state().owners.get(&partition) == Some(&self.id)
+    }
+
+    /// Which time it is that someone has the partition, if it is this process.
+    pub fn term(&self, partition: Partition) -> Option<u64> {
+        if self.owns(partition) { self.world.state().terms.get(&partition).copied() } else { None }
     }
 }
 

@@ -1,7 +1,10 @@
 //! The rows of one epoch as they will be sent: kept until their transaction is committed, so that an aborted one is sent again with the same bytes.
 
+use std::collections::BTreeMap;
+
 use super::Position;
 use crate::base::number::u32_of;
+use crate::base::offset::Partition;
 use crate::data::commit::Commits;
 
 /// Rows and the offsets that cover them.
@@ -11,6 +14,8 @@ pub struct Epoch {
     bytes: Vec<u8>,
     /// How far the input is done once these rows are visible.
     pub commits: Commits,
+    /// Which time it was that the member had each of these partitions.
+    pub terms: BTreeMap<Partition, u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -67,18 +72,49 @@ impl Epoch {
         self.rows.iter().map(move |row| Sending { topic: row.topic, at: row.at, key: row.key.map(&mut take), value: take(row.value) })
     }
 
+    /// Forgets the rows of a partition.
+    pub fn forget(&mut self, partition: Partition) {
+        if self.rows.iter().all(|row| row.at.partition != partition) {
+            return;
+        }
+        let mut left = Epoch { commits: std::mem::take(&mut self.commits), terms: std::mem::take(&mut self.terms), ..Epoch::default() };
+        for row in self.iter().filter(|row| row.at.partition != partition) {
+            left.push(row.topic, row.at, row.key, |out| out.extend_from_slice(row.value));
+        }
+        left.commits.remove(partition);
+        left.terms.remove(&partition);
+        *self = left;
+    }
+
     /// Forgets everything and keeps the memory.
     pub fn clear(&mut self) {
         self.rows.clear();
         self.bytes.clear();
         self.commits = Commits::new();
+        self.terms.clear();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::offset::{Offset, Partition};
+    use crate::base::offset::Offset;
+
+    #[test]
+    fn rows_of_a_partition_that_was_lost_are_forgotten_and_the_others_stay_as_they_are() {
+        let mut epoch = Epoch::default();
+        for (offset, partition) in [(5, 1), (6, 2), (7, 1), (8, 2)] {
+            epoch.push(0, Position::of(Partition(partition), Offset(offset)), Some(b"k"), |out| {
+                out.extend_from_slice(offset.to_string().as_bytes())
+            });
+        }
+        epoch.forget(Partition(3));
+        assert_eq!(epoch.len(), 4);
+        epoch.forget(Partition(1));
+        let left: Vec<_> = epoch.iter().map(|row| (row.at.offset.0, row.key, row.value)).collect();
+        assert_eq!(left, [(6, Some(&b"k"[..]), &b"6"[..]), (8, Some(b"k"), b"8")]);
+        assert_eq!((epoch.len(), epoch.byte_len()), (2, 4));
+    }
 
     #[test]
     fn rows_come_back_as_they_were_added() {

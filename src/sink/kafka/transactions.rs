@@ -79,6 +79,7 @@ pub struct Transactions {
     written: u64,
     /// Commits of the last epoch that was handed over.
     handed: Commits,
+    membership: Membership,
     /// The name is ours as long as we write under it.
     _instance: Arc<Instance>,
 }
@@ -121,6 +122,7 @@ impl Transactions {
         let topic = topics.first().cloned().unwrap_or_default();
         let producer = ThreadedProducer::from_config_and_context(&config, Hearing::default())
             .map_err(|error| explain(STAGE, client, &topic, "open the transactional producer", &error))?;
+        let member = Arc::clone(&membership);
         let mut publisher =
             Publisher { client: client.clone(), topics, membership, header, producer, id, deadline: clock::tick() + PATIENCE };
         publisher.again("start transactions", |producer| producer.init_transactions(CALL))?;
@@ -134,6 +136,7 @@ impl Transactions {
             epoch: Epoch::default(),
             written: 0,
             handed: Commits::new(),
+            membership: member,
             _instance: instance,
         })
     }
@@ -202,6 +205,8 @@ impl Transactions {
         if self.epoch.len() > 0 || *commits != self.handed {
             self.handed.clone_from(commits);
             self.epoch.commits.clone_from(commits);
+            let term = |(partition, _)| Some((partition, self.membership.term(partition)?));
+            self.epoch.terms = commits.iter().filter_map(term).collect();
             let next = desk.spare.take().unwrap_or_default();
             desk.given = Some(std::mem::replace(&mut self.epoch, next));
             desk.busy = true;
@@ -214,9 +219,11 @@ impl Transactions {
         Ok(!desk.busy)
     }
 
-    /// A partition was let go: what it committed is nobody's business here any more.
+    /// A partition was let go: what it committed is nobody's business here any more. Rows of it are left only where it was lost; they are another's to write, even if
+    /// it comes back before the epoch ends.
     pub fn release(&mut self, partition: Partition) {
         self.handed.remove(partition);
+        self.epoch.forget(partition);
     }
 
     /// Lets the publisher end. Rows of an epoch that has not ended are thrown away: their records will be read again.
@@ -368,9 +375,9 @@ impl Publisher {
 
     /// One transaction.
     fn attempt(&mut self, epoch: &Epoch) -> std::result::Result<Commits, Trouble> {
-        // Membership first, ownership after it: what is ours then was ours in that generation.
+        // Membership first, ownership after it: what is ours then was ours in that generation. A partition that was lost and came back is not what it was.
         let metadata = self.membership.metadata()?;
-        let ours = |partition: Partition| self.membership.owns(partition);
+        let ours = |partition: Partition| self.membership.term(partition).is_some_and(|term| epoch.terms.get(&partition) == Some(&term));
         let commits: Commits =
             epoch.commits.iter().filter(|(partition, _)| ours(*partition)).map(|(partition, commit)| (partition, commit.clone())).collect();
         if commits.is_empty() {

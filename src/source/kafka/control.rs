@@ -339,7 +339,7 @@ impl Control {
             if let Some(committed) = committed {
                 self.shared.note_acked(partition, committed);
             }
-            self.shared.ours().insert(partition, Arc::clone(&ours));
+            self.shared.ours().insert(partition, (self.term, Arc::clone(&ours)));
             self.held.insert(partition, Held { term: self.term, ours: Arc::clone(&ours), floor });
             orders.push((lane, Order::Take { partition, queue, read_from, floor, term: self.term, ours }));
         }

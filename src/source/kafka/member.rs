@@ -28,8 +28,8 @@ impl Group for Member {
         })
     }
 
-    fn owns(&self, partition: Partition) -> bool {
-        self.shared.ours().get(&partition.0).is_some_and(|ours| ours.load(Ordering::Acquire))
+    fn term(&self, partition: Partition) -> Option<u64> {
+        self.shared.ours().get(&partition.0).filter(|(_, ours)| ours.load(Ordering::Acquire)).map(|(term, _)| *term)
     }
 
     fn topic(&self) -> &str {
