@@ -1,8 +1,8 @@
 //! Rows as they were read, with the turn and the shard of each.
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::compute::{cast, concat_batches, interleave_record_batch, take_record_batch};
-use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef, UInt64Type};
+use arrow::compute::{CastOptions, cast, cast_with_options, concat_batches, interleave_record_batch, take_record_batch};
+use arrow::datatypes::{DataType, Decimal128Type, Field, Float64Type, Int64Type, Schema, SchemaRef, UInt64Type};
 use arrow::error::ArrowError;
 use std::sync::Arc;
 
@@ -156,8 +156,22 @@ fn places(column: &ArrayRef) -> Result<Vec<i64>> {
         let numbers = cast(&column, &DataType::Int64).map_err(wrong)?;
         return Ok(numbers.as_primitive::<Int64Type>().iter().map(|number| number.unwrap_or(i64::MAX)).collect());
     }
+    if let DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) | DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale) =
+        column.data_type()
+    {
+        // All of a column have one scale: their digits are in the order of the numbers.
+        let exact = CastOptions { safe: false, ..CastOptions::default() };
+        let numbers = cast_with_options(&column, &DataType::Decimal128(38, *scale), &exact).map_err(wrong)?;
+        let digits = numbers.as_primitive::<Decimal128Type>().iter();
+        let place = |digits: i128| i64::try_from(digits).map_err(|_| too_large());
+        return digits.map(|digits| digits.map_or(Ok(i64::MAX), place)).collect();
+    }
     let numbers = cast(&column, &DataType::Float64).map_err(wrong)?;
     Ok(numbers.as_primitive::<Float64Type>().iter().map(|number| number.map_or(i64::MAX, rank)).collect())
+}
+
+fn too_large() -> Error {
+    Error::new(Kind::Data, "backfill", "--ties: a decimal has more digits than 64 bits hold").help("name a column of integers")
 }
 
 /// The place that a number in a line gives: only whole ones have one, so that integers of any size and numbers such as 3.0 are in one order.

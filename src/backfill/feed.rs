@@ -13,6 +13,7 @@ use super::merge::{BLOCK, Merge, Place, Run};
 use super::sort::sort;
 use super::survey::Survey;
 use crate::base::error::{Error, Result};
+use crate::base::guard::guarded;
 use crate::base::number::{i64_of_count, index, u32_of};
 use crate::base::offset::{Offset, Partition};
 use crate::base::time::EventTime;
@@ -58,7 +59,10 @@ pub fn open(settings: &Settings, survey: &Survey, lanes: usize) -> Result<Vec<Bo
         })
         .collect();
     let spawned = thread::Builder::new().name("backfill".to_owned()).spawn(move || {
-        if let Err(error) = read(&own, &facts, &lane_of, &senders) {
+        // Lanes take the end of what they are sent for the end of the files.
+        let ended =
+            guarded("backfill", "the thread that reads the files", || read(&own, &facts, &lane_of, &senders)).and_then(|ended| ended);
+        if let Err(error) = ended {
             let mut first = Some(error);
             for sender in &senders {
                 // One lane tells why; the others stop with it.
@@ -149,7 +153,7 @@ pub fn runs(settings: &Settings, survey: &Survey) -> Result<Vec<Run>> {
     for (i, file) in survey.files.iter().enumerate() {
         let Some((first, _)) = file.span else { continue };
         if file.sorted {
-            runs.push(Run { order: (i, 0), first, place: Place::File(file.path.clone()) });
+            runs.push(Run { order: (i, 0), first, place: Place::File(Box::new(file.clone())) });
             continue;
         }
         tracing::info!(file = %file.path, rows = file.rows, "sorting by event time");

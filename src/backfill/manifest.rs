@@ -44,6 +44,9 @@ pub struct Manifest {
     /// What decides, beside the states, what is written.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub output: BTreeMap<String, String>,
+    /// Rows of them that are left to a topic, as they are not before the time of a hand-over. One that was begun by an earlier version does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub later: Option<u64>,
     /// Input files in their order.
     pub files: Vec<InputFile>,
 }
@@ -95,6 +98,7 @@ impl Manifest {
             filter: settings.query.as_ref().and_then(|query| query.filter()).map(str::to_owned),
             select: settings.query.as_ref().and_then(|query| query.select()).map(str::to_owned),
             output,
+            later: Some(survey.later()),
             files: files.collect(),
         }
     }

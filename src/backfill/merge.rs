@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::chunk::{Chunk, Turn};
 use super::reader::{Reader, Reading};
 use super::sort::PartReader;
-use crate::base::error::Result;
-use crate::link::file::Location;
+use super::survey::FileFacts;
+use crate::base::error::{Error, Result};
 
 /// Rows of a block: what is handed to the lanes at once.
 pub const BLOCK: usize = 8192;
@@ -14,8 +14,8 @@ pub const BLOCK: usize = 8192;
 /// Where a run's rows are.
 #[derive(Clone, Debug)]
 pub enum Place {
-    /// A file that is in order.
-    File(Location),
+    /// A file that was in order when it was looked at.
+    File(Box<FileFacts>),
     /// A sorted part of one that is not.
     Part(PathBuf),
 }
@@ -37,10 +37,17 @@ enum Stream {
 }
 
 impl Stream {
-    fn next(&mut self) -> Result<Option<Chunk>> {
-        match self {
-            Stream::File(reader) => reader.chunk(),
-            Stream::Part(reader) => reader.chunk(),
+    /// The next rows, none of which is before `last`: what is not in order cannot be merged.
+    fn next(&mut self, last: Turn) -> Result<Option<Chunk>> {
+        let next = match self {
+            Stream::File(reader) => reader.chunk()?,
+            Stream::Part(reader) => reader.chunk()?,
+        };
+        let in_order = |chunk: &Chunk| chunk.turns.first().is_none_or(|first| *first >= last) && chunk.turns.is_sorted();
+        match (next, self) {
+            (Some(chunk), Stream::File(reader)) if !in_order(&chunk) => Err(reader.changed("rows that were in order are not any more")),
+            (Some(chunk), Stream::Part(_)) if !in_order(&chunk) => Err(Error::internal("backfill", "a sorted part is not in order")),
+            (next, _) => Ok(next),
         }
     }
 }
@@ -128,10 +135,10 @@ impl Merge {
             }
             if let Some(run) = self.waiting.pop() {
                 let mut stream = match &run.place {
-                    Place::File(path) => Stream::File(Box::new(Reader::open(path, &self.reading)?)),
+                    Place::File(file) => Stream::File(Box::new(Reader::again(file, &self.reading)?)),
                     Place::Part(path) => Stream::Part(Box::new(PartReader::open(path)?)),
                 };
-                if let Some(chunk) = stream.next()? {
+                if let Some(chunk) = stream.next(run.first)? {
                     self.open.push(Open { order: run.order, stream, chunk, at: 0 });
                 }
             }
@@ -161,7 +168,7 @@ impl Merge {
             open.at += count;
             if open.at < open.chunk.len() {
                 kept.push(open);
-            } else if let Some(chunk) = open.stream.next()? {
+            } else if let Some(chunk) = open.stream.next(open.last())? {
                 kept.push(Open { chunk, at: 0, ..open });
             }
         }

@@ -14,6 +14,7 @@
 //! order), `sort` (those that are not), `merge`, `feed` (to the lanes), `manifest` (what a backfill was begun with).
 
 pub mod chunk;
+mod columns;
 pub mod feed;
 pub mod manifest;
 pub mod merge;

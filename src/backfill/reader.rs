@@ -1,12 +1,12 @@
 //! A file to chunks, all files with the same columns.
 
-use arrow::array::{RecordBatch, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::SchemaRef;
 use std::sync::Arc;
 
 use super::Positions;
 use super::chunk::{Chunk, Sight, of_lines};
+use super::columns::{Roles, conform};
+use super::survey::FileFacts;
 use crate::base::error::{Error, Kind as ErrorKind, Result};
 use crate::base::limits::MAX_BATCH_BYTES;
 use crate::data::schema::EventSchema;
@@ -49,8 +49,12 @@ pub struct Reader {
     source: Source,
     sight: Sight,
     columns: SchemaRef,
+    roles: Roles,
     query: Option<Bound>,
     excluded: u64,
+    rows: u64,
+    /// Rows and checksum that it had when it was looked at.
+    known: Option<(u64, u32)>,
 }
 
 impl Reader {
@@ -65,7 +69,23 @@ impl Reader {
         };
         let sight = Sight::new(&reading.schema, reading.positions.as_ref(), reading.ties.as_deref(), reading.shards, reading.lines);
         let (columns, query) = (Arc::clone(&reading.columns), reading.query.clone());
-        Ok(Reader { path: path.clone(), source, sight, columns, query, excluded: 0 })
+        let roles = Roles::of(&reading.schema, reading.ties.as_deref());
+        Ok(Reader { path: path.clone(), source, sight, columns, roles, query, excluded: 0, rows: 0, known: None })
+    }
+
+    /// As `open`, of a file that was looked at: at its end it must have been the same.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn again(file: &FileFacts, reading: &Reading) -> Result<Self> {
+        Ok(Reader { known: Some((file.rows, file.seen)), ..Reader::open(&file.path, reading)? })
+    }
+
+    /// The error of a file that is not what it was when it was looked at.
+    pub fn changed(&self, how: &str) -> Error {
+        Error::new(ErrorKind::Data, "backfill", format!("the file has changed while it was read: {how}"))
+            .at(self.path.to_string())
+            .help("run it again over files that nobody writes to any more, into another folder")
     }
 
     /// Rows so far that were not taken.
@@ -85,11 +105,24 @@ impl Reader {
     /// # Errors
     /// The file cannot be read, a column cannot be read as that of the other files, or an expression has no value for a row.
     pub fn chunk(&mut self) -> Result<Option<Chunk>> {
+        let next = self.some()?;
+        match (&next, self.known) {
+            (Some(chunk), _) => self.rows += u64::try_from(chunk.len()).unwrap_or(0),
+            (None, Some((rows, _))) if rows != self.rows => {
+                return Err(self.changed(&format!("it has {} rows, and had {rows} when it was looked at", self.rows)));
+            }
+            (None, Some((_, seen))) if seen != self.checksum() => return Err(self.changed("keys or times are other ones")),
+            (None, _) => {}
+        }
+        Ok(next)
+    }
+
+    fn some(&mut self) -> Result<Option<Chunk>> {
         match &mut self.source {
             Source::Rows(rows) => {
                 let batch = loop {
                     let Some(batch) = rows.next(ROWS)? else { return Ok(None) };
-                    let batch = conform(&batch, &self.columns, &self.path)?;
+                    let batch = conform(&batch, &self.columns, &self.roles, &self.path)?;
                     let Some(query) = &self.query else { break batch };
                     let taken = query.apply(&batch).map_err(|e| e.at(self.path.to_string()))?;
                     self.excluded += u64::try_from(batch.num_rows() - taken.num_rows()).unwrap_or(0);
@@ -118,30 +151,4 @@ impl Reader {
             }
         }
     }
-}
-
-/// The batch with the columns that all files have: missing ones null, others cast.
-fn conform(batch: &RecordBatch, columns: &SchemaRef, path: &Location) -> Result<RecordBatch> {
-    if batch.schema().fields() == columns.fields() {
-        return Ok(batch.clone());
-    }
-    let arrays = columns.fields().iter().map(|field| match batch.column_by_name(field.name()) {
-        None => Ok(new_null_array(field.data_type(), batch.num_rows())),
-        Some(array) if array.data_type() == field.data_type() => Ok(Arc::clone(array)),
-        Some(array) => cast_with_options(array, field.data_type(), &CastOptions { safe: false, ..CastOptions::default() }).map_err(|e| {
-            let text = format!(
-                "column `{}` is {} here and {} in other files, and cannot be read as that",
-                field.name(),
-                array.data_type(),
-                field.data_type()
-            );
-            Error::new(ErrorKind::Data, "backfill", text)
-                .at(path.to_string())
-                .help("write the files with one type for the column")
-                .caused_by(e)
-        }),
-    });
-    let arrays = arrays.collect::<Result<Vec<_>>>()?;
-    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(Arc::clone(columns), arrays, &options).map_err(|e| super::chunk::broken(&e))
 }

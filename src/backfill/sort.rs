@@ -36,7 +36,7 @@ pub struct Part {
 /// # Errors
 /// The file cannot be read, or the folder cannot be written.
 pub fn sort(file: &FileFacts, reading: &Reading, memory: u64, scratch: &Path, name: &str) -> Result<Vec<Part>> {
-    let mut reader = Reader::open(&file.path, reading)?;
+    let mut reader = Reader::again(file, reading)?;
     let (mut parts, mut held, mut bytes) = (Vec::new(), Vec::new(), 0_u64);
     loop {
         let next = reader.chunk()?;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::Settings;
 use super::chunk::{Turn, line_schema};
+use super::columns::{Roles, common, plain};
 use super::reader::{Reader, Reading};
 use crate::base::error::{Error, Kind as ErrorKind, Result};
 use crate::base::nearest::nearest;
@@ -38,6 +39,8 @@ pub struct FileFacts {
     /// Of all lines of an NDJSON file; of a Parquet file of keys and times, or places in the topic, and if it is on this machine of the footer: places, lengths
     /// and bounds of all columns.
     pub checksum: u32,
+    /// The same without the footer: what is found again when it is read.
+    pub seen: u32,
 }
 
 /// All files.
@@ -168,7 +171,7 @@ pub fn survey(settings: &Settings, progress: &mut dyn FnMut(&FileFacts)) -> Resu
 
 fn look(path: &Location, reading: &Reading, until: Option<EventTime>) -> Result<FileFacts> {
     let bytes = path.bytes()?;
-    let mut facts = FileFacts { path: path.clone(), rows: 0, excluded: 0, bytes, later: 0, span: None, sorted: true, checksum: 0 };
+    let mut facts = FileFacts { path: path.clone(), rows: 0, excluded: 0, bytes, later: 0, span: None, sorted: true, checksum: 0, seen: 0 };
     let mut reader = Reader::open(path, reading)?;
     let mut last = Turn::FIRST;
     while let Some(chunk) = reader.chunk()? {
@@ -182,6 +185,7 @@ fn look(path: &Location, reading: &Reading, until: Option<EventTime>) -> Result<
         }
     }
     facts.excluded = reader.excluded();
+    facts.seen = reader.checksum();
     facts.checksum = path.footer_checksum()?.rotate_left(1) ^ reader.checksum();
     Ok(facts)
 }
@@ -197,9 +201,13 @@ fn complete(settings: &Settings, columns: &SchemaRef) -> Result<()> {
     let is_there = |name: &str| columns.field_with_name(name).is_ok();
     for (role, name) in [("key", &settings.schema.key), ("time", &settings.schema.time)] {
         if !is_there(name) {
-            return Err(
-                Error::config("backfill", format!("no file has a column `{name}`, the {role} of [event]")).help(near(settings, name))
-            );
+            let folders = settings.paths.iter().any(|path| path.to_string().contains(&format!("/{name}=")));
+            let help = if folders {
+                format!("columns that stand in the names of folders only, as `{name}=...` does, are not read: write it into the files")
+            } else {
+                near(settings, name)
+            };
+            return Err(Error::config("backfill", format!("no file has a column `{name}`, the {role} of [event]")).help(help));
         }
     }
     for name in settings.schema.id.iter().chain(settings.schema.fields.iter().map(|field| &field.name)).filter(|name| !is_there(name)) {
@@ -250,46 +258,26 @@ fn paths(field: &Field, above: &str, found: &mut std::collections::BTreeSet<Stri
 
 /// Columns that are read of every Parquet file, each of a type that holds what any file has.
 fn common_columns(settings: &Settings, fields: &[String]) -> Result<SchemaRef> {
+    let roles = Roles::of(&settings.schema, settings.ties.as_deref());
     let mut columns: Vec<Field> = Vec::new();
     for path in &settings.paths {
         for field in Rows::columns(path, fields)? {
-            let kind = plain(field.data_type());
-            match columns.iter_mut().find(|known| known.name() == field.name()) {
-                None => columns.push(Field::new(field.name(), kind, true)),
+            let (name, kind) = (field.name(), plain(field.data_type()));
+            match columns.iter_mut().find(|known| known.name() == name) {
+                None => columns.push(Field::new(name, kind, true)),
                 Some(known) => {
-                    let Some(both) = common(known.data_type(), &kind) else {
-                        let text = format!("column `{}` is {kind} here and {} in the files before", field.name(), known.data_type());
+                    // Expressions are asked of what stands in the files.
+                    let text = roles.is_text(name).then_some(settings.query.is_none());
+                    let Some(both) = common(known.data_type(), &kind, text) else {
+                        let text = format!("column `{name}` is {kind} here and {} in the files before", known.data_type());
                         return Err(Error::new(ErrorKind::Data, "backfill", text)
                             .at(path.to_string())
                             .help("write the files with one type for the column, or backfill them apart"));
                     };
-                    *known = Field::new(field.name(), both, true);
+                    *known = Field::new(name, both, true);
                 }
             }
         }
     }
     Ok(Arc::new(Schema::new(columns)))
-}
-
-/// The type without a dictionary.
-fn plain(kind: &DataType) -> DataType {
-    match kind {
-        DataType::Dictionary(_, values) => plain(values),
-        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
-        other => other.clone(),
-    }
-}
-
-/// A type that holds the values of both.
-fn common(a: &DataType, b: &DataType) -> Option<DataType> {
-    match (a, b) {
-        (a, b) if a == b => Some(a.clone()),
-        (DataType::Null, other) | (other, DataType::Null) => Some(other.clone()),
-        (a, b) if a.is_integer() && b.is_integer() => Some(DataType::Int64),
-        (a, b) if a.is_numeric() && b.is_numeric() => Some(DataType::Float64),
-        (DataType::Timestamp(..) | DataType::Date32 | DataType::Date64, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64) => {
-            Some(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))
-        }
-        _ => None,
-    }
 }

@@ -59,7 +59,7 @@ fn merged(settings: &Settings) -> (Vec<i64>, Vec<u32>) {
     for (i, file) in survey.files.iter().enumerate() {
         let Some((first, _)) = file.span else { continue };
         if file.sorted {
-            runs.push(Run { order: (i, 0), first, place: Place::File(file.path.clone()) });
+            runs.push(Run { order: (i, 0), first, place: Place::File(Box::new(file.clone())) });
         } else {
             let parts = sort::sort(file, &survey.reading, settings.memory, &settings.scratch, &i.to_string()).unwrap();
             runs.extend(parts.into_iter().enumerate().map(|(j, part)| Run {
@@ -436,5 +436,42 @@ mod query {
         let settings = Settings { query, ..settings(paths, 1, 1 << 20, folder.path()) };
         assert_eq!(survey(&settings, &mut |_| {}).unwrap().excluded(), 3);
         assert_eq!(merged(&settings).0, [110, 111, 340]);
+    }
+}
+
+/// Reads everything; the error with which that ends.
+fn read_again(settings: &Settings, survey: &survey::Survey) -> crate::base::error::Result<usize> {
+    let mut merge = Merge::new(survey.reading.clone(), feed::runs(settings, survey)?);
+    let mut rows = 0;
+    while let Some(block) = merge.block()? {
+        rows += block.len();
+    }
+    Ok(rows)
+}
+
+#[test]
+fn a_file_that_is_not_what_it_was_when_it_was_looked_at_is_an_error_and_no_end_and_no_loop() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    let rows = |n: i64, key: &str| -> Vec<(String, Option<i64>, i64)> { (0..n).map(|i| (key.to_owned(), Some(i), i)).collect() };
+    let turned = |n: i64| -> Vec<(String, Option<i64>, i64)> { rows(n, "k").into_iter().rev().collect() };
+    for memory in [1_u64 << 30, 1] {
+        for first in [rows(30_000, "k"), turned(30_000)] {
+            write(&path, &first);
+            let settings = settings(vec![path.clone()], 2, memory, folder.path());
+            let survey = survey(&settings, &mut |_| {}).unwrap();
+            assert_eq!(read_again(&settings, &survey).unwrap(), 30_000);
+            for (changed, says) in [(rows(20_000, "k"), "20000 rows"), (rows(30_000, "other"), "keys or times are other ones")] {
+                write(&path, &changed);
+                let fault = read_again(&settings, &survey).unwrap_err().to_string();
+                assert!(fault.contains("the file has changed while it was read") && fault.contains(says), "{fault}");
+            }
+            // Out of order where it was not.
+            write(&path, &turned(30_000));
+            if survey.files[0].sorted {
+                let fault = read_again(&settings, &survey).unwrap_err().to_string();
+                assert!(fault.contains("rows that were in order are not any more"), "{fault}");
+            }
+        }
     }
 }

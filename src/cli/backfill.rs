@@ -120,11 +120,19 @@ pub fn run(args: &Args) -> Result<()> {
     scratch.make()?;
     let feeds = feed::open(&settings, &survey, stage.plan.lanes)?;
     let lanes = feeds.into_iter().enumerate().map(|(lane, feed)| Ok((feed, stage.sinks(lane)?))).collect::<Result<Vec<_>>>()?;
-    let outcome = execute(&stage, lanes, Arc::default(), &Signals::listen()?, Some(survey.rows() - survey.later()));
+    let signals = Signals::listen()?;
+    let outcome = execute(&stage, lanes, Arc::default(), &signals, Some(survey.rows() - survey.later()));
     drop(scratch);
     let outcome = outcome?;
     outcome.ended?;
     let done = audit(&to.join("forecasts"))?;
+    if signals.any() {
+        let _ = summary::write(&mut std::io::stdout().lock(), &outcome.counts, Some(&outcome.calibration), outcome.elapsed);
+        let rows: u64 = done.partitions.values().map(|tiles| tiles.rows).sum();
+        return Err(Error::new(Kind::Retry, "backfill", format!("stopped by a signal: {} forecasts are in finished files", grouped(rows)))
+            .at(to.to_string())
+            .help("the same command with --resume goes on from there"));
+    }
     if let Some(target) = target {
         target.carry_out(&stage, &done)?;
     }

@@ -9,6 +9,8 @@ mod row;
 mod table;
 mod wanted;
 
+pub use table::texts_of;
+
 use crate::base::error::Result;
 use crate::base::limits::{MAX_KEY_BYTES, MAX_RECORD_BYTES};
 use crate::base::time::EventTime;

@@ -150,5 +150,12 @@ pub(super) fn from_float(value: f64, unit: TimeUnit) -> Option<EventTime> {
 /// RFC 3339 text as event time.
 pub(super) fn parse_rfc3339(text: &[u8]) -> Option<EventTime> {
     let text = std::str::from_utf8(text).ok()?;
-    chrono::DateTime::parse_from_rfc3339(text).ok().map(|time| EventTime(time.timestamp_micros()))
+    // Databases leave the minutes of an offset out where they are 0.
+    let time = chrono::DateTime::parse_from_rfc3339(text).or_else(|fault| match text.as_bytes() {
+        [.., b'+' | b'-', a, b] if a.is_ascii_digit() && b.is_ascii_digit() && text.len() > "2026-01-31T12:00".len() => {
+            chrono::DateTime::parse_from_rfc3339(&format!("{text}:00"))
+        }
+        _ => Err(fault),
+    });
+    time.ok().map(|time| EventTime(time.timestamp_micros()))
 }

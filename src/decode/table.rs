@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::{CastOptions, cast, cast_with_options};
-use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit as ArrowUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit as ArrowUnit, TimestampMicrosecondType, TimestampNanosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::row::{from_float, from_integer, literal, parse_rfc3339};
@@ -27,7 +27,7 @@ pub fn decode(schema: &EventSchema, table: &Table, events: &mut Events, rejected
 
     let keys = read_texts(rows, &schema.key, &mut faults);
     let times = read_times(schema, rows, &mut faults);
-    let ids = schema.id.as_ref().map(|id| read_texts(rows, id, &mut vec![None; n]));
+    let ids = schema.id.as_ref().map(|id| read_texts(rows, id, &mut faults));
     let columns: Vec<Column> = schema
         .fields
         .iter()
@@ -79,28 +79,39 @@ fn read_texts(rows: &RecordBatch, name: &str, faults: &mut [Option<Fault>]) -> T
         (0..rows.num_rows()).for_each(|_| texts.push_missing());
         return texts;
     };
-    let array = plain(array);
-    if array.data_type().is_floating() {
-        let mut text = String::new();
-        if let Ok(values) = cast(&array, &DataType::Float64) {
-            // NaN is how tools write a missing number.
-            for value in values.as_primitive::<Float64Type>().iter().map(|value| value.filter(|value| !value.is_nan())) {
-                text.clear();
-                value.iter().for_each(|value| literal(*value, &mut text));
-                texts.push_option(value.map(|_| text.as_bytes()));
-            }
-        }
-        return texts;
-    }
-    let kind = array.data_type();
-    match cast(&array, &DataType::Utf8).ok().filter(|_| !kind.is_nested() && !kind.is_binary()) {
-        Some(array) => array.as_string::<i32>().iter().for_each(|value| texts.push_option(value.map(str::as_bytes))),
+    match texts_of(array) {
+        Some(array) => array.iter().for_each(|value| texts.push_option(value.map(str::as_bytes))),
         None => {
-            note(faults, Reason::WrongType, &format!("column `{name}`: expected text, found {kind}"));
+            note(faults, Reason::WrongType, &format!("column `{name}`: expected text, found {}", array.data_type()));
             (0..rows.num_rows()).for_each(|_| texts.push_missing());
         }
     }
     texts
+}
+
+/// A column as texts; `None` where its type is none that has any.
+pub fn texts_of(array: &ArrayRef) -> Option<StringArray> {
+    let array = plain(array);
+    let kind = array.data_type();
+    if kind.is_floating() {
+        let values = cast(&array, &DataType::Float64).ok()?;
+        let text = |value: f64| {
+            let mut text = String::new();
+            literal(value, &mut text);
+            text
+        };
+        // NaN is how tools write a missing number.
+        return Some(values.as_primitive::<Float64Type>().iter().map(|value| value.filter(|value| !value.is_nan()).map(text)).collect());
+    }
+    if kind.is_nested() || kind.is_binary() {
+        return None;
+    }
+    // An instant is told in UTC whatever the zone is called.
+    if let DataType::Timestamp(unit, Some(_)) = kind {
+        let instants = cast(&cast(&array, &DataType::Timestamp(*unit, None)).ok()?, &DataType::Utf8).ok()?;
+        return Some(instants.as_string::<i32>().iter().map(|instant| instant.map(|instant| format!("{instant}Z"))).collect());
+    }
+    cast(&array, &DataType::Utf8).ok()?.as_string_opt::<i32>().cloned()
 }
 
 /// The column without a dictionary.
@@ -182,6 +193,11 @@ fn rfc3339(text: Option<&str>, name: &str, fault: &mut Option<Fault>) -> Option<
 fn timestamps(array: &ArrayRef) -> Option<Vec<Option<EventTime>>> {
     // A safe cast gives null on overflow, so overflow is told apart from null by the source's own validity.
     let options = CastOptions { safe: true, ..CastOptions::default() };
+    if let DataType::Timestamp(ArrowUnit::Nanosecond, _) = array.data_type() {
+        // A cast cuts towards 1970; integers and texts are cut downwards.
+        let nanos = array.as_primitive_opt::<TimestampNanosecondType>()?;
+        return Some(nanos.iter().map(|value| value.map(|value| EventTime(value.div_euclid(1000)))).collect());
+    }
     let micros = cast_with_options(array, &DataType::Timestamp(ArrowUnit::Microsecond, None), &options).ok()?;
     let micros = micros.as_primitive::<TimestampMicrosecondType>();
     let times = micros.iter().enumerate().map(|(row, value)| match value {

@@ -264,7 +264,6 @@ mod tests {
         let error = start(OnMissing::Fail, Some(0), None).unwrap_err();
         assert!(error.exit_code() == 78 && error.to_string().contains("source.since"), "{error}");
         assert_eq!(start(OnMissing::Fail, Some(0), Some(0)).unwrap(), Start { snapshot: true, ..from(0, 0, 0) });
-        assert_eq!(start(OnMissing::Fail, None, None).unwrap(), from(0, 0, 0), "nothing was handed over");
         assert_eq!(start(OnMissing::Unsaid, Some(50), None).unwrap(), from(0, 50, 0));
     }
 

@@ -392,7 +392,7 @@ fn verify_names_shards_that_have_no_file_and_knows_whether_they_have_rows() {
     assert!(code == Some(0) && !said.contains("no file"), "{said}");
     std::fs::remove_dir_all(out.join("forecasts/partition-1")).unwrap();
     let (code, said) = verify(&out);
-    assert!(code == Some(1) && said.contains("partition 1 of the backfill has no file: of 2,000 rows the others have"), "{said}");
+    assert!(code == Some(1) && said.contains("partition 1 of the backfill has no file: of 2,000 rows the files have"), "{said}");
     // One key is in one shard.
     let lines = std::fs::read_to_string(&all).unwrap();
     let card = lines.lines().next().unwrap().split("\"card\":").nth(1).unwrap().split(',').next().unwrap().to_owned();
@@ -402,4 +402,31 @@ fn verify_names_shards_that_have_no_file_and_knows_whether_they_have_rows() {
     assert!(backfill(&[one.to_str().unwrap()], &out, &["--shards", "3"]).status.success());
     let (code, said) = verify(&out);
     assert!(code == Some(0) && said.contains("it has no rows, all") && said.contains("complete: the files tile"), "{said}");
+}
+
+#[test]
+fn stopped_by_a_signal_it_is_not_done_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (all, out) = (folder.path().join("all.ndjson"), folder.path().join("out"));
+    generate(&all, "60000");
+    let from = all.to_str().unwrap();
+    let files = |to: &Path| files(&to.join("forecasts")).len();
+    let mut child = command(&[from], &out, &["--shards", "2"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    while !out.join("forecasts").is_dir() || files(&out) < 4 {
+        assert!(child.try_wait().unwrap().is_none(), "it came to its end before it was told to stop");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(75) && said.contains("stopped by a signal") && said.contains("--resume"), "{said}");
+    let sink = format!("sink={{kind=\"parquet\",path=\"{}\"}}", out.join("forecasts").display());
+    let verify = || Command::new(env!("CARGO_BIN_EXE_meantime")).arg("verify").arg(cards()).args(["--set", &sink]).output().unwrap();
+    let verified = verify();
+    let said = text(&verified.stderr);
+    assert!(verified.status.code() == Some(1) && said.contains("of 60,000 rows the files have"), "{said}");
+    let output = backfill(&[from], &out, &["--shards", "2", "--resume"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let verified = verify();
+    assert!(verified.status.success(), "{}", text(&verified.stderr));
 }

@@ -45,15 +45,15 @@ pub fn verify(forecasts: &Place, dead_letters: Option<&Place>, json: bool) -> Re
     printed
 }
 
-/// Shards of a backfill that have no file at all. No file of the others knows of them, but what the backfill was begun with does.
+/// What a backfill has not written: shards that have no file at all, or rows behind the last files. No file knows of them, but what the backfill was begun with does.
 struct Absent {
     shards: Vec<u32>,
-    /// Rows that the backfill takes; rows of the shards that have files, if that is known.
+    /// Rows that the backfill takes; rows that the files are about, if that is known.
     rows: (u64, Option<u64>),
 }
 
 impl Absent {
-    /// `None` if the folder is not that of a backfill, or if no shard is absent.
+    /// `None` if the folder is not that of a backfill, or if nothing is absent.
     fn of(forecasts: &Place, audit: &Audit) -> Result<Option<Self>> {
         let Some(objects) = forecasts.parent().map(|place| place.open_as_it_is()).transpose()? else { return Ok(None) };
         let Some(begun) = Manifest::read(&*objects)? else { return Ok(None) };
@@ -62,13 +62,13 @@ impl Absent {
             tiles.is_some_and(|tiles| tiles.files > 0)
         };
         let shards: Vec<u32> = (0..begun.shards).filter(|shard| !has_files(shard)).collect();
-        if shards.is_empty() {
-            return Ok(None);
-        }
         // Offsets count the rows of a shard, unless they are places in a topic.
         let ends = audit.partitions.values().filter_map(|tiles| tiles.range).map(|(_, to)| u64::try_from(to.0).unwrap_or(0));
-        let found = begun.positions.is_none().then(|| ends.sum());
-        Ok(Some(Absent { shards, rows: (begun.files.iter().map(|file| file.rows).sum(), found) }))
+        let found: Option<u64> = begun.positions.is_none().then(|| ends.sum());
+        let all = begun.files.iter().map(|file| file.rows).sum::<u64>().saturating_sub(begun.later.unwrap_or(0));
+        // Where it is not known how many are left to a topic, files of all shards must do.
+        let is_short = begun.later.is_some() && found.is_some_and(|found| found < all);
+        Ok((!shards.is_empty() || is_short).then_some(Absent { shards, rows: (all, found) }))
     }
 
     /// Whether rows of theirs are known to be in no file.
@@ -79,13 +79,15 @@ impl Absent {
 
 impl fmt::Display for Absent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shards = self.shards.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-        write!(f, "partition {shards} of the backfill has no file: ")?;
+        if !self.shards.is_empty() {
+            let shards = self.shards.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+            write!(f, "partition {shards} of the backfill has no file: ")?;
+        }
         match self.rows {
             (_, None) => f.write_str("it has no rows, or they are missing; offsets are places in a topic and do not tell"),
             (all, Some(found)) if found < all => write!(
                 f,
-                "of {} rows the others have {}; the backfill has not come to its end, or files were lost",
+                "of {} rows the files have {}; the backfill has not come to its end, or files were lost",
                 grouped(all),
                 grouped(found)
             ),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::Field;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
@@ -29,23 +29,53 @@ pub struct Rows {
 fn broken(path: &Location, chunks: &Chunks, source: impl std::error::Error + Send + Sync + 'static) -> Error {
     // A store that does not answer says nothing about the file.
     chunks.fault().unwrap_or_else(|| {
-        Error::new(Kind::Data, "source", format!("not a readable Parquet file: {source}"))
-            .at(path.to_string())
-            .help("write the file anew, or take it out of the list")
-            .caused_by(source)
+        let text = source.to_string();
+        let help = if text.contains("Disabled feature") {
+            "files may be compressed with zstd, snappy, gzip or LZ4, or not at all: write it anew with one of these"
+        } else {
+            "write the file anew, or take it out of the list"
+        };
+        Error::new(Kind::Data, "source", format!("not a readable Parquet file: {text}")).at(path.to_string()).help(help).caused_by(source)
     })
 }
 
 fn builder(path: &Location) -> Result<(Chunks, ParquetRecordBatchReaderBuilder<Chunks>)> {
     path.bytes()?;
     let chunks = path.chunks()?;
-    let builder = match chunks.metadata() {
-        None => ParquetRecordBatchReaderBuilder::try_new(chunks.clone()),
-        Some(metadata) => ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new())
-            .map(|metadata| ParquetRecordBatchReaderBuilder::new_with_metadata(chunks.clone(), metadata)),
+    let metadata = match chunks.metadata() {
+        None => ArrowReaderMetadata::load(&chunks, ArrowReaderOptions::new()),
+        Some(metadata) => ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new()),
     };
-    let builder = builder.map_err(|e| broken(path, &chunks, e))?;
+    let metadata = metadata.and_then(|metadata| match without_odd_dictionaries(metadata.schema()) {
+        None => Ok(metadata),
+        Some(schema) => ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), ArrowReaderOptions::new().with_schema(schema)),
+    });
+    let metadata = metadata.map_err(|e| broken(path, &chunks, e))?;
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(chunks.clone(), metadata);
     Ok((chunks, builder))
+}
+
+/// The schema with plain columns in place of dictionaries of anything but texts, which is what their writer had in memory and not how they are stored: the reader has none
+/// of them. `None` if there are no such columns.
+fn without_odd_dictionaries(schema: &Schema) -> Option<SchemaRef> {
+    fn plain(field: &Field) -> Option<Field> {
+        match field.data_type() {
+            DataType::Dictionary(_, values) if !values.is_string() && !values.is_binary() => {
+                Some(field.clone().with_data_type(values.as_ref().clone()))
+            }
+            DataType::Struct(inner) => {
+                let changed: Vec<Option<Field>> = inner.iter().map(|field| plain(field)).collect();
+                let is_any = changed.iter().any(Option::is_some);
+                let inner = inner.iter().zip(changed).map(|(field, changed)| changed.map_or_else(|| Arc::clone(field), Arc::new));
+                is_any.then(|| field.clone().with_data_type(DataType::Struct(inner.collect())))
+            }
+            _ => None,
+        }
+    }
+    let changed: Vec<Option<Field>> = schema.fields().iter().map(|field| plain(field)).collect();
+    let is_any = changed.iter().any(Option::is_some);
+    let fields = schema.fields().iter().zip(changed).map(|(field, changed)| changed.map_or_else(|| Arc::clone(field), Arc::new));
+    is_any.then(|| Arc::new(Schema::new(fields.collect::<Vec<_>>())))
 }
 
 /// Rows of the file by its footer.
@@ -118,5 +148,24 @@ impl Rows {
             self.rest = Some(batch.slice(taken, batch.num_rows() - taken));
         }
         Ok(Some(batch.slice(0, taken)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dictionaries_of_what_is_no_text_are_read_as_plain_columns() {
+        let of = |kind: DataType| DataType::Dictionary(Box::new(DataType::Int8), Box::new(kind));
+        let schema = |kinds: [DataType; 3]| {
+            let [a, b, c] = kinds;
+            let inner = DataType::Struct(vec![Field::new("c", c, true)].into());
+            Schema::new(vec![Field::new("a", a, true), Field::new("b", b, true), Field::new("s", inner, true)])
+        };
+        let (text, flag, money) = (of(DataType::Utf8), DataType::Boolean, DataType::Decimal128(5, 2));
+        assert_eq!(without_odd_dictionaries(&schema([text.clone(), flag.clone(), text.clone()])), None);
+        let found = without_odd_dictionaries(&schema([text.clone(), of(flag.clone()), of(money.clone())])).unwrap();
+        assert_eq!(*found, schema([text, flag, money]));
     }
 }
