@@ -217,7 +217,15 @@ fn reasons_line(plan: &Plan) -> String {
     let Some(asked) = &plan.reasons else { return "none".to_owned() };
     let score = plan.model.as_ref().is_some_and(|(manifest, _)| !manifest.head.is_timed());
     let from = if score { format!("scores from {}", asked.above) } else { format!("surprises from {:.1} nats", asked.above) };
-    let codes: Vec<&str> = asked.reasons.iter().map(|reason| reason.code.as_str()).collect();
+    // Of a surprise those that the package can have.
+    let (marks, value) =
+        plan.model.as_ref().map_or((true, true), |(manifest, _)| (!manifest.head.marks().is_empty(), manifest.head.value().is_some()));
+    let can = |subject: &str| match subject {
+        "mark is rare" => marks,
+        "value is low" | "value is high" => value,
+        _ => true,
+    };
+    let codes: Vec<&str> = asked.reasons.iter().filter(|reason| can(&reason.subject)).map(|reason| reason.code.as_str()).collect();
     let before = plan
         .event_before()
         .map_or_else(String::new, |event| format!(", by the event before, of which {} a key are kept", count(event.floats(), "float")));

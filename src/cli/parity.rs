@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::progress::Progress;
 use super::query::QueryArgs;
+use super::replay::moment;
 use super::summary::grouped;
 use super::{PipelineArgs, files, print};
 use crate::backfill::Settings;
@@ -49,6 +50,12 @@ pub struct Args {
     /// Column of numbers that orders rows of the same time in the files, where they do not stand in the order in which they were sent.
     #[arg(long, value_name = "COLUMN")]
     ties: Option<String>,
+    /// Compare only events from this time on, such as 2026-03-01 or 2026-03-01T12:00:00Z; earlier ones still build up the states.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Compare only events before this time, such as those before a new model was taken.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
     /// Print the findings to stdout as one JSON object.
     #[arg(long)]
     json: bool,
@@ -76,7 +83,12 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::config("parity", "the rows that the pipeline writes cannot be told apart")
             .help("write event_id, or key and event_time: [sink] fields"));
     };
-    let mut parity = Parity::new(names);
+    let span = [("since", &args.since), ("until", &args.until)].map(|(option, text)| moment("parity", option, text.as_ref()));
+    let [since, until] = span;
+    let mut parity = Parity::new(names).within(since?, until?).ok_or_else(|| {
+        Error::config("parity", "the rows that the pipeline writes do not say when their events were")
+            .help("write event_time: [sink] fields")
+    })?;
     loop {
         live(&stage.plan, &args.live, &mut |row| parity.take(Side::Live, &row))?;
         recomputed(&stage, &args.live, &settings, &mut parity)?;

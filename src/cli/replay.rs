@@ -88,7 +88,7 @@ pub struct WhyArgs {
 /// # Errors
 /// The pipeline or package is refused, the events cannot be read, or the key has none.
 pub fn replay(args: &ReplayArgs) -> Result<()> {
-    let span = Span { since: moment("since", args.since.as_ref())?, until: moment("until", args.until.as_ref())? };
+    let span = Span { since: moment("replay", "since", args.since.as_ref())?, until: moment("replay", "until", args.until.as_ref())? };
     if args.diff {
         return diff::run(args, span);
     }
@@ -157,10 +157,14 @@ impl Span {
     }
 }
 
-fn moment(option: &str, text: Option<&String>) -> Result<Option<EventTime>> {
+/// The time that an option names.
+///
+/// # Errors
+/// It is none.
+pub(super) fn moment(command: &'static str, option: &str, text: Option<&String>) -> Result<Option<EventTime>> {
     let read =
         text.cloned().map(Moment::try_from).transpose().map_err(|why| {
-            Error::new(Kind::Usage, "replay", format!("--{option}: {why}")).help("write 2026-03-01 or 2026-03-01T12:00:00Z")
+            Error::new(Kind::Usage, command, format!("--{option}: {why}")).help("write 2026-03-01 or 2026-03-01T12:00:00Z")
         })?;
     Ok(read.map(|moment| moment.value))
 }

@@ -195,6 +195,8 @@ pub struct Parity {
     kept: HashMap<u64, Row>,
     findings: Findings,
     second: bool,
+    /// Rows of events from the first time on and before the second are compared, in the words of the rows.
+    span: (Option<String>, Option<String>),
 }
 
 /// Which side a row is from.
@@ -219,7 +221,22 @@ impl Parity {
             kept: HashMap::new(),
             findings: Findings::default(),
             second: false,
+            span: (None, None),
         }
+    }
+
+    /// Compares only rows of events from `since` on and before `until`; `None` if rows do not say when their events were.
+    #[must_use]
+    pub fn within(self, since: Option<EventTime>, until: Option<EventTime>) -> Option<Self> {
+        let asked = since.is_some() || until.is_some();
+        let span = (since.map(|time| time.to_string()), until.map(|time| time.to_string()));
+        (!asked || self.names.time.is_some()).then_some(Parity { span, ..self })
+    }
+
+    /// Times are written so that the order of the texts is theirs.
+    fn is_within(&self, row: &Row) -> bool {
+        let Some(time) = self.names.time.as_ref().and_then(|name| row.get(name)) else { return true };
+        self.span.0.as_ref().is_none_or(|since| time >= since) && self.span.1.as_ref().is_none_or(|until| time < until)
     }
 
     fn identity(&mut self, side: Side, row: &Row) -> (u64, String) {
@@ -240,6 +257,9 @@ impl Parity {
     pub fn take(&mut self, side: Side, row: &Row) {
         if self.names.kind.as_ref().and_then(|kind| row.get(kind)).is_some_and(|kind| kind == "overdue") {
             self.findings.overdue += usize::from(!self.second);
+            return;
+        }
+        if !self.is_within(row) {
             return;
         }
         let (id, name) = self.identity(side, row);
@@ -396,6 +416,26 @@ mod tests {
             let column = arrow::array::Float32Array::from(vec![chance.p]);
             assert_eq!(shown(&live["marks"][0]["p"]), cell(&column, 0), "{}", String::from_utf8_lossy(&json));
         }
+    }
+
+    #[test]
+    fn only_events_of_a_span_are_compared() {
+        let at = |second: u32, n: u32| {
+            row(&format!("e{second}"), &json!({"event_time": format!("2026-01-01T00:00:0{second}.000000Z"), "n_events": n}))
+        };
+        let time = |second: i64| Some(EventTime((1_767_225_600 + second) * 1_000_000));
+        let (live, again): (Vec<Row>, Vec<Row>) =
+            ((1..6).map(|s| at(s, s)).collect(), (1..6).map(|s| at(s, s + u32::from(s == 2 || s == 5))).collect());
+        for (since, until, expected) in [(None, None, (3, 2)), (time(3), None, (2, 1)), (None, time(5), (3, 1)), (time(3), time(5), (2, 0))]
+        {
+            let mut parity = parity().within(since, until).unwrap();
+            live.iter().for_each(|row| parity.take(Side::Live, row));
+            again.iter().for_each(|row| parity.take(Side::Recomputed, row));
+            let found = parity.findings();
+            assert_eq!((found.equal, found.different), expected);
+        }
+        let names = Names { time: None, ..parity().names };
+        assert!(Parity::new(names.clone()).within(time(1), None).is_none() && Parity::new(names).within(None, None).is_some());
     }
 
     #[test]

@@ -224,6 +224,7 @@ impl Transactions {
     pub fn release(&mut self, partition: Partition) {
         self.handed.remove(partition);
         self.epoch.forget(partition);
+        self.shared.desk().committed.iter_mut().for_each(|commits| commits.remove(partition));
     }
 
     /// Lets the publisher end. Rows of an epoch that has not ended are thrown away: their records will be read again.
@@ -332,7 +333,10 @@ impl Publisher {
                 Ok(commits) => {
                     desk.durable = desk.durable.saturating_add(u64::try_from(epoch.len()).unwrap_or(0));
                     let newest = desk.committed.get_or_insert_default();
-                    commits.iter().for_each(|(partition, commit)| newest.insert(partition, commit.clone()));
+                    // What was lost since is no news: the lane may have the partition anew.
+                    let is_ours = |partition: Partition| self.membership.term(partition).as_ref() == epoch.terms.get(&partition);
+                    let news = commits.iter().filter(|(partition, _)| is_ours(*partition));
+                    news.for_each(|(partition, commit)| newest.insert(partition, commit.clone()));
                     epoch.clear();
                     desk.spare = Some(epoch);
                 }
