@@ -14,6 +14,7 @@ use super::{PipelineArgs, files};
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::f64_of_count;
+use crate::data::law::HeadSpec;
 use crate::fit::card::number;
 use crate::fit::history::Part;
 use crate::fit::{self, Fitted, Step, Written};
@@ -199,6 +200,10 @@ fn summary(out: &mut dyn Write, args: &Args, fitted: &Fitted, written: &Written,
         }
     } else {
         writeln!(out, "\n{}", report.model)?;
+    }
+    let beside = report.beside(matches!(package.manifest.head, HeadSpec::LognormalMixture(_)));
+    for note in beside.and_then(|beside| beside.text()).iter().chain(&report.notes) {
+        writeln!(out, "\nnote: {note}")?;
     }
     let off = written.mismatch.outputs.max(written.mismatch.states);
     writeln!(out, "the exported step is within {off:.0e} of the trainer on the golden events")?;

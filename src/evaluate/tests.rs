@@ -14,6 +14,7 @@ const HOUR: i64 = 3_600_000_000;
 fn settings(coarse: bool) -> Settings {
     Settings {
         unit: Some(TimeUnit::Hour),
+        min_gap: 1e-6 / 3600.0,
         coarse,
         joint: false,
         quantiles: vec![0.1, 0.5, 0.9],

@@ -12,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::base::offset::{Offset, Partition};
+use crate::base::time::Gap;
 use crate::data::commit::Commits;
 use crate::data::input::{Input, Table};
 use crate::data::intensity::Intensities;
