@@ -35,6 +35,12 @@ pub fn number(value: f64) -> String {
     if value.is_nan() { "-".to_owned() } else { format!("{value:.4}") }
 }
 
+/// A width of ticks as it is printed: a clock's tick may be a tiny part of the unit.
+#[must_use]
+pub fn ticks(width: f64) -> String {
+    if width < 1e-3 { format!("{width:.3e}") } else { width.to_string() }
+}
+
 /// The card as Markdown.
 ///
 /// # Errors
@@ -51,7 +57,7 @@ pub fn card(facts: &Facts<'_>) -> Result<String, std::fmt::Error> {
             };
             write!(out, "When the next event of a key comes: {kind}, in `{}`", law.time_unit.name())?;
             if let Some(resolution) = law.resolution {
-                write!(out, ", with the probability of a tick of {resolution} {} instead of a density", law.time_unit.name())?;
+                write!(out, ", with the probability of a tick of {} {} instead of a density", ticks(resolution), law.time_unit.name())?;
             }
             if !law.marks.is_empty() {
                 let together = matches!(facts.head, HeadSpec::Hawkes(_) | HeadSpec::Intensity(_));

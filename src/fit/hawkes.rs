@@ -41,15 +41,16 @@ pub struct Found {
 }
 
 impl Found {
-    /// What to tell of decays that ended on a bound.
+    /// What to tell of decays that ended on a bound. `names` are those of the marks, none without.
     #[must_use]
-    pub fn note(&self, unit: TimeUnit) -> Option<String> {
+    pub fn note(&self, unit: TimeUnit, names: &[String]) -> Option<String> {
         let Kind::Hawkes { decays, .. } = &self.kind else { return None };
         let of = |marks: &[usize], what: &str| {
-            let found: Vec<String> = marks
-                .iter()
-                .filter_map(|k| decays.get(*k).map(|decay| format!("{} per `{}` (number {})", shown(*decay, 4), unit.name(), k + 1)))
-                .collect();
+            let one = |k: &usize| {
+                let name = names.get(*k).map(|name| format!(" (`{name}`)")).unwrap_or_default();
+                decays.get(*k).map(|decay| format!("{} per `{}`{name}", shown(*decay, 4), unit.name()))
+            };
+            let found: Vec<String> = marks.iter().filter_map(one).collect();
             (!found.is_empty()).then(|| format!("{what}: {}.", found.join(", ")))
         };
         let parts = [
@@ -514,8 +515,8 @@ mod tests {
         history.gaps_next.iter_mut().for_each(|gap| *gap = if *gap < 60.0 { 0.0 } else { *gap });
         let found = fit(&history, &|_| Some(0), 1, 1e-3, &mut |_| {});
         assert_eq!((found.fastest.as_slice(), found.slowest.as_slice()), (&[0][..], &[][..]), "{found:?}");
-        let note = found.note(TimeUnit::Second).unwrap();
-        assert!(note.contains("gone after about the shortest gap") && note.contains("per `s`"), "{note}");
+        let note = found.note(TimeUnit::Second, &["knock".to_owned()]).unwrap();
+        assert!(note.contains("gone after about the shortest gap") && note.contains("per `s` (`knock`)"), "{note}");
         // As fast as the floor at the most.
         let Kind::Hawkes { decays, .. } = found.kind else { panic!() };
         assert!(decays[0] > 500.0 && decays[0] < 1001.0, "{decays:?}");

@@ -65,7 +65,7 @@ use crate::data::schema::EventSchema;
 use crate::features::recipe::{Recipe, Spec};
 use crate::head::FARTHEST_PANEL;
 use crate::model::manifest::{FORMAT, Manifest};
-use crate::pipeline::plan::{Cell, FitPlan, Law, Plan};
+use crate::pipeline::plan::{Cell, Law, Plan};
 use crate::source::Feed;
 
 /// Fewest gaps (or labelled events) of the train split that are worth a fit.
@@ -97,6 +97,14 @@ pub struct Fitted {
     schema: EventSchema,
     seen: Seen,
     prepared: Prepared,
+}
+
+impl Fitted {
+    /// What the user should know beside the figures: where the law is no better than none, what the clock is like, which parameters ended on a bound.
+    pub fn notes(&self) -> impl Iterator<Item = String> {
+        let beside = self.report.beside(matches!(self.package.manifest.head, HeadSpec::LognormalMixture(_)));
+        beside.and_then(|beside| beside.text()).into_iter().chain(self.report.notes.iter().cloned())
+    }
 }
 
 /// Reads the feed to its end and fits a package to it. Changes nothing on disk.
@@ -219,7 +227,7 @@ fn learn(
         }
         cell => {
             let (process, ended) = process(cell, history, objective, plan.fit.components, unit, &mut |at| progress(Step::Training(at)));
-            notes.extend(ended);
+            notes.extend(ended.and_then(|found| found.note(unit, &marks(plan, seen))));
             (Box::new(process), (0, 0, Part::Train))
         }
     };
@@ -297,7 +305,7 @@ fn anchor(recipe: &Recipe) -> Option<usize> {
     None
 }
 
-/// The process that the train split is likeliest under, and what to tell of it.
+/// The process that the train split is likeliest under, and where parameters of a Hawkes process ended.
 fn process(
     cell: Cell,
     history: &History,
@@ -305,12 +313,12 @@ fn process(
     bins: usize,
     unit: TimeUnit,
     progress: &mut dyn FnMut(Progress),
-) -> (Process, Option<String>) {
+) -> (Process, Option<hawkes::Found>) {
     let (marks, resolution, floor) = match objective {
         Objective::Law { marks, resolution, min_gap, .. } => (*marks, *resolution, *min_gap),
         Objective::Score => (0, None, 0.0),
     };
-    let mut note = None;
+    let mut ended = None;
     let kind = match cell {
         Cell::GammaPoisson => likelihood::gamma_poisson(history, floor),
         Cell::History => likelihood::history(history, bins, resolution),
@@ -318,13 +326,14 @@ fn process(
             // Events of one tick are, on average, half of its half apart.
             let floor = resolution.map_or(floor, |width| 0.25 * width);
             let found = hawkes::fit(history, &|event| likelihood::mark_of(history, event), marks.max(1), floor, progress);
-            note = found.note(unit);
-            found.kind
+            let kind = found.kind.clone();
+            ended = Some(found);
+            kind
         }
         _ => likelihood::poisson(history, floor),
     };
     let marks = if cell == Cell::Hawkes || marks == 0 { Vec::new() } else { likelihood::frequencies(history, marks) };
-    (Process { kind, marks, unit, width: history.width }, note)
+    (Process { kind, marks, unit, width: history.width }, ended)
 }
 
 /// Whether a law of intensities is fitted.
@@ -426,6 +435,12 @@ fn check_plan(plan: &Plan) -> Result<()> {
     }
     if let Some(field) = plan.fit.numeric.iter().find(|field| plan.fit.category.contains(field)) {
         return Err(Error::config("fit", format!("field `{field}` is named both in [fit] numeric and in category")).help("choose one"));
+    }
+    if let Some(value) = plan.fit.value.as_ref().filter(|_| intensities(plan)) {
+        let text = format!("the law `intensity` has no law of the value beside it, and [fit] value names `{}`", value.field);
+        return Err(
+            Error::config("fit", text).help("take `value` out of [fit], or name another law of time, such as \"lognormal_mixture\"")
+        );
     }
     let value = plan.fit.value.as_ref().map(|value| &value.field);
     let unread = plan.fit.numeric.iter().chain(&plan.fit.category).chain(value).find(|field| plan.schema.field(field).is_none());

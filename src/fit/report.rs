@@ -120,7 +120,7 @@ impl Beside {
                 } else {
                     "the law has the wrong shape for these gaps: try law = \"lognormal_mixture\" or --compare"
                 };
-                Some(format!("On the {part} split it is worse than {name}, which knows no history ({nll:.4} against {loss:.4}): {why}."))
+                Some(format!("On the {part} split it is worse than {name} ({nll:.4} against {loss:.4}): {why}."))
             }
         }
     }

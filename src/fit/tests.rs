@@ -17,7 +17,7 @@ use crate::data::commit::Commits;
 use crate::data::input::{Input, Table};
 use crate::data::intensity::Intensities;
 use crate::data::schema::{EventSchema, Field, FieldKind, TimeFormat};
-use crate::pipeline::plan::{Cell, Law, Split};
+use crate::pipeline::plan::{Cell, FitPlan, Law, Split};
 use crate::source::Polled;
 use crate::{decode, order, sink, source, state};
 

@@ -177,7 +177,7 @@ fn a_law_of_the_wrong_shape_says_so_in_the_card() {
     let mut plan = plan(&[], None, None);
     (plan.fit.cell, plan.fit.law, plan.fit.epochs) = (Cell::Gru, Law::Exponential, 2);
     let whole = fitted(&plan, rows.clone()).unwrap();
-    let wrong = "which knows no history";
+    let wrong = "it is worse than the ";
     assert!(
         whole.package.card.contains(wrong) && whole.package.card.contains("has the wrong shape for these gaps: try law"),
         "{}",
