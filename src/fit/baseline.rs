@@ -65,7 +65,8 @@ impl Baseline {
                 baseline.mixture = narrowed;
                 baseline.start = match law {
                     LawKind::Mixture(_) => begun,
-                    other => hazard::start(other, &gaps),
+                    // An event of the tick that begins with the gap has, on average, seen half of it.
+                    other => hazard::start(other, &gaps.iter().map(|gap| gap.max(0.25 * resolution.unwrap_or(0.0))).collect::<Vec<f64>>()),
                 };
                 let mut counts = vec![0.5; marks];
                 for mark in history.marks_of(Part::Train) {

@@ -95,7 +95,16 @@ impl Clock {
         let asked = fit.resolution.map(|width| width.in_unit(unit));
         let taken = coarse.filter(Coarse::is_taken).map(|coarse| coarse.tick.in_unit(unit));
         let same = || regular(gaps).map(|gap| tick.in_unit(unit).max(gap * WIDTH));
-        let note = coarse.filter(|coarse| asked.is_none() && (coarse.is_taken() || same().is_none())).map(|coarse| coarse.note());
+        let note = match (asked, taken, same()) {
+            (Some(_), ..) => None,
+            (None, None, Some(width)) if regular(gaps) == Some(0.0) => Some(format!(
+                "More than half of all gaps are 0, so the law is one of ticks of {} s: a density would have no bound there. If these are the same events sent twice, leave them \
+                 out; if the clock is coarse, set `resolution` in [fit] to its tick.",
+                width * unit.seconds()
+            )),
+            (None, None, Some(_)) => None,
+            (None, ..) => coarse.map(|coarse| coarse.note()),
+        };
         let clock = match asked.or(taken).or_else(same) {
             Some(width) => Clock { min_gap: width * ZERO_GAP, resolution: Some(width), floor: width * 0.5 },
             None => Clock { min_gap: tick.in_unit(unit), resolution: None, floor: tick.in_unit(unit) },

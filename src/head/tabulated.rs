@@ -14,13 +14,13 @@ mod panel;
 use super::chances::Chances;
 use super::elementary::{exp, ln};
 use super::law::{Law, RARELY, Reach, Time, finite};
-use crate::base::number::{count_of, f32_of, f64_of_count, u32_of};
+use crate::base::number::{f32_of, u32_of};
 use crate::data::intensity::Intensities;
 use panel::{NODES, Panel, Rule, Span};
 
-/// Of a panel, the chances of the marks are computed in parts over each of which the compensator rises by about so much, and in at most so many.
-const RISE: f64 = 2.0;
-const MOST_PARTS: f64 = 8.0;
+/// Of a panel, the chances of the marks are computed in parts over each of which the compensator rises by no more than this, or that are this part of it.
+const RISE: f64 = 1.5;
+const SHORTEST: f64 = 64.0;
 /// Where panels end that are not cut in two.
 const EDGES: [f64; 9] = [0.25, 2.0, 16.0, 128.0, 1024.0, 8192.0, 65_536.0, 524_288.0, 4_194_304.0];
 /// The last of them, in units of the law: beyond it each intensity stays as it is there.
@@ -318,17 +318,24 @@ impl Law for Tabulated {
             let (mut before, mut last) = (1.0, 0.0);
             for panel in table.panels.iter().take_while(|panel| exp(-panel.before) >= RARELY) {
                 // Not too much at once of what comes in the panel.
-                let parts = (panel.rise / RISE).ceil().clamp(2.0, MOST_PARTS);
-                let step = (panel.span.to - panel.span.from) / parts;
-                for part in 1..=count_of(parts) {
-                    let from = panel.span.from + step * f64_of_count(part - 1);
-                    let after = exp(-panel.compensator(from + step));
-                    chances.add((from, from + step), (before, after), |tau, into| {
+                let Span { mut from, to } = panel.span;
+                let (mut step, least) = (0.5 * (to - from), (to - from) / SHORTEST);
+                while from < to && before >= RARELY {
+                    let end = if from + 1.5 * step < to { from + step } else { to };
+                    let risen = panel.compensator(end) - panel.compensator(from);
+                    if risen > RISE && step > least {
+                        step *= 0.5;
+                        continue;
+                    }
+                    let after = exp(-panel.compensator(end));
+                    chances.add((from, end), (before, after), |tau, into| {
                         into.clear();
                         into.extend(panel.intensities(tau));
                         panel.compensator(tau)
                     });
-                    before = after;
+                    (from, before) = (end, after);
+                    // Where the hazard has fallen longer parts will do.
+                    step = if 4.0 * risen < RISE { 2.0 * step } else { step };
                 }
                 last = panel.span.to;
             }
