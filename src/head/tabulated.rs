@@ -18,9 +18,11 @@ use crate::base::number::{f32_of, u32_of};
 use crate::data::intensity::Intensities;
 use panel::{NODES, Panel, Rule, Span};
 
-/// Of a panel, the chances of the marks are computed in parts over each of which the compensator rises by no more than this, or that are this part of it.
+/// Of a panel, the chances of the marks are computed in parts: of a quarter, over which what is smooth on the panel falls to no less than about e^-3, or shorter
+/// ones, over each of which the compensator rises by no more than this.
 const RISE: f64 = 1.5;
-const SHORTEST: f64 = 64.0;
+const QUARTER: f64 = 0.25;
+const SHORTEST: f64 = 1.0 / 64.0;
 /// Where panels end that are not cut in two.
 const EDGES: [f64; 9] = [0.25, 2.0, 16.0, 128.0, 1024.0, 8192.0, 65_536.0, 524_288.0, 4_194_304.0];
 /// The last of them, in units of the law: beyond it each intensity stays as it is there.
@@ -319,7 +321,7 @@ impl Law for Tabulated {
             for panel in table.panels.iter().take_while(|panel| exp(-panel.before) >= RARELY) {
                 // Not too much at once of what comes in the panel.
                 let Span { mut from, to } = panel.span;
-                let (mut step, least) = (0.5 * (to - from), (to - from) / SHORTEST);
+                let (mut step, least) = (QUARTER * (to - from), SHORTEST * (to - from));
                 while from < to && before >= RARELY {
                     let end = if from + 1.5 * step < to { from + step } else { to };
                     let risen = panel.compensator(end) - panel.compensator(from);
