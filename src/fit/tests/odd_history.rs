@@ -221,6 +221,8 @@ fn intensities_of_bursts_are_in_the_unit_of_the_mean_gap_and_served_as_fitted() 
     (plan.fit.cell, plan.fit.law, plan.fit.epochs) = (Cell::CtLstm, Law::Intensity, 2);
     let whole = fitted(&plan, drawn(60, bursts)).unwrap();
     assert_eq!(whole.report.time_unit, Some(TimeUnit::Minute));
+    let note = "More than half of all gaps are 0, so the law is one of ticks of 0.001 s";
+    assert!(whole.report.notes.iter().any(|found| found.contains(note)), "{:?}", whole.report.notes);
     let folder = tempfile::tempdir().unwrap();
     let served = write(&whole, &folder.path().join("model")).unwrap().served.unwrap();
     let test = whole.report.part(Part::Test).unwrap().time.unwrap();
