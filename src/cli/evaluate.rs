@@ -311,6 +311,7 @@ impl<'a> Watcher<'a> {
         let law = head.and_then(HeadSpec::law);
         let settings = Settings {
             unit: law.map(|law| law.time_unit),
+            min_gap: law.map_or(0.0, |law| law.min_gap),
             coarse: law.is_some_and(|law| law.resolution.is_some()),
             joint: matches!(head, Some(HeadSpec::Hawkes(_) | HeadSpec::Intensity(_))),
             quantiles: plan.asks.quantiles.clone(),

@@ -14,7 +14,7 @@ use super::{PipelineArgs, files};
 use crate::base::clock;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::f64_of_count;
-use crate::fit::card::number;
+use crate::fit::card::{number, ticks};
 use crate::fit::history::Part;
 use crate::fit::{self, Fitted, Step, Written};
 use crate::pipeline::plan::Plan;
@@ -139,7 +139,7 @@ fn summary(out: &mut dyn Write, args: &Args, fitted: &Fitted, written: &Written,
     if let Some(unit) = report.time_unit {
         // Probabilities of ticks are no densities; where gaps are regular the fit takes them unasked.
         let of = match package.manifest.head.law().and_then(|law| law.resolution) {
-            Some(width) => format!("of ticks of {width} `{}`", unit.name()),
+            Some(width) => format!("of ticks of {} `{}`", ticks(width), unit.name()),
             None => format!("in `{}`", unit.name()),
         };
         writeln!(out, "\ngaps: negative log-likelihood, nats per event, {of}")?;
@@ -199,6 +199,9 @@ fn summary(out: &mut dyn Write, args: &Args, fitted: &Fitted, written: &Written,
         }
     } else {
         writeln!(out, "\n{}", report.model)?;
+    }
+    for note in fitted.notes() {
+        writeln!(out, "\nnote: {note}")?;
     }
     let off = written.mismatch.outputs.max(written.mismatch.states);
     writeln!(out, "the exported step is within {off:.0e} of the trainer on the golden events")?;

@@ -54,6 +54,8 @@ const NO_MARK: u32 = u32::MAX;
 pub struct Settings {
     /// Unit of the law's gaps and densities; `None` for a score.
     pub unit: Option<TimeUnit>,
+    /// Gap below which the law takes none, in its unit; 0 for a score.
+    pub min_gap: f64,
     /// Whether the law is one of a coarse clock.
     pub coarse: bool,
     /// Whether the mark depends on the gap (`hawkes`, `intensity`): the residuals of the gaps that end with one mark are then not those of all gaps.
@@ -144,6 +146,8 @@ pub struct Evaluation {
     surprise_mark: Mean,
     residual: Mean,
     gap: Mean,
+    /// The same as the law takes them: none below its smallest.
+    taken_gap: Mean,
     residuals: Uniform,
     error: Mean,
     square_error: Mean,
@@ -190,6 +194,7 @@ impl Evaluation {
             surprise_mark: Mean::default(),
             residual: Mean::default(),
             gap: Mean::default(),
+            taken_gap: Mean::default(),
             residuals: Uniform::new(FINE),
             error: Mean::default(),
             square_error: Mean::default(),
@@ -261,6 +266,9 @@ impl Evaluation {
         self.residual.add(residual);
         if !residual.is_nan() {
             self.gap.add(gap);
+            // The constant rate is judged with the gaps that the law is judged with.
+            let least = self.settings.unit.map_or(0.0, |unit| self.settings.min_gap * unit.seconds());
+            self.taken_gap.add(gap.max(least));
         }
         let u = self.probability(forecasts, row, surprise, residual);
         self.residuals.add(u);
@@ -378,7 +386,7 @@ impl Evaluation {
                 nll: self.surprise_time.get(),
                 nll_with_marks: total / f64_of_count(scored),
                 nll_per_event: total / f64_of_count(self.events),
-                constant_rate: (!settings.coarse).then(|| 1.0 + (self.gap.get() / unit.seconds()).ln()),
+                constant_rate: (!settings.coarse).then(|| 1.0 + (self.taken_gap.get() / unit.seconds()).ln()),
                 open,
                 residuals: Residuals {
                     mean: self.residual.get(),

@@ -14,6 +14,7 @@ const HOUR: i64 = 3_600_000_000;
 fn settings(coarse: bool) -> Settings {
     Settings {
         unit: Some(TimeUnit::Hour),
+        min_gap: 1e-6 / 3600.0,
         coarse,
         joint: false,
         quantiles: vec![0.1, 0.5, 0.9],
@@ -304,4 +305,15 @@ fn labelled_events_of_a_law_are_ranked_by_how_unusual_they_were() {
     text::write(&mut text, &report).unwrap();
     let text = String::from_utf8(text).unwrap();
     assert!(text.contains("unusual: surprise against the label") && !text.contains("Brier   "), "{text}");
+}
+
+#[test]
+fn the_best_constant_rate_is_judged_with_the_gaps_that_the_law_is_judged_with() {
+    let (f, marks) = poisson(5, 400, 1.0);
+    let mut evaluation = Evaluation::new(Settings { min_gap: 0.5, ..settings(false) });
+    evaluation.add(&Batch { forecasts: &f, marks: &marks, values: &[], labels: &[], counted: &vec![true; f.len()] });
+    let taken: Vec<f64> = f.gap_s.iter().filter(|gap| !gap.is_nan()).map(|gap| (gap / 3600.0).max(0.5)).collect();
+    let mean = taken.iter().sum::<f64>() / taken.len() as f64;
+    let found = evaluation.close().time.unwrap().constant_rate.unwrap();
+    assert!((found - (1.0 + mean.ln())).abs() < 1e-9, "{found} {mean}");
 }

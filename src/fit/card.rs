@@ -35,6 +35,12 @@ pub fn number(value: f64) -> String {
     if value.is_nan() { "-".to_owned() } else { format!("{value:.4}") }
 }
 
+/// A width of ticks as it is printed: a clock's tick may be a tiny part of the unit.
+#[must_use]
+pub fn ticks(width: f64) -> String {
+    if width < 1e-3 { format!("{width:.3e}") } else { width.to_string() }
+}
+
 /// The card as Markdown.
 ///
 /// # Errors
@@ -51,7 +57,7 @@ pub fn card(facts: &Facts<'_>) -> Result<String, std::fmt::Error> {
             };
             write!(out, "When the next event of a key comes: {kind}, in `{}`", law.time_unit.name())?;
             if let Some(resolution) = law.resolution {
-                write!(out, ", with the probability of a tick of {resolution} {} instead of a density", law.time_unit.name())?;
+                write!(out, ", with the probability of a tick of {} {} instead of a density", ticks(resolution), law.time_unit.name())?;
             }
             if !law.marks.is_empty() {
                 let together = matches!(facts.head, HeadSpec::Hawkes(_) | HeadSpec::Intensity(_));
@@ -155,20 +161,12 @@ fn limits(facts: &Facts<'_>) -> Vec<String> {
         "Made for streams like the one above: other keys, other rates or other clocks need a new fit.".to_owned(),
         "The first event of a key has no law before it; what comes next after it is a law for a key without history.".to_owned(),
     ];
-    let test = facts.report.part(Part::Test);
-    match test {
-        Some(figures) if figures.events > 0 => {
-            if let Some(time) = figures.time
-                && time.nll > time.history_free - 0.005
-            {
-                limits.push(
-                    "On the test split it is hardly better than the mixture without history: the past says little about the next gap."
-                        .to_owned(),
-                );
-            }
-        }
-        _ => limits.push("There was no test split: the figures above are not those of data it has never seen.".to_owned()),
+    if facts.report.part(Part::Test).is_none_or(|figures| figures.events == 0) {
+        limits.push("There was no test split: the figures above are not those of data it has never seen.".to_owned());
     }
+    let beside = facts.report.beside(matches!(facts.head, HeadSpec::LognormalMixture(_)));
+    limits.extend(beside.and_then(|beside| beside.text()));
+    limits.extend(facts.report.notes.iter().cloned());
     if facts.report.epochs > 0 && facts.report.chosen_by == Part::Train {
         limits.push("There was no valid split: nothing stopped it from learning the train split by heart.".to_owned());
     }

@@ -155,7 +155,7 @@ fn point(law: &LawKind, parameters: &[f32], tau: f64) -> Option<Point> {
 #[must_use]
 pub fn start(law: &LawKind, gaps: &[f64]) -> Vec<f32> {
     let mean = gaps.iter().sum::<f64>() / crate::base::number::f64_of_count(gaps.len().max(1));
-    let ln_mean = mean.max(1e-9).ln();
+    let ln_mean = mean.max(1e-60).ln();
     let all = match law {
         LawKind::Exponential => vec![-ln_mean],
         LawKind::Weibull => vec![ln_mean, -0.1],
@@ -164,7 +164,10 @@ pub fn start(law: &LawKind, gaps: &[f64]) -> Vec<f32> {
         LawKind::GammaPoisson => vec![2.0_f64.ln(), ln_mean],
         LawKind::Piecewise(edges) => {
             let (counts, exposures) = bins(edges, gaps);
-            counts.iter().zip(exposures).map(|(count, exposure)| ((count + 0.5) / (exposure + 0.5 * mean)).ln()).collect()
+            // Half an event where none ended: nothing that is added to all bins alike would be little both in the first ones, where gaps of heavy tails spend
+            // next to no time, and in the last.
+            let hazard = |(count, exposure): (&f64, f64)| if exposure > 0.0 { (count.max(0.5) / exposure).ln() } else { -ln_mean };
+            counts.iter().zip(exposures).map(hazard).collect()
         }
         LawKind::Mixture(_) | LawKind::Hawkes(_) | LawKind::Intensity { .. } => Vec::new(),
     };
@@ -276,6 +279,19 @@ mod tests {
                 assert_eq!(counts.iter().sum::<f64>(), 1.0 * gaps.len() as f64, "{context}");
             }
         }
+    }
+
+    #[test]
+    fn training_starts_at_the_shares_of_the_bins_also_where_tails_are_heavy() {
+        // Gaps over eight orders of magnitude: the mean is far beyond what nine of ten gaps have seen.
+        let gaps: Vec<f64> = (0..800).map(|i| 10f64.powf(f64::from(i) / 100.0)).collect();
+        let law = LawKind::Piecewise(edges(&gaps, 16, None));
+        let begun = start(&law, &gaps);
+        let mut slopes = vec![0f32; begun.len()];
+        for gap in &gaps {
+            loss(&law, &begun, *gap, None, &mut slopes).unwrap();
+        }
+        assert!(slopes.iter().all(|slope| slope.abs() < 1e-2), "no step makes them likelier: {slopes:?}");
     }
 
     #[test]

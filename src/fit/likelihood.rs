@@ -9,18 +9,18 @@ use crate::base::number::{f64_of_count, index};
 const ROUNDS: usize = 500;
 const SETTLED: f64 = 1e-6;
 
-/// Gaps of each key that end in the train split.
-fn gaps_by_key(history: &History) -> impl Iterator<Item = Vec<f64>> {
-    history.keys.iter().map(|range| {
+/// Gaps of each key that end in the train split, none below `floor`.
+fn gaps_by_key(history: &History, floor: f64) -> impl Iterator<Item = Vec<f64>> {
+    history.keys.iter().map(move |range| {
         let ends = range.clone().skip(1).filter(|event| history.parts.get(*event) == Some(&Part::Train));
-        ends.filter_map(|event| history.gaps_next.get(event - 1).copied()).collect()
+        ends.filter_map(|event| history.gaps_next.get(event - 1).map(|gap| gap.max(floor))).collect()
     })
 }
 
-/// The constant rate: events over time.
+/// The constant rate: events over time. Gaps below `floor` are taken as that long, as they are where the law is judged.
 #[must_use]
-pub fn poisson(history: &History) -> Kind {
-    let (count, time) = history.gaps_of(Part::Train).fold((0.0, 0.0), |(count, time), gap| (count + 1.0, time + gap));
+pub fn poisson(history: &History, floor: f64) -> Kind {
+    let (count, time) = history.gaps_of(Part::Train).fold((0.0, 0.0), |(count, time), gap| (count + 1.0, time + gap.max(floor)));
     Kind::Poisson { log_rate: (count / f64::max(time, f64::MIN_POSITIVE)).ln() }
 }
 
@@ -36,11 +36,14 @@ fn digamma(mut x: f64) -> f64 {
 }
 
 /// The law of the keys' rates. Expectation maximisation: given shape and rate, each key's own rate has the law Gamma(shape + n, rate + T); the gamma
-/// law of these means and mean logarithms is the next one.
+/// law of these means and mean logarithms is the next one. Gaps below `floor` are taken as that long: a key whose events all come at once would have a rate
+/// without bound, and the law of all rates none that a number can hold.
 #[must_use]
-pub fn gamma_poisson(history: &History) -> Kind {
-    let keys: Vec<(f64, f64)> =
-        gaps_by_key(history).filter(|gaps| !gaps.is_empty()).map(|gaps| (f64_of_count(gaps.len()), gaps.iter().sum::<f64>())).collect();
+pub fn gamma_poisson(history: &History, floor: f64) -> Kind {
+    let keys: Vec<(f64, f64)> = gaps_by_key(history, floor)
+        .filter(|gaps| !gaps.is_empty())
+        .map(|gaps| (f64_of_count(gaps.len()), gaps.iter().sum::<f64>()))
+        .collect();
     let (count, time) = keys.iter().fold((0.0, 0.0), |(n, t), key| (n + key.0, t + key.1));
     let (mut shape, mut rate) = (1.0, f64::max(time, 1e-300) / f64::max(count, 1.0));
     let number = f64_of_count(keys.len().max(1));
@@ -83,7 +86,7 @@ pub fn history(history: &History, number: usize, resolution: Option<f64>) -> Kin
     for weight in [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 300.0, 1000.0] {
         let (begin_counts, begin_exposures) = (share(&counts, weight), share(&exposures, weight));
         let mut loss = 0.0;
-        for gaps in gaps_by_key(history) {
+        for gaps in gaps_by_key(history, 0.0) {
             let (mut own_counts, mut own_exposures) = (begin_counts.clone(), begin_exposures.clone());
             for gap in gaps {
                 let (ended, spent) = bins(&edges, &[gap]);

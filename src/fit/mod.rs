@@ -1,7 +1,7 @@
 //! History to model package: reads what happened, derives the recipe, trains, and writes the step graph with its card. Autograd (candle)
 //! lives only here.
 //!
-//! Reading order: `read` (history through the serving code), `split`, `recipe`, `history` (what training sees), `baseline` (what has to be beaten),
+//! Reading order: `read` (history through the serving code), `split`, `clock`, `recipe`, `history` (what training sees), `baseline` (what has to be beaten),
 //! `step` (what every fit ends in), `batch`, `ops` and `cell` (the networks, each written once to be trained and exported), `network`, `gru_window`, `loss`, `hazard` and `intensity`, `train`, `export`, `process`, `likelihood` and `hawkes` (what is known in
 //! closed form), `report`, `golden`, `card`, `package`, `served`; then `units` and `prune`, `calibrate`, `conformal` and `cohorts`.
 
@@ -10,6 +10,7 @@ pub mod batch;
 pub mod calibrate;
 pub mod card;
 pub mod cell;
+pub mod clock;
 pub mod cohorts;
 pub mod conformal;
 pub mod export;
@@ -49,6 +50,7 @@ use candle_core::{CpuStorage, Layout};
 
 use self::baseline::Baseline;
 use self::cell::Design;
+use self::clock::{Clock, Coarse};
 use self::export::Recurrent;
 use self::history::{History, Part};
 use self::intensity::Decaying;
@@ -57,21 +59,17 @@ use self::process::Process;
 use self::read::{Prepared, Seen};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::number::f64_of_count;
-use crate::base::time::{Gap, TimeUnit};
+use crate::base::time::TimeUnit;
 use crate::data::law::{HeadSpec, LawSpec, ScoreLink};
 use crate::data::schema::EventSchema;
 use crate::features::recipe::{Recipe, Spec};
 use crate::head::FARTHEST_PANEL;
 use crate::model::manifest::{FORMAT, Manifest};
-use crate::pipeline::plan::{Cell, FitPlan, Law, Plan};
+use crate::pipeline::plan::{Cell, Law, Plan};
 use crate::source::Feed;
 
 /// Fewest gaps (or labelled events) of the train split that are worth a fit.
 const FEWEST: usize = 100;
-/// Width of the tick that a perfectly regular stream is given, as a share of its gap, if its clock is finer than that.
-const WIDTH: f64 = 0.01;
-/// With a resolution, the smallest gap as a share of it: small enough for a gap of zero to be the tick that begins at zero.
-const ZERO_GAP: f64 = 1e-6;
 /// The graph output that holds the parameters of a law.
 const LAW: &str = "law";
 /// The graph output that holds the logit of a score.
@@ -101,6 +99,14 @@ pub struct Fitted {
     prepared: Prepared,
 }
 
+impl Fitted {
+    /// What the user should know beside the figures: where the law is no better than none, what the clock is like, which parameters ended on a bound.
+    pub fn notes(&self) -> impl Iterator<Item = String> {
+        let beside = self.report.beside(matches!(self.package.manifest.head, HeadSpec::LognormalMixture(_)));
+        beside.and_then(|beside| beside.text()).into_iter().chain(self.report.notes.iter().cloned())
+    }
+}
+
 /// Reads the feed to its end and fits a package to it. Changes nothing on disk.
 ///
 /// # Errors
@@ -109,6 +115,7 @@ pub struct Fitted {
 pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> Result<Fitted> {
     check_plan(plan)?;
     let seen = read::read(plan, feed, &mut |records, left| progress(Step::Reading(records, left)))?;
+    let coarse = Coarse::of(&seen);
     let unit = plan.fit.time_unit.unwrap_or_else(|| {
         let mut gaps = seen.train_gaps(TimeUnit::Second);
         if intensities(plan) { read::unit_of_mean(&gaps) } else { read::unit_of(&mut gaps) }
@@ -134,7 +141,8 @@ pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> 
         };
         return Err(Error::new(Kind::Data, "fit", text).help(help));
     }
-    let clock = Clock::of(&plan.fit, seen.tick(), unit, &gaps);
+    let (clock, note) = Clock::of(&plan.fit, seen.tick(), coarse, unit, &gaps);
+    let notes: Vec<String> = note.into_iter().filter(|_| plan.schema.label.is_none()).collect();
     let value = plan.fit.value.as_ref().map(|value| recipe::value_spec(value, &plan.schema, &seen)).transpose()?;
     let facts = recipe::GapFacts { gaps: &gaps, unit, floor: clock.floor };
     let process = !plan.fit.cell.is_network();
@@ -163,7 +171,8 @@ pub fn fit(plan: &Plan, feed: &mut dyn Feed, progress: &mut dyn FnMut(Step)) -> 
         },
     };
     check_history(&prepared.history, &objective, plan, &seen)?;
-    let (step, report) = learn(plan, &seen, &prepared.history, &recipe, &objective, unit, progress)?;
+    let (step, mut report) = learn(plan, &seen, &prepared.history, &recipe, &objective, unit, progress)?;
+    report.notes = [notes, report.notes].concat();
     let package = assemble(plan, &seen, &prepared, &*step, &report, head(&objective, unit, marks), recipe)?;
     Ok(Fitted {
         package,
@@ -191,6 +200,7 @@ fn learn(
         _ => None,
     };
     let baseline = Baseline::fit(history, objective, &anchors, plan.fit.seed);
+    let mut notes = Vec::new();
     let (step, trained): (Box<dyn step::Step>, _) = match plan.fit.cell {
         cell if cell.is_network() => {
             let options = train::Options {
@@ -216,7 +226,8 @@ fn learn(
             (Box::new(Recurrent::new(trained.weights, unit)?), facts)
         }
         cell => {
-            let process = process(cell, history, objective, plan.fit.components, unit, &mut |at| progress(Step::Training(at)));
+            let (process, ended) = process(cell, history, objective, plan.fit.components, unit, &mut |at| progress(Step::Training(at)));
+            notes.extend(ended.and_then(|found| found.note(unit, &marks(plan, seen))));
             (Box::new(process), (0, 0, Part::Train))
         }
     };
@@ -234,6 +245,7 @@ fn learn(
         epochs,
         best_epoch,
         chosen_by,
+        notes,
         time_unit: matches!(objective, Objective::Law { .. }).then_some(unit),
     };
     Ok((step, report))
@@ -293,7 +305,7 @@ fn anchor(recipe: &Recipe) -> Option<usize> {
     None
 }
 
-/// The process that the train split is likeliest under.
+/// The process that the train split is likeliest under, and where parameters of a Hawkes process ended.
 fn process(
     cell: Cell,
     history: &History,
@@ -301,16 +313,27 @@ fn process(
     bins: usize,
     unit: TimeUnit,
     progress: &mut dyn FnMut(Progress),
-) -> Process {
-    let (marks, resolution) = if let Objective::Law { marks, resolution, .. } = objective { (*marks, *resolution) } else { (0, None) };
+) -> (Process, Option<hawkes::Found>) {
+    let (marks, resolution, floor) = match objective {
+        Objective::Law { marks, resolution, min_gap, .. } => (*marks, *resolution, *min_gap),
+        Objective::Score => (0, None, 0.0),
+    };
+    let mut ended = None;
     let kind = match cell {
-        Cell::GammaPoisson => likelihood::gamma_poisson(history),
+        Cell::GammaPoisson => likelihood::gamma_poisson(history, floor),
         Cell::History => likelihood::history(history, bins, resolution),
-        Cell::Hawkes => hawkes::fit(history, &|event| likelihood::mark_of(history, event), marks.max(1), progress),
-        _ => likelihood::poisson(history),
+        Cell::Hawkes => {
+            // Events of one tick are, on average, half of its half apart.
+            let floor = resolution.map_or(floor, |width| 0.25 * width);
+            let found = hawkes::fit(history, &|event| likelihood::mark_of(history, event), marks.max(1), floor, progress);
+            let kind = found.kind.clone();
+            ended = Some(found);
+            kind
+        }
+        _ => likelihood::poisson(history, floor),
     };
     let marks = if cell == Cell::Hawkes || marks == 0 { Vec::new() } else { likelihood::frequencies(history, marks) };
-    Process { kind, marks, unit, width: history.width }
+    (Process { kind, marks, unit, width: history.width }, ended)
 }
 
 /// Whether a law of intensities is fitted.
@@ -371,34 +394,6 @@ fn assemble(
     Ok(Package { manifest, recipe, graph: step.graph(&output)?, intensity: step.intensity_graph()?, golden, card })
 }
 
-/// The gap that more than half of all gaps are, exactly, if there is one. The density of such a law would have no bound: it would grow with every step of
-/// training and drown what else is fitted. So it is then a law of a coarse clock.
-fn regular(gaps: &[f64]) -> Option<f64> {
-    let mut sorted: Vec<f64> = gaps.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.get(sorted.len() / 2).copied().filter(|gap| *gap > 0.0)?;
-    // What more than half of the numbers are, their median is; sums of seconds in days differ in the last bits.
-    let same = |gap: &&f64| (**gap - middle).abs() <= 1e-9 * middle;
-    (2 * sorted.iter().filter(same).count() > sorted.len()).then_some(middle)
-}
-
-/// How gaps are floored and, for a coarse clock, how wide its tick is; all in the law's unit.
-struct Clock {
-    min_gap: f64,
-    resolution: Option<f64>,
-    /// Smallest gap whose logarithm is a feature.
-    floor: f64,
-}
-
-impl Clock {
-    fn of(fit: &FitPlan, tick: Gap, unit: TimeUnit, gaps: &[f64]) -> Self {
-        match fit.resolution.map(|width| width.in_unit(unit)).or_else(|| regular(gaps).map(|gap| tick.in_unit(unit).max(gap * WIDTH))) {
-            Some(width) => Clock { min_gap: width * ZERO_GAP, resolution: Some(width), floor: width * 0.5 },
-            None => Clock { min_gap: tick.in_unit(unit), resolution: None, floor: tick.in_unit(unit) },
-        }
-    }
-}
-
 fn head(objective: &Objective, unit: TimeUnit, marks: Vec<String>) -> HeadSpec {
     match objective {
         Objective::Law { law, min_gap, resolution, value, .. } => {
@@ -440,6 +435,12 @@ fn check_plan(plan: &Plan) -> Result<()> {
     }
     if let Some(field) = plan.fit.numeric.iter().find(|field| plan.fit.category.contains(field)) {
         return Err(Error::config("fit", format!("field `{field}` is named both in [fit] numeric and in category")).help("choose one"));
+    }
+    if let Some(value) = plan.fit.value.as_ref().filter(|_| intensities(plan)) {
+        let text = format!("the law `intensity` has no law of the value beside it, and [fit] value names `{}`", value.field);
+        return Err(
+            Error::config("fit", text).help("take `value` out of [fit], or name another law of time, such as \"lognormal_mixture\"")
+        );
     }
     let value = plan.fit.value.as_ref().map(|value| &value.field);
     let unread = plan.fit.numeric.iter().chain(&plan.fit.category).chain(value).find(|field| plan.schema.field(field).is_none());

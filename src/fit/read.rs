@@ -273,11 +273,13 @@ fn decay(seen: &Seen, features: &Features, made: &mut [f32]) {
     }
 }
 
-/// The unit in which the median of the gaps is at least 1 and less than one of the next larger unit.
+/// The unit in which the median of the gaps is at least 1 and less than one of the next larger unit. Where half of the gaps and more are 0 it is that of the others.
 #[must_use]
 pub fn unit_of(gaps_in_seconds: &mut [f64]) -> TimeUnit {
     gaps_in_seconds.sort_by(f64::total_cmp);
-    unit_at(gaps_in_seconds.get(gaps_in_seconds.len() / 2).copied().unwrap_or(1.0))
+    let median = |gaps: &[f64]| gaps.get(gaps.len() / 2).copied().filter(|gap| *gap > 0.0);
+    let some = gaps_in_seconds.get(gaps_in_seconds.partition_point(|gap| *gap <= 0.0)..).unwrap_or_default();
+    unit_at(median(gaps_in_seconds).or_else(|| median(some)).unwrap_or(1.0))
 }
 
 /// The same of the mean, for a law that is served from panels of so many units (`head/tabulated.rs`) and trained in mean gaps: where most gaps are next to

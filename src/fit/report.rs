@@ -72,6 +72,60 @@ pub struct ScoreFigures {
     pub average_precision: f64,
 }
 
+/// Nats by which a law is worse than the constant rate and not only as good; than the mixture, clearly; and from which on it is better than that.
+const WORSE: f64 = 0.005;
+const CLEARLY_WORSE: f64 = 0.05;
+const HARDLY: f64 = 0.005;
+
+/// How a law of time does beside what knows no history.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Beside {
+    /// On which part.
+    pub part: Part,
+    /// How.
+    pub standing: Standing,
+}
+
+/// Better, as good, or worse.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Standing {
+    /// Better than both.
+    Better,
+    /// As good as the mixture without history.
+    HardlyBetter,
+    /// Worse than what the `reference` names, with the loss of that.
+    Worse {
+        /// Whether the law is a mixture of log-normals.
+        mixture: bool,
+        /// What does better.
+        reference: (f64, &'static str),
+        /// Loss of the law.
+        nll: f64,
+    },
+}
+
+impl Beside {
+    /// What to tell of it; nothing where it is better.
+    #[must_use]
+    pub fn text(&self) -> Option<String> {
+        let part = self.part.name();
+        match &self.standing {
+            Standing::Better => None,
+            Standing::HardlyBetter => Some(format!(
+                "On the {part} split it is hardly better than the mixture without history: the past says little about the next gap."
+            )),
+            Standing::Worse { mixture, reference: (loss, name), nll } => {
+                let why = if *mixture {
+                    "it has learnt too little, or its train split by heart: give it more history or passes, or --compare"
+                } else {
+                    "the law has the wrong shape for these gaps: try law = \"lognormal_mixture\" or --compare"
+                };
+                Some(format!("On the {part} split it is worse than {name} ({nll:.4} against {loss:.4}): {why}."))
+            }
+        }
+    }
+}
+
 /// All figures of a fit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
@@ -93,6 +147,8 @@ pub struct Report {
     pub best_epoch: usize,
     /// Part that chose it.
     pub chosen_by: Part,
+    /// What the user should know of clock and parameters: whole sentences.
+    pub notes: Vec<String>,
     /// Unit of the gaps, if a law was fitted.
     pub time_unit: Option<TimeUnit>,
 }
@@ -102,6 +158,27 @@ impl Report {
     #[must_use]
     pub fn part(&self, part: Part) -> Option<&Figures> {
         self.parts.iter().find(|figures| figures.part == part)
+    }
+
+    /// How the law of time does beside what knows no history, on the test split or, where that has no events, on the valid one. `mixture` says whether the law is
+    /// itself a mixture of log-normals.
+    #[must_use]
+    pub fn beside(&self, mixture: bool) -> Option<Beside> {
+        let of = |part: Part| self.part(part).filter(|figures| figures.events > 0);
+        let figures = of(Part::Test).or_else(|| of(Part::Valid))?;
+        let time = figures.time?;
+        let reference = if time.nll > time.constant_rate + WORSE {
+            (time.constant_rate, "the constant rate")
+        } else {
+            (time.history_free, "the mixture without history")
+        };
+        let worse = time.nll > time.constant_rate + WORSE || time.nll > time.history_free + CLEARLY_WORSE;
+        let standing = match worse {
+            true => Standing::Worse { mixture, reference, nll: time.nll },
+            false if time.nll > time.history_free - HARDLY => Standing::HardlyBetter,
+            false => Standing::Better,
+        };
+        Some(Beside { part: figures.part, standing })
     }
 }
 

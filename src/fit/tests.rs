@@ -12,11 +12,12 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::base::offset::{Offset, Partition};
+use crate::base::time::Gap;
 use crate::data::commit::Commits;
 use crate::data::input::{Input, Table};
 use crate::data::intensity::Intensities;
 use crate::data::schema::{EventSchema, Field, FieldKind, TimeFormat};
-use crate::pipeline::plan::{Cell, Law, Split};
+use crate::pipeline::plan::{Cell, FitPlan, Law, Split};
 use crate::source::Polled;
 use crate::{decode, order, sink, source, state};
 

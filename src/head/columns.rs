@@ -1,7 +1,7 @@
 //! One row of parameters to the columns of a forecast, for any law.
 
 use super::elementary::{exp, ln, ln_1p};
-use super::law::{Law, Reach, Time};
+use super::law::{Law, RARELY, Reach, Time};
 use super::marks::Marks;
 use super::value::{self, NO_VALUE, ValueLaw};
 use super::{Arrivals, Asks, Drawn, add_flags};
@@ -87,19 +87,6 @@ struct Surprise {
 
 const NO_SURPRISE: Surprise = Surprise { time: f64::NAN, mark: f64::NAN, residual: f64::NAN, value: NO_VALUE, flags: Flags::NONE };
 
-/// Nodes and weights of Gauss and Legendre's rule on (0, 1), for the mean of what is smooth in the probability: exact for polynomials to
-/// degree 15.
-const NODES: [(f64, f64); 8] = [
-    (0.019_855_071_751_231_884, 0.050_614_268_145_188_13),
-    (0.101_666_761_293_186_63, 0.111_190_517_226_687_24),
-    (0.237_233_795_041_835_5, 0.156_853_322_938_943_64),
-    (0.408_282_678_752_175_1, 0.181_341_891_689_180_98),
-    (0.591_717_321_247_825, 0.181_341_891_689_180_98),
-    (0.762_766_204_958_164_5, 0.156_853_322_938_943_64),
-    (0.898_333_238_706_813_4, 0.111_190_517_226_687_24),
-    (0.980_144_928_248_768_1, 0.050_614_268_145_188_13),
-];
-
 /// Arrivals whose laws are prepared together: enough to amortise a run of the second graph, few enough for their panels to stay in the cache.
 const BLOCK: usize = 64;
 
@@ -109,9 +96,9 @@ impl<L: Law> Columns<L> {
         let now = clock.resolution.map_or(clock.min_gap, |width| 0.5 * width);
         let horizons: Vec<Time> = asks.horizons.iter().map(|horizon| Time::of(clock.end(horizon.in_unit(clock.unit)))).collect();
         let targets: Vec<f64> = asks.quantiles.iter().map(|q| 0.0 - ln_1p(-q)).collect();
-        // `next_chances` asks for the gaps of its nodes.
-        let nodes = NODES.iter().map(|(node, _)| if asks.marks > 0 { 0.0 - ln_1p(-node) } else { 0.0 });
-        let target = targets.iter().copied().chain(nodes).fold(0.0, f64::max);
+        // The chances of the marks take nearly all of the law.
+        let marks = if asks.marks > 0 { -ln(RARELY) } else { 0.0 };
+        let target = targets.iter().copied().fold(marks, f64::max);
         let gap = horizons.iter().fold(now, |far, horizon| far.max(horizon.tau));
         Columns {
             law,
@@ -247,28 +234,11 @@ impl<L: Law> Columns<L> {
         Gap(i64_of(tau * self.micros_per_unit + 0.5))
     }
 
-    /// Sets `logits` to those of the marks of the next event, whenever it comes, where they depend on when: the mean, over the law of its time, of
-    /// their shares of the intensity there.
+    /// Sets `logits` to those of the marks of the next event, whenever it comes, where they depend on when.
     fn next_chances(&mut self) -> bool {
-        // Before anything is inverted: of most laws the mark does not depend on the gap.
-        if !self.law.intensities(self.now, &mut self.intensities) {
-            return false;
-        }
-        self.chances.clear();
-        let comes = 1.0 - self.law.p_never();
-        for (node, weight) in NODES {
-            let tau = self.law.when(0.0 - ln_1p(-node * comes));
-            if !self.law.intensities(Time::of(tau), &mut self.intensities) {
-                return false;
-            }
-            let all: f64 = self.intensities.iter().sum();
-            self.chances.resize(self.intensities.len(), 0.0);
-            for (chance, own) in self.chances.iter_mut().zip(&self.intensities) {
-                *chance += weight * if all > 0.0 { own / all } else { 0.0 };
-            }
-        }
+        let Some(chances) = self.law.chances() else { return false };
         self.logits.clear();
-        self.logits.extend(self.chances.iter().map(|chance| f32_of(ln(*chance)).max(f32::MIN)));
+        self.logits.extend(chances.iter().map(|chance| f32_of(ln(*chance)).max(f32::MIN)));
         true
     }
 }

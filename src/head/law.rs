@@ -124,7 +124,15 @@ pub(super) trait Law: std::fmt::Debug + Send {
     fn intensities(&self, _time: Time, _into: &mut Vec<f64>) -> bool {
         false
     }
+
+    /// The probability of each mark, whenever the next event comes, to 1e-3; `None` where `intensities` says `false`.
+    fn chances(&mut self) -> Option<&[f64]> {
+        None
+    }
 }
+
+/// What survives to be shared out among the marks where nothing more is asked: an error of theirs that no one sees.
+pub(super) const RARELY: f64 = 1e-3;
 
 /// Sums of logarithms that leave the range of numbers stay at its end: a law that gives nothing at all to a point cannot be told from one
 /// that gives e^-1e300, and the latter is finite.

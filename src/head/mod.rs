@@ -5,6 +5,7 @@
 //!
 //! A law is one file and one variant of `HeadSpec`; `law` says what every law can be asked, `columns` makes the forecast of it.
 
+mod chances;
 mod columns;
 mod elementary;
 mod exponential;

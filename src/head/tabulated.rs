@@ -11,12 +11,18 @@
 
 mod panel;
 
-use super::elementary::ln;
-use super::law::{Law, Reach, Time, finite};
+use super::chances::Chances;
+use super::elementary::{exp, ln};
+use super::law::{Law, RARELY, Reach, Time, finite};
 use crate::base::number::{f32_of, u32_of};
 use crate::data::intensity::Intensities;
 use panel::{NODES, Panel, Rule, Span};
 
+/// Of a panel, the chances of the marks are computed in parts: of a quarter, over which what is smooth on the panel falls to no less than about e^-3, or shorter
+/// ones, over each of which the compensator rises by no more than this.
+const RISE: f64 = 1.5;
+const QUARTER: f64 = 0.25;
+const SHORTEST: f64 = 1.0 / 64.0;
 /// Where panels end that are not cut in two.
 const EDGES: [f64; 9] = [0.25, 2.0, 16.0, 128.0, 1024.0, 8192.0, 65_536.0, 524_288.0, 4_194_304.0];
 /// The last of them, in units of the law: beyond it each intensity stays as it is there.
@@ -43,6 +49,7 @@ pub(super) struct Tabulated {
     of: Vec<u32>,
     taus: Vec<f32>,
     found: Vec<f32>,
+    chances: Chances,
 }
 
 /// The panels of one row, in order, and what is left to ask until they reach far enough.
@@ -157,6 +164,7 @@ impl Tabulated {
             of: Vec::new(),
             taus: Vec::new(),
             found: Vec::new(),
+            chances: Chances::default(),
         }
     }
 
@@ -304,6 +312,48 @@ impl Law for Tabulated {
         true
     }
 
+    fn chances(&mut self) -> Option<&[f64]> {
+        let mut chances = std::mem::take(&mut self.chances);
+        chances.clear(self.source.marks());
+        let never = self.p_never();
+        if let Some(table) = self.table() {
+            let (mut before, mut last) = (1.0, 0.0);
+            for panel in table.panels.iter().take_while(|panel| exp(-panel.before) >= RARELY) {
+                // Not too much at once of what comes in the panel.
+                let Span { mut from, to } = panel.span;
+                let (mut step, least) = (QUARTER * (to - from), SHORTEST * (to - from));
+                while from < to && before >= RARELY {
+                    let end = if from + 1.5 * step < to { from + step } else { to };
+                    let risen = panel.compensator(end) - panel.compensator(from);
+                    if risen > RISE && step > least {
+                        step *= 0.5;
+                        continue;
+                    }
+                    let after = exp(-panel.compensator(end));
+                    chances.add((from, end), (before, after), |tau, into| {
+                        into.clear();
+                        into.extend(panel.intensities(tau));
+                        panel.compensator(tau)
+                    });
+                    (from, before) = (end, after);
+                    // Where the hazard has fallen longer parts will do.
+                    step = if 4.0 * risen < RISE { 2.0 * step } else { step };
+                }
+                last = panel.span.to;
+            }
+            // Where panels end the intensities stay or, where they were not asked for further, next to no event is left.
+            if before > never {
+                let at_last = table.panel(last).filter(|_| before < RARELY);
+                match at_last {
+                    Some(panel) => chances.add_rest(before - never, panel.intensities(last)),
+                    None => chances.add_rest(before - never, table.end.iter().copied()),
+                }
+            }
+        }
+        self.chances = chances;
+        Some(self.chances.sums())
+    }
+
     fn reach_of_samples(&self) -> Reach {
         Reach::Compensator { target: SURE, gap: 0.0 }
     }
@@ -329,7 +379,7 @@ impl Law for Tabulated {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
@@ -340,7 +390,7 @@ mod tests {
 
     /// A Hawkes process by its intensities: mu, then e, then d of each mark.
     #[derive(Debug)]
-    struct Known(usize);
+    pub(in crate::head) struct Known(pub(in crate::head) usize);
 
     impl Intensities for Known {
         fn marks(&self) -> usize {

@@ -449,9 +449,10 @@ pub struct Fit {
     #[serde(default)]
     #[schemars(extend("x-least" = "1ms"))]
     pub decay: Vec<Length>,
-    /// Unit of the law of time. By default chosen so that the median gap lies between 1 and the next larger unit.
+    /// Unit of the law of time. By default chosen so that the median gap (of those above 0, if half of all are 0) lies between 1 and the next larger unit.
     pub time_unit: Option<TimeUnit>,
-    /// Width of a coarse clock tick, such as `"1d"` for dates: likelihoods are then probabilities of the tick, not densities.
+    /// Width of a coarse clock tick, such as `"1d"` for dates: likelihoods are then probabilities of the tick, not densities. By default taken from the gaps where they are
+    /// whole days, hours or minutes and often 0, see docs/laws.md.
     #[schemars(extend("x-least" = "1us"))]
     pub resolution: Option<Length>,
     /// What is fitted: a network (`gru`, `rnn`, `lstm`, `ct_lstm`, `gru_d`, `ode`, `ssm`, `linear_attention`, `attention`, `memory`), or a process known in closed form (`poisson`, `gamma_poisson`, `history`, `hawkes`).

@@ -90,6 +90,11 @@ time_unit = "h"
 
 /// Self-exciting events, hours: intensity 0.3 + 1.6 sum of e^-(2 age), by thinning (Ogata 1981).
 fn self_exciting(path: &Path, seed: u64) {
+    on_clock(path, seed, 1);
+}
+
+/// The same on a clock of such ticks, microseconds.
+fn on_clock(path: &Path, seed: u64, tick: i64) {
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
     let mut rows: Vec<(i64, u32)> = Vec::new();
     for key in 0..40 {
@@ -100,7 +105,7 @@ fn self_exciting(path: &Path, seed: u64) {
             (time, excited) = (time + step, excited * (-2.0 * step).exp());
             if random.random::<f64>() * bound < 0.3 + excited {
                 excited += 1.6;
-                rows.push((1_700_000_000_000_000 + i64_of(time * 3.6e9), key));
+                rows.push(((1_700_000_000_000_000 + i64_of(time * 3.6e9)) / tick * tick, key));
             }
         }
     }
@@ -178,6 +183,43 @@ fn a_law_that_is_wrong_covers_what_it_says_after_calibration_and_a_right_one_is_
     let method = refused(&["calibrate", &pipeline, "--from", &at("b.ndjson"), "--method", "platt", "--out", &at("twice")]);
     assert!(method.contains("one of scores"), "{method}");
     assert!(!folder.path().join("twice").exists());
+}
+
+#[test]
+fn calibrated_quantiles_of_a_coarse_clock_lie_between_its_ticks() {
+    const HOUR: i64 = 3_600_000_000;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(folder.path().join("pipeline.toml"), LAWS).unwrap();
+    for (seed, name) in ["a.ndjson", "b.ndjson"].into_iter().enumerate() {
+        on_clock(&folder.path().join(name), seed as u64, HOUR);
+    }
+    let pipeline = folder.path().display().to_string();
+    let done = |arguments: &[&str]| -> String {
+        let output = meantime(arguments);
+        assert!(output.status.success(), "{arguments:?} {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // The clock is found to be one of hours.
+    let fitted = done(&["fit", &pipeline, "--cell", "poisson", "--out", &at("model")]);
+    assert!(fitted.contains("of ticks of 1 `h`") && fitted.contains("note: Nearly all gaps are whole multiples of 1h"), "{fitted}");
+    let shown = done(&["calibrate", &pipeline, "--from", &at("b.ndjson"), "--out", &at("corrected")]);
+    let line = shown.lines().find(|line| line.contains("(KS)")).unwrap();
+    let numbers: Vec<f64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    assert!(numbers[0] > 0.15 && numbers[1] < 0.04, "{shown}");
+    let set = format!("model.package={}", at("corrected"));
+    let rows = done(&["run", &pipeline, "--set", &set]);
+    let on_ticks = |field: &str| {
+        let time = |line: &str| {
+            let row: serde_json::Value = serde_json::from_str(line).unwrap();
+            chrono::DateTime::parse_from_rfc3339(row[field].as_str().unwrap()).unwrap().timestamp_micros()
+        };
+        // One that lies on a tick may be a microsecond off.
+        rows.lines().filter(|line| (time(line) + 1).rem_euclid(HOUR) <= 2).count()
+    };
+    for field in ["next_time_q10", "next_time_q50", "next_time_q90"] {
+        assert!(on_ticks(field) * 10 < rows.lines().count(), "{field}: {} of {}", on_ticks(field), rows.lines().count());
+    }
 }
 
 /// A model from elsewhere: its state is a running mean of ln(1 + gap), its law exponential around it. It does not look at what an event says of itself.

@@ -157,6 +157,10 @@ fn a_law_of_the_value_is_fitted_served_judged_and_never_sees_the_value_that_it_s
     meantime(folder, &["verify", ".", "--set", parquet]);
     meantime(folder, &["parity", ".", "--set", parquet, "--live", "out", "--files", "in.ndjson"]);
 
+    // What a smaller package costs is told of the value as well.
+    let table = meantime(folder, &["model", "prune", "model", "--out", "small", "--pipeline", "."]);
+    assert!(table.contains("log-likelihood of the values, negative"), "{table}");
+
     // The same field read as text somewhere else, and quantiles of a value that the model knows nothing of.
     let refused = command(folder, &["check", ".", "--set", "event.mark=level"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -167,4 +171,27 @@ fn a_law_of_the_value_is_fitted_served_judged_and_never_sees_the_value_that_it_s
     let refused = command(folder, &["check", "."]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && text.contains("needs a law of the next event's value"), "{text}");
+}
+
+#[test]
+fn cells_are_compared_by_the_value_as_well_and_intensities_have_none() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path();
+    std::fs::write(folder.join("pipeline.toml"), PIPELINE).unwrap();
+    write(folder, &records());
+    let table = meantime(folder, &["fit", ".", "--compare", "--epochs", "1", "--hidden", "4", "--out", "model"]);
+    let heading = table.lines().find(|line| line.trim_start().starts_with("model ")).unwrap();
+    assert_eq!(
+        heading.split_whitespace().collect::<Vec<_>>(),
+        ["model", "valid", "test", "marks", "value", "median", "off", "KS", "ns/event", "bytes/key"]
+    );
+    assert!(table.contains("best on the valid split, gaps, marks and values together") && !table.contains("intensity"), "{table}");
+    let line = table.lines().find(|line| line.trim_start().starts_with("gru, exponential")).unwrap();
+    let value: f64 = line.split_whitespace().nth(5).unwrap().parse().unwrap();
+    assert!(value > 1.0 && value < 5.0, "{line}");
+
+    let refused = command(folder, &["fit", ".", "--law", "intensity", "--out", "other"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && text.contains("the law `intensity` has no law of the value beside it"), "{text}");
+    assert!(!folder.join("other").exists());
 }

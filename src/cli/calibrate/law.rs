@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Args;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::number::f64_of_count;
+use crate::base::number::{f64_of_count, i64_of};
 use crate::base::time::{EventTime, Gap};
 use crate::cli::evaluate;
 use crate::data::flags::Flags;
@@ -27,6 +27,9 @@ const MOST: usize = 400_000;
 const CHANCE: f64 = 0.02;
 /// Laws whose quantiles are computed at once.
 const BATCH: usize = 4096;
+
+/// The golden section.
+const GOLDEN: f64 = 0.618_033_988_749_894_9;
 
 /// A law with its parameters.
 type Published<'a> = (&'a Law, &'a [f32]);
@@ -98,15 +101,23 @@ fn with(head: &HeadSpec, calibration: Option<LevelMap>) -> HeadSpec {
 }
 
 /// At which levels events came, and the data ended. A law that is none (numbers that are not finite) is left out.
+///
+/// On a coarse clock an event came somewhere within its tick. Its level is drawn from the tick's share of the law, as for the residuals: else all would be those of
+/// whole ticks, and so would be the quantiles.
 fn outcomes(stage: &Stage, laws: &[Published<'_>], end: EventTime) -> Result<Vec<Outcome>> {
     let mut lane = stage.lane()?;
     let mut outcomes = Vec::with_capacity(laws.len());
-    for (law, parameters) in laws {
+    let spec = stage.plan.model.as_ref().and_then(|(manifest, _)| manifest.head.law());
+    let half = spec.and_then(|law| Some(Gap(i64_of(0.5 * law.resolution? * law.time_unit.seconds() * 1e6)))).unwrap_or(Gap::ZERO);
+    for (at, (law, parameters)) in laws.iter().enumerate() {
         let gaps = [law.came.unwrap_or(end), end].map(|time| time.since(law.at).max(Gap::ZERO));
-        let curve = lane.curve(parameters, &gaps);
-        if let [(_, came), (_, end)] = curve[..] {
+        let [came, end] = gaps;
+        let curve = lane.curve(parameters, &[Gap(came.0.saturating_sub(half.0)).max(Gap::ZERO), Gap(came.0.saturating_add(half.0)), end]);
+        if let [(_, low), (_, high), (_, end)] = curve[..] {
             let level = |compensator: f64| -(-compensator).exp_m1();
-            outcomes.push(Outcome { came: law.came.map(|_| level(came)), end: level(end) });
+            // Multiples of the golden section lie as evenly as draws would on average, and are the same in every run.
+            let drawn = level(low) + (f64_of_count(at + 1) * GOLDEN).fract() * (level(high) - level(low));
+            outcomes.push(Outcome { came: law.came.map(|_| drawn), end: level(end) });
         }
     }
     Ok(outcomes)

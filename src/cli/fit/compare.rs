@@ -30,6 +30,8 @@ fn all(plan: &Plan) -> Vec<(Cell, Law, String)> {
     let laws = LAWS.into_iter().filter(|law| *law != plan.fit.law).map(|law| named(Cell::Gru, law));
     // The neural Hawkes process.
     let laws = laws.chain((plan.fit.law != Law::Intensity).then(|| named(Cell::CtLstm, Law::Intensity)));
+    // Intensities have no law of the value beside them.
+    let laws = laws.filter(|(_, law, _)| plan.fit.value.is_none() || *law != Law::Intensity);
     processes.chain(laws).chain(networks.map(|cell| named(cell, plan.fit.law))).collect()
 }
 
@@ -41,6 +43,8 @@ struct Line {
     test: f64,
     /// Log-loss of the marks, or the average precision of the score.
     second: f64,
+    /// Negative log-likelihood of the value, where the pipeline asks for a law of it.
+    value: Option<f64>,
     served: Option<fit::served::Served>,
 }
 
@@ -59,9 +63,11 @@ pub fn run(mut plan: Plan, source: &Settings, args: &Args) -> Result<()> {
     let stdout = |e: std::io::Error| Error::io("fit", Path::new("stdout"), e);
     let mut out = std::io::stdout();
     let what = if score { "log-loss of the labels" } else { "negative log-likelihood of the gaps" };
-    let heads = ["valid", "test", if score { "AP" } else { "marks" }, "median off", "KS", "ns/event", "bytes/key"];
+    let valued = !score && plan.fit.value.is_some();
+    let heads = [Some("valid"), Some("test"), Some(if score { "AP" } else { "marks" }), valued.then_some("value")];
+    let heads = heads.into_iter().flatten().chain(["median off", "KS", "ns/event", "bytes/key"]);
     let title = format!("{what}, nats per event; the last four by the served path on the test split");
-    let heading = format!("  {:<38}{}", "model", heads.map(|head| format!("{head:>12}")).concat());
+    let heading = format!("  {:<38}{}", "model", heads.map(|head| format!("{head:>12}")).collect::<String>());
     writeln!(out, "{title}\n{heading}").map_err(stdout)?;
     let mut best: Option<(f64, fit::Fitted, String)> = None;
     let mut lines = Vec::new();
@@ -88,13 +94,15 @@ pub fn run(mut plan: Plan, source: &Settings, args: &Args) -> Result<()> {
             time.or(figures.and_then(|figures| figures.score).map(|score| score.log_loss)).unwrap_or(f64::NAN)
         };
         let marks = |wanted: Part| fitted.report.part(wanted).and_then(|figures| figures.mark).map_or(f64::NAN, |mark| mark.log_loss);
+        let value = |wanted: Part| fitted.report.part(wanted).and_then(|figures| figures.value).map_or(f64::NAN, |value| value.nll);
         let precision = fitted.report.part(Part::Test).and_then(|figures| figures.score).map_or(f64::NAN, |score| score.average_precision);
         let second = if score { precision } else { marks(Part::Test) };
-        let line = Line { name: name.clone(), valid: loss(Part::Valid), test: loss(Part::Test), second, served };
+        let of_value = valued.then(|| value(Part::Test));
+        let line = Line { name: name.clone(), valid: loss(Part::Valid), test: loss(Part::Test), second, value: of_value, served };
         writeln!(out, "{}", shown(&line)).map_err(stdout)?;
         // Without a valid split the train split must do.
-        let chosen_by = if line.valid.is_nan() { loss(Part::Train) } else { line.valid };
-        let loss = chosen_by + if marks(Part::Valid).is_nan() { 0.0 } else { marks(Part::Valid) };
+        let part = if line.valid.is_nan() { Part::Train } else { Part::Valid };
+        let loss = loss(part) + [marks(part), value(part)].into_iter().filter(|more| !more.is_nan()).sum::<f64>();
         lines.push(line);
         if best.as_ref().is_none_or(|(least, ..)| loss < *least) {
             best = Some((loss, fitted, name));
@@ -106,8 +114,15 @@ pub fn run(mut plan: Plan, source: &Settings, args: &Args) -> Result<()> {
     let table = lines.iter().map(shown).collect::<Vec<_>>().join("\n");
     let text = html::comparison(&plan.name, &format!("{title}\n{heading}\n{table}"), what, &points(&lines));
     plotted.finish(text.as_bytes())?;
-    let by = if score { "labels" } else { "gaps and marks together" };
+    let by = match (score, valued) {
+        (true, _) => "labels",
+        (false, true) => "gaps, marks and values together",
+        (false, false) => "gaps and marks together",
+    };
     writeln!(out, "\nbest on the valid split, {by}: {name}").map_err(stdout)?;
+    for note in fitted.notes() {
+        writeln!(out, "note: {note}").map_err(stdout)?;
+    }
     writeln!(out, "package: {0} (figures and limits in {0}/CARD.md)", args.out.display()).map_err(stdout)?;
     writeln!(out, "plot: {}", page.display()).map_err(stdout)
 }
@@ -128,14 +143,13 @@ fn shown(line: &Line) -> String {
     let off = |value: f64| if value.is_nan() { "-".to_owned() } else { span(value) };
     let whole = |value: f64| if value.is_nan() { "-".to_owned() } else { format!("{value:.0}") };
     let served = line.served;
+    let first = [Some(number(line.valid)), Some(number(line.test)), Some(number(line.second)), line.value.map(number)];
     let cells = [
-        number(line.valid),
-        number(line.test),
-        number(line.second),
         off(served.map_or(f64::NAN, |served| served.error_s)),
         number(served.map_or(f64::NAN, |served| served.ks)),
         whole(served.map_or(f64::NAN, |served| served.ns)),
         served.map_or_else(|| "-".to_owned(), |served| served.bytes.to_string()),
     ];
-    format!("  {:<38}{}", line.name, cells.map(|cell| format!("{cell:>12}")).concat())
+    let cells = first.into_iter().flatten().chain(cells);
+    format!("  {:<38}{}", line.name, cells.map(|cell| format!("{cell:>12}")).collect::<String>())
 }

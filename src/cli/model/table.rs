@@ -83,6 +83,7 @@ fn quality(folder: &Path, pipeline: &Path, judged: &Judged, subset: Option<Subse
         quality.extend([("log-likelihood of the gaps, negative", time.nll), ("KS of the residuals", time.residuals.ks)]);
     }
     quality.extend(report.marks.as_ref().map(|marks| ("log-loss of the marks", marks.log_loss)));
+    quality.extend(report.value.as_ref().map(|value| ("log-likelihood of the values, negative", value.nll)));
     if let Some(score) = &report.score {
         quality.extend([("log-loss of the labels", score.log_loss), ("average precision", score.average_precision)]);
     }

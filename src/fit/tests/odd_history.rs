@@ -103,6 +103,93 @@ fn gaps_tied_at_the_longest_have_a_likelihood_with_a_bound_and_a_history_that_is
 }
 
 #[test]
+fn dates_are_taken_as_days_unasked_and_the_law_is_that_of_their_ticks() {
+    const DAY: i64 = 86_400_000;
+    // Half of the gaps are 0, the others up to five days; the clock of the second shows a time of the day as well.
+    let mut days = |random: &mut ChaCha8Rng| if random.random::<bool>() { 0 } else { random.random_range(1..=5) * DAY };
+    let fine = |random: &mut ChaCha8Rng| random.random_range(1..=5 * DAY);
+    for (rows, cell, width) in [
+        (drawn(80, &mut days), Cell::Poisson, Some(1.0)),
+        (drawn(80, &mut days), Cell::Gru, Some(1.0)),
+        (drawn(80, &mut days), Cell::Hawkes, Some(1.0)),
+        (drawn(80, fine), Cell::Poisson, None),
+    ] {
+        let mut plan = plan(&[], None, None);
+        (plan.fit.cell, plan.fit.epochs) = (cell, 6);
+        let whole = fitted(&plan, rows.clone()).unwrap();
+        assert_eq!(whole.report.time_unit, Some(TimeUnit::Day));
+        assert_eq!(whole.package.manifest.head.law().unwrap().resolution, width, "{cell:?}");
+        let time = whole.report.part(Part::Test).unwrap().time.unwrap();
+        assert!(time.nll < time.constant_rate + 0.01, "{cell:?} {time:?}");
+        let Some(_) = width else { continue };
+        let note = "the law is one of ticks of 1d";
+        assert!(
+            whole.report.notes.iter().any(|found| found.contains(note)) && whole.package.card.contains(note),
+            "{:?}",
+            whole.report.notes
+        );
+        // What the user names is what is taken.
+        plan.fit.resolution = Some(Gap(3_600_000_000));
+        let asked = fitted(&plan, rows).unwrap();
+        assert!((asked.package.manifest.head.law().unwrap().resolution.unwrap() - 1.0 / 24.0).abs() < 1e-12);
+        assert!(!asked.package.card.contains("multiples"));
+    }
+}
+
+#[test]
+fn a_constant_rate_is_as_good_as_the_constant_rate_also_where_gaps_are_below_the_clocks_tick() {
+    // Two in five gaps are 0, and the others are at most 20 ticks.
+    let rows = drawn(80, |random| if random.random::<f64>() < 0.4 { 0 } else { random.random_range(1..=20) });
+    let mut plan = plan(&[], None, None);
+    plan.fit.cell = Cell::Poisson;
+    let whole = fitted(&plan, rows).unwrap();
+    for figures in &whole.report.parts {
+        let time = figures.time.unwrap();
+        assert!((time.nll - time.constant_rate).abs() < 1e-6, "{figures:?}");
+    }
+}
+
+#[test]
+fn keys_whose_events_all_come_at_once_have_a_rate_that_a_number_can_hold() {
+    // Nine in ten gaps are 0, so that many keys have no other.
+    let mut key = 0;
+    let rows = drawn(20, |random| {
+        key += 1;
+        if (key / 20) % 10 == 0 { random.random_range(1..100_000_000) } else { 0 }
+    });
+    for cell in [Cell::GammaPoisson, Cell::Poisson, Cell::History, Cell::Hawkes] {
+        let mut plan = plan(&[], None, None);
+        plan.fit.cell = cell;
+        let whole = fitted(&plan, rows.clone()).unwrap_or_else(|e| panic!("{cell:?}: {e}"));
+        let folder = tempfile::tempdir().unwrap();
+        let served = write(&whole, &folder.path().join("model")).unwrap_or_else(|e| panic!("{cell:?}: {e}")).served.unwrap();
+        assert!(served.time.is_finite(), "{cell:?} {served:?}");
+    }
+}
+
+#[test]
+fn a_law_of_the_wrong_shape_says_so_in_the_card() {
+    // Gaps of a second or of days, and a Gompertz law, that has one scale.
+    let rows = drawn(60, |random| {
+        let exponential = -random.random::<f64>().max(1e-9).ln();
+        (if random.random::<bool>() { exponential * 1e3 } else { exponential * 3e8 }) as i64
+    });
+    let mut plan = plan(&[], None, None);
+    (plan.fit.cell, plan.fit.law, plan.fit.epochs) = (Cell::Gru, Law::Exponential, 2);
+    let whole = fitted(&plan, rows.clone()).unwrap();
+    let wrong = "it is worse than the ";
+    assert!(
+        whole.package.card.contains(wrong) && whole.package.card.contains("has the wrong shape for these gaps: try law"),
+        "{}",
+        whole.package.card
+    );
+    assert!(!whole.package.card.contains("the past says little"));
+    plan.fit.law = Law::LognormalMixture;
+    let whole = fitted(&plan, rows).unwrap();
+    assert!(whole.package.card.contains("the past says little") && !whole.package.card.contains(wrong), "{}", whole.package.card);
+}
+
+#[test]
 fn gaps_that_are_all_zero_are_refused_in_words_by_what_has_a_rate() {
     for cell in [Cell::Poisson, Cell::GammaPoisson, Cell::History, Cell::Hawkes] {
         let mut plan = plan(&[], None, None);
@@ -134,6 +221,8 @@ fn intensities_of_bursts_are_in_the_unit_of_the_mean_gap_and_served_as_fitted() 
     (plan.fit.cell, plan.fit.law, plan.fit.epochs) = (Cell::CtLstm, Law::Intensity, 2);
     let whole = fitted(&plan, drawn(60, bursts)).unwrap();
     assert_eq!(whole.report.time_unit, Some(TimeUnit::Minute));
+    let note = "More than half of all gaps are 0, so the law is one of ticks of 0.001 s";
+    assert!(whole.report.notes.iter().any(|found| found.contains(note)), "{:?}", whole.report.notes);
     let folder = tempfile::tempdir().unwrap();
     let served = write(&whole, &folder.path().join("model")).unwrap().served.unwrap();
     let test = whole.report.part(Part::Test).unwrap().time.unwrap();
