@@ -79,9 +79,9 @@ class Broker:
         wanted = NewTopic(topic, PARTITIONS, config={"message.timestamp.type": "LogAppendTime"})
         self.admin.create_topics([wanted])[topic].result(30)
 
-    def delete(self, prefix):
-        """Removes all topics whose names begin with `prefix`: the benchmark's own, changelogs too."""
-        found = [topic for topic in self.admin.list_topics(timeout=30).topics if topic.startswith(prefix)]
+    def delete(self, run):
+        """Removes all topics that have the run in their names: the benchmark's own, changelogs too."""
+        found = [topic for topic in self.admin.list_topics(timeout=30).topics if run in topic]
         for done in self.admin.delete_topics(found).values() if found else []:
             done.result(30)
 

@@ -20,7 +20,7 @@ if ! cmp -s "$here/requirements.txt" "$venv/requirements.txt"; then
     cp "$here/requirements.txt" "$venv/requirements.txt"
 fi
 
-# Java: the broker of the tests, and the program that uses Kafka Streams.
+# Java: the broker of the tests, Kafka Streams, Flink, each with its own class path.
 classpath() {
     pom=$1 name=$2
     if ! cmp -s "$pom" "$PEERS_CACHE/$name.xml"; then
@@ -29,9 +29,11 @@ classpath() {
     fi
 }
 classpath "$root/tests/broker/pom.xml" broker
-classpath "$here/streams/pom.xml" streams
+classpath "$here/java/streams.xml" streams
+classpath "$here/java/flink.xml" flink
 rm -rf "$PEERS_CACHE/classes"
-javac --release 17 -cp "$(cat "$PEERS_CACHE/streams.classpath")" -d "$PEERS_CACHE/classes" "$here"/streams/src/peers/*.java
+javac --release 17 -cp "$(cat "$PEERS_CACHE/streams.classpath" "$PEERS_CACHE/flink.classpath" | paste -s -d :)" \
+    -d "$PEERS_CACHE/classes" "$here"/java/src/peers/*.java
 
 if [ -z "${MEANTIME:-}" ]; then
     cargo build --release --manifest-path "$root/Cargo.toml" --bin meantime

@@ -7,10 +7,39 @@ import org.apache.kafka.common.serialization.Serdes;
 import org.apache.kafka.streams.KafkaStreams;
 import org.apache.kafka.streams.StreamsConfig;
 import org.apache.kafka.streams.Topology;
+import org.apache.kafka.streams.processor.api.Processor;
+import org.apache.kafka.streams.processor.api.ProcessorContext;
+import org.apache.kafka.streams.processor.api.Record;
+import org.apache.kafka.streams.state.KeyValueStore;
 import org.apache.kafka.streams.state.Stores;
 
 /** The job as an application of Kafka Streams: BROKER INPUT OUTPUT GUARANTEE PACKAGE STATE_DIR. */
-public final class Main {
+public final class Streams {
+    private static final String STORE = "cards";
+
+    private static final class Scorer implements Processor<String, byte[], String, byte[]> {
+        private final Job job;
+        private ProcessorContext<String, byte[]> context;
+        private KeyValueStore<String, byte[]> store;
+
+        Scorer(Path folder) {
+            job = new Job(folder);
+        }
+
+        @Override
+        public void init(ProcessorContext<String, byte[]> context) {
+            this.context = context;
+            store = context.getStateStore(STORE);
+        }
+
+        @Override
+        public void process(Record<String, byte[]> record) {
+            Job.Scored scored = job.one(record.value(), store.get(record.key()));
+            store.put(record.key(), scored.state());
+            context.forward(record.withValue(scored.row()));
+        }
+    }
+
     public static void main(String[] args) {
         Path folder = Path.of(args[4]);
         Properties settings = new Properties();
@@ -26,7 +55,7 @@ public final class Main {
         Topology topology = new Topology();
         topology.addSource("payments", text.deserializer(), bytes.deserializer(), args[1]);
         topology.addProcessor("score", () -> new Scorer(folder), "payments");
-        topology.addStateStore(Stores.keyValueStoreBuilder(Stores.persistentKeyValueStore(Scorer.STORE), text, bytes).withCachingEnabled(), "score");
+        topology.addStateStore(Stores.keyValueStoreBuilder(Stores.persistentKeyValueStore(STORE), text, bytes).withCachingEnabled(), "score");
         topology.addSink("scores", args[2], text.serializer(), bytes.serializer(), "score");
 
         KafkaStreams streams = new KafkaStreams(topology, settings);
