@@ -63,7 +63,7 @@ def java(name, options, run, broker, topic, guarantee):
     classpath = f"{CACHE}/classes:{(CACHE / f'{name.lower()}.classpath').read_text().strip()}"
     quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"
     settings = [broker.address, f"{run.name}-cards", topic, guarantee, run / "model", fresh(run / topic)]
-    # By environment: onnxruntime 1.29 matches the command line of its process by recursion, and a long class path there overflows the stack of a thread.
+    # By environment: in onnxruntime 1.29 a long command line, as a class path makes it, overflows the stack of a thread.
     return [(["java", "-Xmx2g", quiet, *options, f"peers.{name}", *settings], {"CLASSPATH": classpath})]
 
 
