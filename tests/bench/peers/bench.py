@@ -22,7 +22,7 @@ from broker import Broker, Rows, dies_with_us, free_port
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ["PEERS_CACHE"])
 MEANTIME = os.environ["MEANTIME"]
-EVENTS = int(sys.argv[1]) if len(sys.argv) > 1 else 8_000_000
+EVENTS = int(sys.argv[1]) if len(sys.argv) > 1 else 16_000_000
 KEYS = int(os.environ.get("PEERS_KEYS", 10_000))
 SECONDS = float(os.environ.get("PEERS_SECONDS", 60))  # a peer is stopped when it has written for so long
 ROUNDS = int(os.environ.get("PEERS_ROUNDS", 1))
