@@ -5,7 +5,7 @@
 //! ephemeral range, keeps its log in a folder of its own, and dies with the test process, however that ends.
 #![allow(dead_code)] // Several test targets use parts of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
@@ -382,11 +382,17 @@ fn classpath() -> Result<String, String> {
     fs::read_to_string(&kept.1).map(|path| path.trim().to_owned()).map_err(|error| error.to_string())
 }
 
-/// A port, and the next two, that nobody listens on: below the ephemeral range, so that no client socket takes it meanwhile.
+/// A port, and the next two, that nobody listens on: below the ephemeral range, so that no client socket takes it meanwhile. Never one that was given before in this
+/// process: a broker that is killed comes back to its port, and to the folder that is called after it.
 fn free_port(attempt: u32) -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let first = (std::process::id() * 2 + attempt * 1000) % 10_000;
-    (0..5_000)
+    let own = |port: u16| [port, port + 1, port + 2];
+    let port = (0..5_000)
         .map(|step| 19_000 + u16::try_from((first + step * 2) % 10_000).unwrap())
-        .find(|port| [*port, *port + 1, *port + 2].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()))
-        .expect("a free port between 19000 and 29000")
+        .find(|port| own(*port).iter().all(|port| !given.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok()))
+        .expect("a free port between 19000 and 29000");
+    given.extend(own(port));
+    port
 }
