@@ -19,7 +19,7 @@ const EXACT: i128 = 1 << 53;
 #[derive(Clone, Debug, Default)]
 pub struct Roles {
     texts: Vec<String>,
-    /// Those that decide order: they must not be rounded.
+    /// Those that decide order, or are read as text and as a number: they must not be rounded.
     exact: Vec<String>,
 }
 
@@ -28,11 +28,14 @@ impl Roles {
     #[must_use]
     pub fn of(schema: &EventSchema, ties: Option<&str>) -> Self {
         let of_kind = |kind: FieldKind| schema.fields.iter().filter(move |field| field.kind == kind).map(|field| field.name.clone());
-        let exact: Vec<String> = std::iter::once(schema.time.clone()).chain(ties.map(str::to_owned)).collect();
+        let mut exact: Vec<String> = std::iter::once(schema.time.clone()).chain(ties.map(str::to_owned)).collect();
         let texts = std::iter::once(schema.key.clone()).chain(schema.id.clone()).chain(of_kind(FieldKind::Text));
         // What is read as a number too stays one.
         let numbers: Vec<String> = of_kind(FieldKind::Number).chain(exact.iter().cloned()).collect();
-        Roles { texts: texts.filter(|name| !numbers.contains(name)).collect(), exact }
+        let (both, texts) = texts.partition(|name| numbers.contains(name));
+        let both: Vec<String> = both;
+        exact.extend(both);
+        Roles { texts, exact }
     }
 
     /// Whether a column is read as text, and as nothing else.
@@ -133,8 +136,8 @@ mod tests {
     use super::*;
     use crate::data::schema::{self, TimeFormat};
 
-    fn roles() -> Roles {
-        let schema = EventSchema {
+    fn schema() -> EventSchema {
+        EventSchema {
             key: "card".to_owned(),
             time: "ts".to_owned(),
             time_format: TimeFormat::Rfc3339,
@@ -142,8 +145,11 @@ mod tests {
             fields: vec![schema::Field { name: "amount".to_owned(), kind: FieldKind::Number }],
             mark: None,
             label: None,
-        };
-        Roles::of(&schema, Some("no"))
+        }
+    }
+
+    fn roles() -> Roles {
+        Roles::of(&schema(), Some("no"))
     }
 
     fn conformed(name: &str, array: ArrayRef, kind: DataType) -> Result<ArrayRef> {
@@ -180,6 +186,11 @@ mod tests {
             conformed(name, Arc::new(Int64Array::from(vec![1 << 53])), DataType::Float64).unwrap();
         }
         conformed("amount", large(), DataType::Float64).unwrap();
+        // A key that is a feature as well stays a number: two keys must not become one.
+        let mut both = schema();
+        both.fields.push(schema::Field { name: "card".to_owned(), kind: FieldKind::Number });
+        let roles = Roles::of(&both, None);
+        assert!(!roles.is_text("card") && as_others(&large(), &DataType::Float64, &roles, "card").is_err());
     }
 
     #[test]
